@@ -1,0 +1,91 @@
+"""Masks through Ray's object store, and the progress of what trains now.
+
+One actor holds the masks, because an object dies with the process that put it: a mask that a trial put itself
+would be lost with that trial. The file in the store stays the truth; here is only the fast way. A mask that is
+not here, because it was dropped, or the actor died and came back empty, is read from its file.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, cast
+
+import numpy as np
+import ray
+from ray.actor import ActorHandle
+
+CAPACITY = 256 << 20
+"""Bytes of masks to hold; the least recently used go first."""
+
+Packed = dict[str, np.ndarray]
+"""Parameter name to packed bits (uint8), as masks.pack gives them."""
+
+
+class _Board:
+    """The actor. Handles travel inside lists: Ray would resolve a bare one to its value."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.size = capacity, 0
+        self.masks: OrderedDict[str, tuple[ray.ObjectRef[Packed], int]] = OrderedDict()
+        self.progress: dict[str, tuple[int, int]] = {}
+
+    def put(self, mask_id: str, packed: Packed) -> None:
+        if mask_id in self.masks:
+            return
+        size = sum(bits.nbytes for bits in packed.values())
+        self.masks[mask_id] = (ray.put(packed), size)
+        self.size += size
+        while self.size > self.capacity and len(self.masks) > 1:
+            self.size -= self.masks.popitem(last=False)[1][1]
+
+    def get(self, mask_id: str) -> list[ray.ObjectRef[Packed]]:
+        if mask_id not in self.masks:
+            return []
+        self.masks.move_to_end(mask_id)
+        return [self.masks[mask_id][0]]
+
+    def report(self, job_id: str, seen: int, end: int) -> None:
+        self.progress[job_id] = (seen, end)
+
+    def forget(self, job_id: str) -> None:
+        self.progress.pop(job_id, None)
+
+    def training(self) -> dict[str, tuple[int, int]]:
+        return self.progress
+
+
+class Exchange:
+    """The handle to the actor. Every method is best effort: no failure of Ray's stops a training."""
+
+    def __init__(self, actor: ActorHandle[Any]) -> None:
+        self.actor = actor
+
+    @staticmethod
+    def start() -> Exchange:
+        """Start the actor; Ray starts it anew, empty, should it die."""
+        actor = ray.remote(_Board).options(num_cpus=0, max_restarts=-1).remote(CAPACITY)
+        return Exchange(cast("ActorHandle[Any]", actor))
+
+    def put(self, mask_id: str, packed: Packed) -> None:
+        self.actor.put.remote(mask_id, packed)
+
+    def get(self, mask_id: str) -> Packed | None:
+        """The packed mask, read-only and without a copy; None where it must be read from its file."""
+        try:
+            refs = ray.get(self.actor.get.remote(mask_id), timeout=10)
+            return cast(Packed, ray.get(refs[0], timeout=10)) if refs else None
+        except ray.exceptions.RayError:
+            return None
+
+    def report(self, job_id: str, seen: int, end: int) -> None:
+        self.actor.report.remote(job_id, seen, end)
+
+    def forget(self, job_id: str) -> None:
+        self.actor.forget.remote(job_id)
+
+    def training(self) -> dict[str, tuple[int, int]]:
+        """Job id to samples seen, and of all."""
+        try:
+            return cast("dict[str, tuple[int, int]]", ray.get(self.actor.training.remote(), timeout=1))
+        except ray.exceptions.RayError:
+            return {}

@@ -1,0 +1,277 @@
+"""Jobs out to a cluster by Ray Tune: a searcher that hands out what is ready, and trials that run one job each.
+
+Tune is never the memory: the same command plans again from the store. A trial's actor is used again for the
+next trial, so that torch is imported once a slot and not once a training.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import secrets
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from raysslprune.plan import Job, Plan, Schedule
+from raysslprune.store import Store
+
+# Ray reads these when it is imported (the first) or started.
+_SETTINGS = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` builds a new environment in every worker
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # ReadyJobs bounds them; a lower bound here starves starting actors
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.experiment import Trial  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from raysslprune.exchange import Exchange  # noqa: E402
+
+RETRIES = 3
+"""Times that a job is tried again after the process that ran it died. An exception is not tried again."""
+
+MOST_REPAIRS = 100
+"""Damaged artefacts that a sweep makes again before it gives up: a disk that loses what is written to it."""
+
+
+class ClusterError(Exception):
+    """The cluster can't be used. The message is a sentence for the user."""
+
+
+@dataclass(kw_only=True)
+class Events:
+    """What a watcher of a running sweep is told."""
+
+    started: Callable[[Job], None] = lambda _: None
+    done: Callable[[Job, dict[str, Any]], None] = lambda _job, _facts: None
+    failed: Callable[[Job, str, int], None] = lambda _job, _log, _skipped: None
+    note: Callable[[str], None] = lambda _: None
+
+
+@contextmanager
+def cluster(cpus: int | None = None) -> Iterator[None]:
+    """A Ray to run on: the one that RAY_ADDRESS names, else one of this machine's own for the time being.
+
+    Its own one asks for a token that only this process and its children know. Raises ClusterError.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None and os.environ["RAY_AUTH_MODE"] == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address is None:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except Exception as error:
+        where = "start Ray" if address is None else f"reach the Ray cluster at {address}"
+        raise ClusterError(f"can't {where}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class JobTrial(tune.Trainable):
+    """Runs one job. The process, with torch imported and the data loaded, is used again for the next."""
+
+    def setup(self, config: dict[str, Any], store: str = "", exchange: Exchange | None = None) -> None:
+        import torch
+
+        from raysslprune.run import Runner, by_ray_train
+
+        assert exchange is not None
+        torch.set_num_threads(max(1, int(self.trial_resources.required_resources.get("CPU", 1))))
+        self.exchange = exchange
+        self.runner = Runner(
+            store=Store(store),
+            exchange=exchange,
+            run_loop=by_ray_train,
+            progress=_at_most_every(0.5, exchange.report),
+        )
+
+    def step(self) -> dict[str, Any]:
+        from raysslprune.store import Damaged
+
+        job = json.loads(self.config["job"])
+        try:
+            return {"done": True, "facts": json.dumps(self.runner.run(job))}  # Tune would flatten a dict
+        except Damaged as damage:
+            return {"done": True, "damaged": damage.step_id, "why": damage.why}
+        except Exception as error:  # the job's failure, not the trial's: this process is still good
+            return {"done": True, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        finally:
+            self.exchange.forget(job["train"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: what must outlive the trial is in the store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: the same job is simply run again."""
+
+
+class ReadyJobs(Searcher):
+    """Tune's searcher: the next job whose parents are done, None while there is none, FINISHED at the end."""
+
+    def __init__(self, schedule: Schedule, plan: Plan, store: Store, events: Events, slots: Callable[[], int]) -> None:
+        super().__init__()
+        self.schedule, self.plan, self.store, self.events, self.slots = schedule, plan, store, events, slots
+        self.jobs: dict[str, Job] = {}
+        self.causes: dict[str, str] = {}
+        self.repairs = 0
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.schedule.finished:
+            return Searcher.FINISHED
+        if len(self.schedule.running) >= self.slots():
+            return None  # a job that waited for a slot would be chosen before the better ones are ready
+        job = self.schedule.next()
+        if job is None:
+            return None
+        self.jobs[trial_id] = job
+        self.events.started(job)
+        return {"job": json.dumps(job.to_plain())}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: a job gives one result, its last."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        job = self.jobs.pop(trial_id, None)
+        if job is None:
+            return
+        if result and "facts" in result:
+            self.schedule.done(job.id)
+            self.events.done(job, json.loads(result["facts"]))
+        elif result and "damaged" in result:
+            self._make_again(job, result["damaged"], result["why"])
+        else:
+            cause = self.causes.get(trial_id, "no cause is known")
+            why = (result or {}).get("error") or f"its process failed {RETRIES + 1} times: {cause.splitlines()[-1]}"
+            self._fail(job, why, (result or {}).get("traceback") or cause)
+
+    def _make_again(self, job: Job, step_id: str, why: str) -> None:
+        """Set a damaged artefact aside and put the job that met it behind the one that makes it."""
+        self.repairs += 1
+        maker = next((j for j in self.plan.jobs.values() if step_id in (j.id, *(m.id for m in j.masks))), None)
+        if maker is None or self.repairs > MOST_REPAIRS:
+            return self._fail(job, f"step {step_id}: {why}", f"step {step_id}: {why}")
+        try:
+            where = self.store.set_aside(step_id)
+            self.events.note(f"step {step_id}: {why}; set aside in {where} and made again")
+        except FileNotFoundError:
+            pass  # another job met the same damage a moment ago
+        self.schedule.redo(job.id, maker)
+
+    def _fail(self, job: Job, why: str, details: str) -> None:
+        before = len(self.schedule.skipped)
+        self.schedule.fail(job.id)
+        name = f"logs/{job.id}.log"
+        self.store.write(name, f"{json.dumps(job.to_plain(), indent=1)}\n\n{details}\n".encode())
+        self.events.failed(job, f"{why}; details in {self.store.path(name)}", len(self.schedule.skipped) - before)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts in order to restore itself, which is never asked of it."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: Tune is never the memory."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+
+class Causes(tune.Callback):
+    """Tells the searcher why a trial's process failed, which Tune keeps from it."""
+
+    def __init__(self, causes: dict[str, str]) -> None:
+        self.causes = causes
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.causes[trial.trial_id] = str(trial.get_error()).strip()
+
+    on_trial_recover = on_trial_error
+
+
+def run(plan: Plan, schedule: Schedule, store: Store, exchange: Exchange, events: Events) -> None:
+    """Run all of a schedule on the connected Ray; returns when nothing is left that can run."""
+    searcher = ReadyJobs(schedule, plan, store, events, _every(5.0, slots))
+    trainable = tune.with_parameters(JobTrial, store=_absolute(store), exchange=exchange)
+    with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: _trial_name(trial, searcher),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Causes(searcher.causes)],
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+            ),
+        ).fit()
+
+
+def slots() -> int:
+    """Jobs that the cluster can run at once."""
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def _absolute(store: Store) -> str:
+    return store.base if store.local else store.root
+
+
+def _trial_name(trial: Trial, searcher: ReadyJobs) -> str:
+    job = searcher.jobs.get(trial.trial_id)
+    return job.title if job else trial.trial_id
+
+
+def _every(seconds: float, read: Callable[[], int]) -> Callable[[], int]:
+    """``read``, but asked again only after that many seconds."""
+    last, value = -math.inf, 0
+
+    def current() -> int:
+        nonlocal last, value
+        if time.monotonic() - last >= seconds:
+            last, value = time.monotonic(), read()
+        return value
+
+    return current
+
+
+def _at_most_every(seconds: float, tell: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """``tell``, but silent if it was called less than that many seconds ago."""
+    last = 0.0
+
+    def throttled(job_id: str, seen: int, end: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            tell(job_id, seen, end)
+
+    return throttled

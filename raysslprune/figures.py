@@ -1,0 +1,115 @@
+"""From a table to a figure in the paper's manner. Colours, markers and line styles tell a curve by any one of them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from raysslprune import results as tables
+from raysslprune.spec import Curve, Figure
+
+# A colour, marker and line for each task in all figures. Okabe and Ito's colours, which colour-blind readers can
+# tell apart, chosen so that their greys differ too.
+STYLE: dict[str, dict[str, Any]] = {
+    "labels": {"color": "#003f7d", "marker": "o", "linestyle": "-"},
+    "rotnet": {"color": "#d55e00", "marker": "s", "linestyle": "-"},
+    "exemplar": {"color": "#009e73", "marker": "^", "linestyle": "-"},
+    "npid": {"color": "#cc79a7", "marker": "D", "linestyle": "-"},
+    "s4l": {"color": "#56b4e9", "marker": "v", "linestyle": "-"},
+    "random": {"color": "#7f7f7f", "marker": "X", "linestyle": "--"},
+}
+SPARE = [{"color": c, "marker": m, "linestyle": ":"} for c, m in zip(("#e69f00", "#000000", "#0072b2"), "P*h", strict=True)]
+CONTROL = {"linewidth": 0.9, "markersize": 3.5, "linestyle": ":"}
+NAMES = {"labels": "Labels", "rotnet": "RotNet", "exemplar": "Exemplar", "npid": "NPID", "s4l": "S4L", "random": "Random"}
+PANELS = {"winning ticket": "Winning tickets", "random re-init": "Random re-init"}
+
+TEXT_WIDTH = 6.9
+"""Inches: a page's text width. A figure is drawn for it, so its letters have a paper's size."""
+
+
+def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
+    """The figure of ``results.table``'s rows. Bands are standard errors, thin dots single seeds; no point is made up."""
+    rows = tables.summary(results).to_pylist()
+    seeds = results.to_pylist()
+    with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}):
+        canvas = Canvas(figsize=(TEXT_WIDTH, 3.1), layout="constrained")
+        axes = canvas.subplots(1, len(figure.panels), sharey=True, squeeze=False)[0]
+        for panel, ax in zip(figure.panels, axes, strict=True):
+            _panel(ax, figure, panel, rows, seeds)
+        axes[0].set_ylabel(figure.y_label)
+        _legend(canvas, axes)
+        canvas.suptitle(figure.title + (f" ({subtitle})" if subtitle else ""), fontsize=9)
+    return canvas
+
+
+def save(canvas: Canvas, kind: str) -> bytes:
+    """As ``png`` (300 dots an inch) or ``pdf`` (letters as letters, no date, so the same table gives the same file)."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"pdf.fonttype": 42}):
+        canvas.savefig(buffer, format=kind, dpi=300, metadata={"CreationDate": None} if kind == "pdf" else None)
+    return buffer.getvalue()
+
+
+def _panel(ax: Axes, figure: Figure, panel: str, rows: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> None:
+    curves = [Curve(task=task, init=panel) for task in dict.fromkeys(r["task"] for r in rows if r["init"] == panel)]
+    curves += [curve for curve in figure.everywhere if curve.init != panel]
+    for curve in curves:
+        _curve(ax, curve, curve.task in figure.controls, rows, seeds)
+    reference = [r for r in rows if _is(r, figure.reference) and r["level"] == 0]
+    if reference:
+        ax.axhline(reference[0]["mean"], color="black", linewidth=0.7, linestyle=(0, (6, 3)), label="Dense")
+    ax.set_title(PANELS.get(panel, panel), fontsize=8.5)
+    ax.set_xscale("log")
+    ax.invert_xaxis()
+    ax.set_xlabel("Remaining weights (%)")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda density, _: f"{100 * density:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid(axis="y", linewidth=0.3, alpha=0.6)
+
+
+def _curve(ax: Axes, curve: Curve, control: bool, rows: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> None:
+    mine = sorted((r for r in rows if _is(r, curve) and r["level"] > 0), key=lambda r: r["level"])
+    if not mine:
+        return
+    style = _style(curve.task, control)
+    x, y = [r["density"] for r in mine], [r["mean"] for r in mine]
+    counts = sorted({r["n"] for r in mine})
+    n = f"n={counts[0]}" if len(counts) == 1 else f"n={counts[0]} to {counts[-1]}"
+    ax.plot(x, y, label=f"{_name(curve.task)} ({n})", **style)
+    if counts[-1] > 1:
+        band = [r["stderr"] or 0.0 for r in mine]
+        low, high = zip(*((m - e, m + e) for m, e in zip(y, band, strict=True)), strict=True)
+        ax.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        dots = [(r["density"], r["value"]) for r in seeds if _is(r, curve) and r["level"] > 0]
+        ax.plot(*zip(*dots, strict=True), ".", color=style["color"], markersize=2, alpha=0.55)
+
+
+def _legend(canvas: Canvas, axes: Any) -> None:
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    canvas.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(5, len(entries)), frameon=False)
+
+
+def _style(task: str, control: bool) -> dict[str, Any]:
+    base = task.removeprefix("shuffled ")
+    style = STYLE.get(base) or SPARE[sum(base.encode()) % len(SPARE)]
+    style = {"linewidth": 1.5, "markersize": 4.5, **style}
+    return {**style, **CONTROL, "markerfacecolor": "white"} if control else style
+
+
+def _name(task: str) -> str:
+    base = task.removeprefix("shuffled ")
+    name = NAMES.get(base, base)
+    return f"{name}, shuffled" if base != task else name
+
+
+def _is(row: dict[str, Any], curve: Curve) -> bool:
+    return (row["task"], row["init"]) == (curve.task, curve.init)

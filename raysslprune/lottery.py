@@ -1,0 +1,91 @@
+"""The verbs: iterative magnitude pruning, and what is trained from its masks, as builders of steps.
+
+Pure functions from values to values: nothing is trained here. See the table in docs/design.md for
+how each experiment of the paper is said in these words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysslprune.spec import Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """The rounds of iterative magnitude pruning on one task with one seed.
+
+    rounds[n]: the training under the mask of level n; rounds[0] is the dense one.
+    masks[n]: the mask of level n (n prunings); masks[0] is None. One more mask than rounds.
+    """
+
+    rounds: tuple[Train, ...]
+    masks: tuple[Mask | None, ...]
+    rewind: int
+
+    @property
+    def dense(self) -> Train:
+        return self.rounds[0]
+
+
+def imp(
+    *,
+    task: str,
+    data: str,
+    arch: str,
+    recipe: Recipe,
+    seed: int,
+    levels: int,
+    keep: float,
+    rewind: int,
+    scope: str = "all",
+) -> Chain:
+    """Iterative magnitude pruning (paper 3.1) until there is a mask with ``levels`` prunings.
+
+    Each round trains from the dense run's state after ``rewind`` samples and then drops all but ``keep``
+    of the weights that were left.
+    """
+    dense = Train(task=task, data=data, arch=arch, recipe=recipe, seed=seed, start=Init(seed=seed))
+    rounds: list[Train] = [dense]
+    masks: list[Mask | None] = [None]
+    for level in range(1, levels + 1):
+        masks.append(Prune(of=rounds[-1], keep=keep, scope=scope))
+        if level < levels:
+            rounds.append(_trained_from(dense, rewind, masks[-1], dense.task, dense.recipe))
+    return Chain(rounds=tuple(rounds), masks=tuple(masks), rewind=rewind)
+
+
+def winning_ticket(chain: Chain, level: int, *, task: str, recipe: Recipe) -> Train:
+    """The subnetwork of ``level``, reset to the chain's early weights and trained on ``task`` (Frankle et al.).
+
+    On the chain's own task this *is* the chain's round of that level, so it is never trained twice.
+    """
+    if level == 0 and (task, recipe) == (chain.dense.task, chain.dense.recipe):
+        return chain.dense
+    return _trained_from(chain.dense, chain.rewind, chain.masks[level], task, recipe)
+
+
+def random_reinit(mask: Mask | None, *, like: Train, task: str, recipe: Recipe) -> Train:
+    """The mask alone: weights drawn anew, trained from the start (Liu et al.). ``like`` gives data, net and seed."""
+    start = Init(seed=like.seed, draw=1)
+    return Train(task=task, data=like.data, arch=like.arch, recipe=recipe, seed=like.seed, start=start, mask=mask)
+
+
+def random_prune(*, like: Train, keep: float, level: int) -> RandomPrune:
+    """The baseline: a random mask with as many weights as ``level`` rounds of pruning leave."""
+    return RandomPrune(arch=like.arch, data=like.data, keep=keep, level=level, seed=like.seed)
+
+
+def shuffled(chain: Chain, level: int) -> Shuffle:
+    """The control: the chain's mask of ``level``, permuted within each layer."""
+    mask = chain.masks[level]
+    if mask is None:
+        raise ValueError("level 0 has no mask to shuffle")
+    return Shuffle(of=mask, seed=chain.dense.seed)
+
+
+def _trained_from(dense: Train, rewind: int, mask: Mask | None, task: str, recipe: Recipe) -> Train:
+    start = Rewind(of=dense, samples=rewind)
+    return Train(
+        task=task, data=dense.data, arch=dense.arch, recipe=recipe, seed=dense.seed, start=start, mask=mask
+    )

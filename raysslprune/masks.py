@@ -1,0 +1,126 @@
+"""Masks: which weights stay. Pure torch on bool tensors by parameter name; no files, no Ray.
+
+The one measure is *density*: the fraction of the prunable weights that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from raysslprune.spec import survivors
+
+Mask = dict[str, Tensor]
+"""Parameter name to a bool tensor of the parameter's shape, True where the weight stays; every prunable weight."""
+
+
+def full(shapes: Mapping[str, torch.Size]) -> Mask:
+    """The mask under which all weights stay."""
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+
+
+def prune(weights: Mapping[str, Tensor], mask: Mask, keep: float, scope: Iterable[str] | None = None) -> Mask:
+    """Global magnitude pruning with an exact count (paper 3.1).
+
+    Of the weights that ``mask`` leaves in the tensors named by ``scope`` (None: all), exactly
+    ``survivors(left, keep)`` stay: those with the largest (|w|, position), positions counted through the
+    tensors in the mask's order. A threshold alone would prune too many or none where magnitudes tie.
+
+    Raises ValueError for a weight that is not a number.
+    """
+    names = list(mask) if scope is None else [name for name in mask if name in set(scope)]
+    left = torch.cat([mask[name].flatten() for name in names])
+    magnitude = torch.cat([weights[name].detach().flatten() for name in names])[left].abs()
+    if magnitude.isnan().any():
+        raise ValueError("can't prune weights that are not numbers (NaN)")
+    count = len(magnitude)
+    drop = count - survivors(count, keep)
+    if drop == 0:
+        return {name: m.clone() for name, m in mask.items()}
+    threshold = magnitude.kthvalue(drop).values
+    stays = magnitude > threshold
+    ties = (magnitude == threshold).nonzero().flatten()
+    stays[ties[drop - int((magnitude < threshold).sum()) :]] = True
+    left[left.clone()] = stays
+    return {**mask, **_split(left, {name: mask[name].shape for name in names})}
+
+
+def random(shapes: Mapping[str, torch.Size], count: int, generator: torch.Generator) -> Mask:
+    """Exactly ``count`` weights stay, drawn at random over all tensors together (the paper's *random* baseline)."""
+    total = sum(shape.numel() for shape in shapes.values())
+    flat = torch.zeros(total, dtype=torch.bool)
+    flat[torch.randperm(total, generator=generator)[:count]] = True
+    return _split(flat, shapes)
+
+
+def shuffle(mask: Mask, generator: torch.Generator) -> Mask:
+    """The mask with its entries permuted within each tensor: every layer keeps its density and nothing else."""
+    return {
+        name: m.flatten()[torch.randperm(m.numel(), generator=generator)].view(m.shape) for name, m in mask.items()
+    }
+
+
+def left_after(total: int, keep: float, level: int) -> int:
+    """How many of ``total`` weights ``level`` rounds of pruning leave, each rounded as :func:`prune` does."""
+    for _ in range(level):
+        total = survivors(total, keep)
+    return total
+
+
+def density(mask: Mask) -> float:
+    """The fraction of the prunable weights that is left."""
+    return sum(int(m.sum()) for m in mask.values()) / sum(m.numel() for m in mask.values())
+
+
+def collapsed_layers(mask: Mask) -> list[str]:
+    """Names of the tensors with no weight left: nothing passes through such a layer."""
+    return [name for name, m in mask.items() if not m.any()]
+
+
+def scope_names(scope: str, names: Iterable[str], convolutions: list[str]) -> list[str]:
+    """The tensors that a Prune's scope means: ``all``, ``convs``, or ``convs:d`` for the first d convolutions.
+
+    Raises ValueError for another word or a depth that the network does not have.
+    """
+    kind, _, depth = scope.partition(":")
+    if scope == "all":
+        return list(names)
+    if kind == "convs" and not depth:
+        return convolutions
+    if kind == "convs" and depth.isdigit() and 1 <= int(depth) <= len(convolutions):
+        return convolutions[: int(depth)]
+    raise ValueError(f"scope {scope!r} is not 'all', 'convs', or 'convs:d' with d from 1 to {len(convolutions)}")
+
+
+def pack(mask: Mask) -> dict[str, Tensor]:
+    """As packed bits (uint8, eight weights a byte, first weight in the highest bit): 2.9 MB for ResNet-50."""
+    return {name: _pack(m.flatten()) for name, m in mask.items()}
+
+
+def unpack(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Mask:
+    """The inverse of :func:`pack`. Raises ValueError where names or sizes do not fit ``shapes``."""
+    if list(packed) != list(shapes) and set(packed) != set(shapes):
+        raise ValueError("the mask is of another network: its layers' names differ")
+    return {name: _unpack(packed[name], shape) for name, shape in shapes.items()}
+
+
+def _pack(bits: Tensor) -> Tensor:
+    padded = torch.nn.functional.pad(bits, [0, -len(bits) % 8]).view(-1, 8)
+    return (padded * _BITS).sum(1, dtype=torch.uint8)
+
+
+def _unpack(packed: Tensor, shape: torch.Size) -> Tensor:
+    count = shape.numel()
+    if packed.shape != (-(-count // 8),):
+        raise ValueError("the mask is of another network: its layers' sizes differ")
+    return (packed.unsqueeze(1) & _BITS).ne(0).flatten()[:count].view(shape)
+
+
+_BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
+
+
+def _split(flat: Tensor, shapes: Mapping[str, torch.Size]) -> Mask:
+    sizes = [shape.numel() for shape in shapes.values()]
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), flat.split(sizes), strict=True)}

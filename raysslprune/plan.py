@@ -1,0 +1,270 @@
+"""From the points that sweeps ask for to what must run, in which order, and what that costs.
+
+The unit of work is a *job*: one training and the masks that are made beside it. A Prune is made where its
+training ran, while the weights are at hand. A random mask is made by the first training that uses it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from raysslprune.recipes import Net
+from raysslprune.spec import Mask, Point, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
+from raysslprune.store import Record, snapshot_name
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """train: the training. before, after: masks to make. snapshots: sample counts whose state others rewind to."""
+
+    train: Train
+    before: list[Mask] = field(default_factory=list)
+    after: list[Mask] = field(default_factory=list)
+    snapshots: set[int] = field(default_factory=set)
+    parents: list[Job] = field(default_factory=list)
+    children: list[Job] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.train.id
+
+    @property
+    def title(self) -> str:
+        """For people: task, level of pruning, where its weights come from, seed."""
+        step = self.train
+        begins = "rewound" if isinstance(step.start, Rewind) else "drawn"
+        return f"{step.task} seed {step.seed}, {_describe(step.mask)}, {begins}"
+
+    @property
+    def masks(self) -> list[Mask]:
+        return self.before + self.after
+
+    @property
+    def samples(self) -> int:
+        """Samples that the training sees."""
+        return self.train.recipe.samples - self.train.first_sample
+
+    def is_done(self, records: Mapping[str, Record]) -> bool:
+        record = records.get(self.id)
+        if record is None or any(mask.id not in records for mask in self.masks):
+            return False
+        return all(snapshot_name(samples) in record.files for samples in self.snapshots)
+
+    def to_plain(self) -> dict[str, object]:
+        """What a worker needs, as JSON data."""
+        return {
+            "graph": dump([self.train, *self.masks]),
+            "train": self.id,
+            "before": [m.id for m in self.before],
+            "after": [m.id for m in self.after],
+            "snapshots": sorted(self.snapshots),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """points: as asked for. jobs: by id, every parent before its children."""
+
+    points: tuple[Point, ...]
+    jobs: dict[str, Job]
+
+    @property
+    def ids(self) -> list[str]:
+        """Of every step: trainings and masks."""
+        return [i for job in self.jobs.values() for i in (job.id, *(m.id for m in job.masks))]
+
+    def pending(self, records: Mapping[str, Record]) -> list[Job]:
+        """The jobs with something left to do."""
+        return [job for job in self.jobs.values() if not job.is_done(records)]
+
+    def trainings_without_sharing(self) -> int:
+        """Trainings of a grid in which every point, alone, makes all that it needs."""
+        ancestors: dict[Job, int] = {}
+        for job in self.jobs.values():
+            ancestors[job] = len(_ancestors(job))
+        return sum(ancestors[self.jobs[point.step.id]] for point in self.points)
+
+
+def make(points: Iterable[Point]) -> Plan:
+    """The plan of all points together; a step that several need is one job."""
+    points = tuple(points)
+    jobs: dict[str, Job] = {}
+    made: set[Step] = set()
+    for step in closure(point.step for point in points):
+        if not isinstance(step, Train):
+            continue
+        job = jobs[step.id] = Job(train=step)
+        needed: dict[Job, None] = {}
+        if isinstance(step.start, Rewind):
+            parent = jobs[step.start.of.id]
+            parent.snapshots.add(step.start.samples)
+            needed[parent] = None
+        if step.mask is not None:
+            source = _trained_for(step.mask)
+            if source is not None:
+                needed[jobs[source.id]] = None
+            for mask in _masks_behind(step.mask):
+                if mask not in made:
+                    made.add(mask)
+                    (jobs[source.id].after if source is not None else job.before).append(mask)
+        job.parents = list(needed)
+        for parent in needed:
+            parent.children.append(job)
+    return Plan(points=points, jobs=jobs)
+
+
+class Schedule:
+    """Hands out pending jobs whose parents are done; of those, the one with the longest path of work behind it."""
+
+    def __init__(self, pending: Iterable[Job], seconds: Mapping[str, float]) -> None:
+        """seconds: what each job is expected to take, by id."""
+        self.waiting = {job.id: job for job in pending}
+        self.running: dict[str, Job] = {}
+        self.failed: dict[str, Job] = {}
+        self.skipped: dict[str, Job] = {}
+        self._path: dict[str, float] = {}
+        for job in reversed(list(self.waiting.values())):  # children come after their parents
+            behind = max((self._path.get(child.id, 0.0) for child in job.children), default=0.0)
+            self._path[job.id] = seconds[job.id] + behind
+        self._blocked = {i: sum(p.id in self.waiting for p in job.parents) for i, job in self.waiting.items()}
+        self._ready: list[tuple[float, int, str]] = []
+        self._count = 0
+        for job_id in self.waiting:
+            self._offer(job_id)
+
+    @property
+    def finished(self) -> bool:
+        return not self.waiting and not self.running
+
+    @property
+    def longest_path(self) -> float:
+        """Seconds that even endless workers would need."""
+        return max((self._path[i] for i in (*self.waiting, *self.running)), default=0.0)
+
+    def next(self) -> Job | None:
+        """The next job, now running; None while none is ready."""
+        while self._ready:
+            job_id = heapq.heappop(self._ready)[2]
+            if job_id in self.waiting and self._blocked[job_id] == 0:
+                self.running[job_id] = self.waiting.pop(job_id)
+                return self.running[job_id]
+        return None
+
+    def done(self, job_id: str) -> None:
+        for child in self.running.pop(job_id).children:
+            if child.id in self.waiting:
+                self._blocked[child.id] -= 1
+                self._offer(child.id)
+
+    def fail(self, job_id: str) -> None:
+        """The job can't be done; nothing that depends on it is tried."""
+        job = self.running.pop(job_id)
+        self.failed[job_id] = job
+        stack = list(job.children)
+        while stack:
+            child = stack.pop()
+            if self.waiting.pop(child.id, None):
+                self.skipped[child.id] = child
+                stack += child.children
+
+    def redo(self, job_id: str, first: Job) -> None:
+        """Put a running job back, to run again after ``first``, whose artefacts turned out to be damaged.
+
+        ``first`` may be the job itself.
+        """
+        job = self.running.pop(job_id)
+        self.waiting[job_id] = job
+        self._path.setdefault(first.id, self._path[job_id])
+        self._path[first.id] = max(self._path[first.id], self._path[job_id])
+        if first.id not in self.waiting and first.id not in self.running:
+            self.waiting[first.id] = first
+            self._blocked[first.id] = sum(p.id in self.waiting or p.id in self.running for p in first.parents)
+            for child in first.children:
+                if child.id in self.waiting and child.id != job_id:
+                    self._blocked[child.id] += 1
+            self._offer(first.id)
+        self._blocked[job_id] = sum(p.id in self.waiting or p.id in self.running for p in job.parents)
+
+    def _offer(self, job_id: str) -> None:
+        if self._blocked[job_id] == 0:
+            self._count += 1
+            heapq.heappush(self._ready, (-self._path[job_id], self._count, job_id))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """seconds: of each job on one worker, by id. disk: bytes of all artefacts of those jobs."""
+
+    seconds: dict[str, float]
+    disk: int
+
+
+START = 12.0
+"""Seconds from the command to the first training: Ray's start, and torch's import in each worker."""
+
+OVERHEAD = 0.15
+"""Seconds that a job takes beside its training: reading, writing, Tune's own work."""
+
+
+def cost(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net]) -> Cost:
+    """The expected cost of ``jobs``, by the speeds that ``records`` measured and else by ``nets``."""
+    measured: dict[str, list[float]] = {}
+    jobs = list(jobs)
+    for job in jobs:
+        if job.id in records:
+            measured.setdefault(job.train.arch, []).append(records[job.id].facts["images_per_second"])
+    speed = {arch: net.images_per_second for arch, net in nets.items()}
+    speed.update({arch: median(values) for arch, values in measured.items()})
+    disk = 0
+    for job in jobs:
+        net = nets.get(job.train.arch)
+        if net:
+            disk += 4 * net.parameters * (1 + len(job.snapshots)) + net.prunable // 8 * len(job.masks)
+    fallback = min(speed.values(), default=1000.0)
+    return Cost(
+        seconds={job.id: OVERHEAD + job.samples / speed.get(job.train.arch, fallback) for job in jobs},
+        disk=disk,
+    )
+
+
+def _describe(mask: Mask | None) -> str:
+    """As ``dense``, ``rotnet mask 7``, ``random mask 3``, ``shuffled labels mask 2``."""
+    if mask is None:
+        return "dense"
+    if isinstance(mask, RandomPrune):
+        return f"random mask {mask.level}"
+    if isinstance(mask, Shuffle):
+        return f"shuffled {_describe(mask.of)}"
+    level, train = 1, mask.of
+    while isinstance(train.mask, Prune):
+        level, train = level + 1, train.mask.of
+    return f"{train.task} mask {level}"
+
+
+def _trained_for(mask: Mask) -> Train | None:
+    """The training that a mask comes from, None for a random one."""
+    while isinstance(mask, Shuffle):
+        mask = mask.of
+    return mask.of if isinstance(mask, Prune) else None
+
+
+def _masks_behind(mask: Mask) -> list[Mask]:
+    """The mask and those it is shuffled from, first things first."""
+    behind = [mask]
+    while isinstance(behind[-1], Shuffle):
+        behind.append(behind[-1].of)
+    return behind[::-1]
+
+
+def _ancestors(job: Job) -> set[Job]:
+    found: set[Job] = set()
+    stack = [job]
+    while stack:
+        one = stack.pop()
+        if one not in found:
+            found.add(one)
+            stack += one.parents
+    return found

@@ -1,0 +1,181 @@
+"""One job, executed: read what it starts from, train, write what it gives.
+
+The same in a notebook, in a test, and in a trial of a sweep: Ray is only needed for masks to travel by.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+
+from raysslprune import data, masks, models
+from raysslprune.spec import Mask, Prune, RandomPrune, Rewind, Shuffle, Train, load, seed_of
+from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name, snapshots_in
+from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State
+
+CHECKPOINT_EVERY = 60.0
+
+
+class Masks(Protocol):
+    """A fast way for packed masks to travel; the store is the sure one."""
+
+    def put(self, mask_id: str, packed: dict[str, np.ndarray]) -> None: ...
+    def get(self, mask_id: str) -> dict[str, np.ndarray] | None: ...
+
+
+class NoExchange:
+    """Masks by their files only."""
+
+    def put(self, mask_id: str, packed: dict[str, np.ndarray]) -> None: ...
+
+    def get(self, mask_id: str) -> dict[str, np.ndarray] | None:
+        return None
+
+
+def in_this_process(loop: Loop) -> Outcome:
+    """Run a loop directly."""
+    return loop.run()
+
+
+def by_ray_train(loop: Loop) -> Outcome:
+    """Run a loop as a Ray Train run in this very process (Train's local mode): the same call as on many GPUs."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    outcomes: list[Outcome] = []
+    trainer = TorchTrainer(
+        lambda: outcomes.append(loop.run()),
+        scaling_config=ScalingConfig(num_workers=0),
+        run_config=RunConfig(name=loop.step.id, storage_path=tempfile.gettempdir()),
+    )
+    trainer.fit()
+    return outcomes[0]
+
+
+@dataclass(kw_only=True)
+class Runner:
+    """Executes jobs against a store.
+
+    run_loop: how a training is run. progress: called with (job id, samples seen, of all).
+    """
+
+    store: Store
+    exchange: Masks
+    run_loop: Callable[[Loop], Outcome] = in_this_process
+    progress: Callable[[str, int, int], None] = lambda _job, _seen, _end: None
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Make what is missing of a job (``plan.Job.to_plain``); returns the facts of its training.
+
+        Raises store.Damaged where something it starts from is not whole, and whatever the training raises.
+        """
+        steps = load(job["graph"])
+        step = steps[job["train"]]
+        assert isinstance(step, Train)
+        for mask_id in job["before"]:
+            self.mask(steps[mask_id])
+        record = self.store.record(step.id)
+        wanted, had = set(job["snapshots"]), snapshots_in(record.files if record else ())
+        if record is None or not wanted <= had:
+            record = self.store.commit(*self.train(step, wanted | had))
+            self.store.drop_checkpoint(step.id)
+        for mask_id in job["after"]:
+            self.mask(steps[mask_id])
+        return record.facts
+
+    def train(self, step: Train, snapshots: set[int]) -> tuple[Train, dict[str, bytes], dict[str, float], dict[str, Any]]:
+        """Train a step from its last checkpoint on; gives what Store.commit wants."""
+        begun = time.time()
+        start: State | None = None
+        if isinstance(step.start, Rewind):
+            name = snapshot_name(step.start.samples)
+            start = from_safetensors(self.store.artefact(step.start.of.id, name))
+
+        def save(checkpoint: Checkpoint) -> None:
+            tensors = {**checkpoint.tensors, "seen": torch.tensor(checkpoint.seen)}
+            self.store.save_checkpoint(step.id, to_safetensors(tensors))
+
+        loop = Loop(
+            step=step,
+            data=data.load(step.data),
+            start=start,
+            mask=None if step.mask is None else self.mask(step.mask),
+            snapshots_at=snapshots,
+            hooks=Hooks(
+                save=save,
+                save_every=CHECKPOINT_EVERY,
+                progress=lambda seen, end: self.progress(step.id, seen, end),
+            ),
+        )
+        checkpoint = self.store.load_checkpoint(step.id)
+        if checkpoint is not None:
+            tensors = from_safetensors(checkpoint)
+            loop.restore(Checkpoint(seen=int(tensors.pop("seen")), tensors=tensors))
+        resumed_at = loop.seen if checkpoint is not None else None
+        outcome = self.run_loop(loop)
+        files = {WEIGHTS: to_safetensors(outcome.weights)}
+        files |= {snapshot_name(s): to_safetensors(state) for s, state in outcome.snapshots.items()}
+        facts = {
+            "seconds": outcome.seconds,
+            "images_per_second": outcome.images_per_second,
+            "begun": begun,
+            "resumed_at": resumed_at,
+            "host": platform.node(),
+            "device": str(loop.device),
+            "versions": versions(),
+        }
+        return step, files, outcome.metrics, facts
+
+    def mask(self, step: Any) -> masks.Mask:
+        """The mask of a step: from the exchange, or its file, or made now and written to both."""
+        assert isinstance(step, Mask)
+        shapes = self.shapes(step)
+        packed = self.exchange.get(step.id)
+        if packed is not None:
+            return masks.unpack({name: torch.from_numpy(bits.copy()) for name, bits in packed.items()}, shapes)
+        if self.store.record(step.id) is not None:
+            tensors = from_safetensors(self.store.artefact(step.id, MASK))
+        else:
+            made = self.make_mask(step, shapes)
+            tensors = masks.pack(made)
+            self.store.commit(step, {MASK: to_safetensors(tensors)}, {"density": masks.density(made)}, {"versions": versions()})
+        self.exchange.put(step.id, {name: bits.numpy() for name, bits in tensors.items()})
+        return masks.unpack(tensors, shapes)
+
+    def make_mask(self, step: Mask, shapes: dict[str, torch.Size]) -> masks.Mask:
+        if isinstance(step, Prune):
+            weights = from_safetensors(self.store.artefact(step.of.id, WEIGHTS))
+            trunk = {name: weights[f"trunk.{name}"] for name in shapes}
+            before = masks.full(shapes) if step.of.mask is None else self.mask(step.of.mask)
+            convolutions = models.convolutions(self.trunk(step))
+            return masks.prune(trunk, before, step.keep, masks.scope_names(step.scope, shapes, convolutions))
+        generator = torch.Generator().manual_seed(seed_of(step.id))
+        if isinstance(step, Shuffle):
+            return masks.shuffle(self.mask(step.of), generator)
+        total = sum(shape.numel() for shape in shapes.values())
+        return masks.random(shapes, masks.left_after(total, step.keep, step.level), generator)
+
+    def trunk(self, step: Mask) -> torch.nn.Module:
+        while isinstance(step, Shuffle):
+            step = step.of
+        net = step if isinstance(step, RandomPrune) else step.of
+        return models.trunk(net.arch, data.load(net.data).channels)
+
+    def shapes(self, step: Mask) -> dict[str, torch.Size]:
+        return {name: weight.shape for name, weight in models.prunable(self.trunk(step)).items()}
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {name: version(name) for name in ("raysslprune", "torch", "numpy")} | {"python": platform.python_version()}
+

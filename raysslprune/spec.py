@@ -1,0 +1,385 @@
+"""The nouns: what is trained, what is pruned, from which weights, with which seed.
+
+Everything that a result depends on is a frozen value in this file, and nothing else is: the number
+of GPUs, paths and logging are not in these types, so they cannot change an identity by accident.
+
+A *step* is a node of the graph that a sweep asks for. Its ``id`` is a hash of its kind, the version
+of that kind's meaning, the fields that differ from their defaults, and its parents' ids. Two figures
+that ask for the same step therefore name the same directory of the store, and it is made once.
+
+Standard library only: a sweep file imports in milliseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+# ------------------------------------------------------------------------------------- values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained: a row of the paper's Appendix D.
+
+    All lengths are in *samples seen*, the one unit of progress; epochs and updates are derived.
+
+    samples: length of the whole training.
+    batch: samples in one optimiser update.
+    optimizer: ``sgd``, ``adam`` (L2 coupled, as the paper's CIFAR-10 runs) or ``adamw``.
+    schedule: ``constant``, ``cosine`` (to 0 at the end), or ``steps`` (divided by 10 at each of ``decay_at``).
+    warmup: samples over which the learning rate rises linearly from 0.
+    pad, flip: random shift by up to ``pad`` pixels (zero padding, then a crop of the image's size) and
+        horizontal flip, each drawn anew for each sample in each epoch.
+    """
+
+    samples: int
+    batch: int
+    lr: float
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    decay_at: tuple[int, ...] = ()
+    warmup: int = 0
+    pad: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        _demand(self.samples > 0, f"a recipe needs samples > 0, not {self.samples}")
+        _demand(self.batch > 1, f"a recipe needs batch > 1 (batch-norm), not {self.batch}")
+        _demand(self.lr > 0, f"a recipe needs lr > 0, not {self.lr}")
+        _demand(
+            self.optimizer in OPTIMIZERS,
+            f"optimizer {self.optimizer!r} is not one of {', '.join(OPTIMIZERS)}",
+        )
+        _demand(
+            self.schedule in SCHEDULES,
+            f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}",
+        )
+        _demand(not self.nesterov or self.momentum > 0, "nesterov needs momentum > 0")
+        _demand(
+            bool(self.decay_at) == (self.schedule == "steps"),
+            "decay_at goes with schedule 'steps', and 'steps' needs decay_at",
+        )
+        _demand(
+            self.weight_decay >= 0 and self.warmup >= 0 and self.pad >= 0,
+            "weight_decay, warmup and pad can't be negative",
+        )
+
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """Weights drawn from the initialisation distribution. ``draw`` tells independent draws of one seed apart."""
+
+    seed: int
+    draw: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewind:
+    """The state of training ``of`` after ``samples`` samples, BatchNorm statistics too (paper 3.1 and Appendix A).
+
+    Training goes on from that position of the schedule and of the data order, with a fresh optimiser.
+    """
+
+    of: Train
+    samples: int
+
+    def __post_init__(self) -> None:
+        _demand(
+            0 <= self.samples <= self.of.recipe.samples,
+            f"can't rewind to {self.samples} samples of a training of {self.of.recipe.samples}",
+        )
+
+
+Start = Init | Rewind
+
+# ------------------------------------------------------------------------------------- steps
+
+
+class Step:
+    """A node of the graph. Equal ids mean equal steps; both hash and equality are the id's."""
+
+    VERSION: ClassVar[int]
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits, stable across processes, field order, and new fields at their default."""
+        text = json.dumps(to_plain(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def parents(self) -> tuple[Step, ...]:
+        """The steps that this one reads from, each once."""
+        return tuple(dict.fromkeys(_steps_in(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return int(self.id, 16)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Train(Step):
+    """Train ``arch`` on ``task`` over ``data``; gives weights, snapshots and metrics.
+
+    seed: of the data order, the augmentation, and of a head that ``start`` does not bring along.
+    start: where the weights come from. A Rewind whose training has the same task and data brings its
+        head along; from any other task only the trunk comes and the head is drawn anew.
+    mask: which weights of the trunk stay; the others are exactly 0 throughout. None: all stay.
+    """
+
+    VERSION: ClassVar[int] = 1
+    task: str
+    data: str
+    arch: str
+    recipe: Recipe
+    seed: int
+    start: Start
+    mask: Mask | None = None
+
+    @property
+    def first_sample(self) -> int:
+        """Where in the recipe's schedule and data order this training begins."""
+        return self.start.samples if isinstance(self.start, Rewind) else 0
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether the starting weights include a head for this task."""
+        start = self.start
+        return isinstance(start, Rewind) and (start.of.task, start.of.data) == (self.task, self.data)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prune(Step):
+    """Global magnitude pruning (Han et al.; paper 3.1): drop the smallest weights of a finished training.
+
+    Of the weights that are left in ``scope``, ``keep`` (a fraction) stay: exactly
+    ``survivors(left, keep)``, ranked by (magnitude, position).
+
+    scope: ``all`` (every convolution and fully-connected layer of the trunk), ``convs``, or
+        ``convs:3`` (the first three convolutions only).
+    """
+
+    VERSION: ClassVar[int] = 1
+    of: Train
+    keep: float
+    scope: str = "all"
+
+    def __post_init__(self) -> None:
+        _demand(0 < self.keep < 1, f"keep is a fraction between 0 and 1, not {self.keep}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RandomPrune(Step):
+    """A mask over the whole trunk at random (the paper's baseline), as sparse as ``level`` rounds of Prune."""
+
+    VERSION: ClassVar[int] = 1
+    arch: str
+    data: str
+    keep: float
+    level: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        _demand(0 < self.keep < 1, f"keep is a fraction between 0 and 1, not {self.keep}")
+        _demand(self.level >= 0, f"a level is a number of prunings, not {self.level}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shuffle(Step):
+    """A mask with its entries permuted within each layer: the control that keeps only the layers' densities."""
+
+    VERSION: ClassVar[int] = 1
+    of: Mask
+    seed: int
+
+
+Mask = Prune | RandomPrune | Shuffle
+
+
+def survivors(left: int, keep: float) -> int:
+    """How many of ``left`` weights stay when the fraction ``keep`` is kept: rounded to nearest, ties to even."""
+    return round(left * keep)
+
+
+def seed_of(*key: object) -> int:
+    """A 63-bit seed that depends on every part of ``key`` and on nothing else (no process, no order)."""
+    digest = hashlib.sha256(json.dumps(key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+# ------------------------------------------------------------------------------------- plain data
+
+
+def to_plain(step: Step) -> dict[str, Any]:
+    """The step as JSON data: its fields that differ from their defaults, its parents by id.
+
+    This is what is hashed, what stands in ``spec.json``, and what travels to a worker.
+    """
+    return {"kind": type(step).__name__, "version": step.VERSION, **_fields(step)}
+
+
+def dump(steps: Iterable[Step]) -> dict[str, dict[str, Any]]:
+    """Those steps and all their ancestors as JSON data by id, parents before children."""
+    return {step.id: to_plain(step) for step in closure(steps)}
+
+
+def load(graph: dict[str, dict[str, Any]]) -> dict[str, Step]:
+    """The inverse of :func:`dump`. Raises ValueError where an id does not match what it names."""
+    steps: dict[str, Step] = {}
+    for step_id, plain in graph.items():
+        step = _build(plain, steps)
+        assert isinstance(step, Step)
+        if step.id != step_id or step.VERSION != plain["version"]:
+            raise ValueError(f"step {step_id} was made by another version of raysslprune")
+        steps[step_id] = step
+    return steps
+
+
+def closure(steps: Iterable[Step]) -> list[Step]:
+    """The steps and all that they depend on, each once, every parent before its children."""
+    seen: dict[Step, None] = {}
+    stack: list[tuple[Step, bool]] = [(step, False) for step in reversed(list(steps))]
+    while stack:  # iterative: a chain of hundreds of rounds must not meet the recursion limit
+        step, parents_done = stack.pop()
+        if step in seen:
+            continue
+        if parents_done:
+            seen[step] = None
+        else:
+            stack.append((step, True))
+            stack.extend((parent, False) for parent in reversed(step.parents))
+    return list(seen)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    plain = {}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if item != field.default:
+            plain[field.name] = _plain(item)
+    return plain
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, Step):
+        return {"step": item.id}
+    if isinstance(item, (Recipe, Init, Rewind)):
+        return {"value": type(item).__name__, **_fields(item)}
+    return list(item) if isinstance(item, tuple) else item
+
+
+def _build(plain: dict[str, Any], steps: dict[str, Step]) -> Any:
+    def item(value: Any) -> Any:
+        if isinstance(value, dict):
+            return steps[value["step"]] if "step" in value else _build(value, steps)
+        return tuple(value) if isinstance(value, list) else value
+
+    kind = _KINDS[plain.get("kind") or plain["value"]]
+    return kind(**{k: item(v) for k, v in plain.items() if k not in ("kind", "value", "version")})
+
+
+def _steps_in(value: Any) -> Iterator[Step]:
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, Step):
+            yield item
+        elif isinstance(item, Rewind):
+            yield item.of
+
+
+def _demand(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
+
+
+_KINDS: dict[str, Callable[..., Any]] = {
+    kind.__name__: kind for kind in (Recipe, Init, Rewind, Train, Prune, RandomPrune, Shuffle)
+}
+
+# ------------------------------------------------------------------------------------- a sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measurement of a figure: which training, and where it stands in the figure.
+
+    task: what the mask was pruned on (the curve), as ``labels``, ``rotnet``, ``random``.
+    init: the weights that the masked network is trained from (the panel).
+    level: number of prunings so far.
+    metric: which of the training's metrics is drawn.
+    """
+
+    step: Train
+    task: str
+    init: str
+    level: int
+    seed: int
+    metric: str = "top1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A curve of a figure: the points of one task and one init, over levels and seeds."""
+
+    task: str
+    init: str
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.init}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence of the paper that a table can confirm, as data.
+
+    says: the sentence. source: where the paper says so.
+    higher, lower: the two curves, compared seed by seed at the levels whose density is ``within`` (low, high).
+    relation: ``above`` (higher exceeds lower), ``equal`` (they differ by less than ``margin`` points), or
+        ``widens`` (the difference grows from the densest to the sparsest level in range).
+    """
+
+    says: str
+    source: str
+    higher: Curve
+    lower: Curve
+    relation: str
+    within: tuple[float, float] = (0.0, 1.0)
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        _demand(self.relation in RELATIONS, f"relation {self.relation!r} is not one of {', '.join(RELATIONS)}")
+        _demand((self.margin > 0) == (self.relation == "equal"), "a margin goes with 'equal', and 'equal' needs one")
+
+
+RELATIONS = ("above", "equal", "widens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """How a sweep's table is drawn: a panel for each init, a curve for each task, density on a log axis.
+
+    controls: tasks that the paper does not have; drawn thin.
+    everywhere: curves to draw in the other panels too, for comparison.
+    reference: the curve whose level 0 is the dense reference line.
+    """
+
+    title: str
+    y_label: str
+    panels: tuple[str, ...]
+    reference: Curve
+    controls: tuple[str, ...] = ()
+    everywhere: tuple[Curve, ...] = ()

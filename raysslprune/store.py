@@ -1,0 +1,325 @@
+"""Where steps live: ``<root>/steps/<id>/``, local or on s3:// or gs:// through pyarrow.fs.
+
+A step is done when its ``SUCCESS`` is there, which is written last and holds the metrics, the facts of the
+run, and the checksum of every other file. Nothing else counts as done, and nothing is ever unpickled.
+
+All files but SUCCESS depend on the step alone, not on when or where it ran. Two processes that make the same
+step at once therefore write the same bytes, and whichever finishes last leaves a whole step.
+
+    <root>/raysslprune.json          marks the folder as ours
+    <root>/steps/<id>/spec.json      what the step is, in words
+    <root>/steps/<id>/*.safetensors  weights, snapshot-<samples>, mask
+    <root>/steps/<id>/SUCCESS
+    <root>/checkpoints/<id>          of a training in progress
+    <root>/results/<scale>/          tables and figures: views, which may be deleted
+    <root>/damaged/                  what failed its checksum, set aside
+    <root>/logs/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from pyarrow import fs
+
+from raysslprune.spec import Step, to_plain
+
+MARKER = "raysslprune.json"
+FORMAT = 1
+VERIFY_AT_MOST = 1 << 30
+"""Bytes whose checksums a sweep verifies before it starts; a larger store is verified where it is read."""
+
+
+WEIGHTS = "weights.safetensors"
+MASK = "mask.safetensors"
+
+
+def snapshot_name(samples: int) -> str:
+    """The artefact that holds a training's state after ``samples`` samples."""
+    return f"snapshot-{samples}.safetensors"
+
+
+def snapshots_in(names: Iterable[str]) -> set[int]:
+    """The inverse of :func:`snapshot_name`, over the artefacts of a step."""
+    return {int(n[len("snapshot-") : -len(".safetensors")]) for n in names if n.startswith("snapshot-")}
+
+
+class StoreError(Exception):
+    """The root can't be used. The message is a sentence for the user."""
+
+
+class Damaged(Exception):
+    """A file of a finished step does not match its checksum, or is gone."""
+
+    def __init__(self, step_id: str, why: str) -> None:
+        super().__init__(step_id, why)
+        self.step_id, self.why = step_id, why
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What SUCCESS holds.
+
+    metrics: the results; they depend on the step alone. facts: of the run that made it (seconds, versions, host).
+    """
+
+    step: str
+    metrics: dict[str, float]
+    facts: dict[str, Any]
+    files: dict[str, File]
+
+    def to_bytes(self) -> bytes:
+        body = asdict(self)
+        return json.dumps({**body, "sha256": _checksum_of(body)}, indent=1).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes, step_id: str) -> Record:
+        """Raises Damaged unless these bytes are a whole record of that step."""
+        try:
+            body = json.loads(data)
+            checksum = body.pop("sha256")
+            if checksum != _checksum_of(body) or body["step"] != step_id:
+                raise ValueError
+            files = {name: File(**file) for name, file in body.pop("files").items()}
+            return Record(**body, files=files)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise Damaged(step_id, "its SUCCESS is not whole") from None
+
+
+class Store:
+    """The files under one root. Cheap to make; safe to use from many processes."""
+
+    def __init__(self, root: str) -> None:
+        """Raises StoreError for an address that pyarrow does not know."""
+        self.root = root
+        try:
+            if "://" in root:
+                self.fs, self.base = fs.FileSystem.from_uri(root)
+            else:
+                self.fs, self.base = fs.LocalFileSystem(), os.path.abspath(root)
+        except (ValueError, OSError) as error:
+            raise StoreError(f"can't use {root} as the root: {_sentence(error)}") from None
+        self.local = isinstance(self.fs, fs.LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Where ``name`` is for people and for other programs."""
+        return os.path.join(self.base, name) if self.local else f"{self.root.rstrip('/')}/{name}"
+
+    # ------------------------------------------------------------------ the root
+
+    def is_new(self) -> bool:
+        """Whether the root is yet to be made. Raises StoreError where it is somebody else's, or can't be read."""
+        try:
+            if self._info(MARKER).is_file:
+                found = json.loads(self.read(MARKER))
+                if found != {"raysslprune": FORMAT}:
+                    raise StoreError(f"{self.root} was made by another version of raysslprune; use another --root")
+                return False
+            info = self.fs.get_file_info(self.base)
+            if info.type == fs.FileType.File:
+                raise StoreError(f"{self.root} is a file; --root wants a folder")
+            if info.type == fs.FileType.Directory and self.fs.get_file_info(fs.FileSelector(self.base)):
+                raise StoreError(
+                    f"{self.root} holds other files and no {MARKER}; "
+                    "--root wants a new or empty folder, or one that raysslprune made"
+                )
+        except (OSError, ValueError) as error:
+            raise StoreError(f"can't read {self.root}: {_sentence(error)}") from None
+        return True
+
+    def create(self) -> None:
+        """Make the root, or see that it can be written. Raises StoreError."""
+        try:
+            if self.is_new():
+                self.write(MARKER, json.dumps({"raysslprune": FORMAT}).encode())
+            probe = f"probe-{uuid.uuid4().hex}"
+            self.write(probe, b"probe")
+            self.fs.delete_file(self._at(probe))
+        except OSError as error:
+            raise StoreError(f"can't write to {self.root}: {_sentence(error)}") from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One sweep at a time on a local root. Raises StoreError while another holds it; a dead one holds nothing."""
+        if not self.local:
+            yield
+            return
+        import fcntl
+
+        with open(self.path("lock"), "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise StoreError(
+                    f"another sweep (process {file.read().strip() or 'unknown'}) is running on {self.root}; "
+                    "wait for it, or use another --root"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    # ------------------------------------------------------------------ steps
+
+    def survey(self, ids: Iterable[str]) -> tuple[dict[str, Record], list[Damaged]]:
+        """The finished steps among ``ids``, and those that say so but are not whole. One listing of the store."""
+        present = self._listing()
+        records: dict[str, Record] = {}
+        damaged: list[Damaged] = []
+        done = [i for i in ids if "SUCCESS" in present.get(i, {})]
+        with ThreadPoolExecutor(16) as pool:
+            for step_id, record in zip(done, pool.map(self._record_or_damage, done), strict=True):
+                if isinstance(record, Damaged):
+                    damaged.append(record)
+                    continue
+                wrong = [n for n, f in record.files.items() if present[step_id].get(n) != f.size]
+                if wrong:
+                    damaged.append(Damaged(step_id, f"{wrong[0]} is missing or of the wrong size"))
+                else:
+                    records[step_id] = record
+            if sum(f.size for r in records.values() for f in r.files.values()) <= VERIFY_AT_MOST:
+                found = [d for d in pool.map(self._verify, records.values()) if d]
+                damaged += found
+                for damage in found:
+                    del records[damage.step_id]
+        return records, damaged
+
+    def record(self, step_id: str) -> Record | None:
+        """The record of a finished step, None if it is not finished. Raises Damaged."""
+        try:
+            data = self.read(f"steps/{step_id}/SUCCESS")
+        except FileNotFoundError:
+            return None
+        return Record.from_bytes(data, step_id)
+
+    def commit(
+        self, step: Step, files: Mapping[str, bytes], metrics: Mapping[str, float], facts: Mapping[str, Any]
+    ) -> Record:
+        """Write a finished step; SUCCESS last."""
+        everything = {"spec.json": json.dumps(to_plain(step), indent=1).encode(), **files}
+        for name, data in everything.items():
+            self.write(f"steps/{step.id}/{name}", data)
+        record = Record(
+            step=step.id,
+            metrics=dict(metrics),
+            facts=dict(facts),
+            files={n: File(size=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in everything.items()},
+        )
+        self.write(f"steps/{step.id}/SUCCESS", record.to_bytes())
+        return record
+
+    def artefact(self, step_id: str, name: str) -> bytes:
+        """A file of a finished step, checked. Raises Damaged."""
+        record = self.record(step_id)
+        if record is None or name not in record.files:
+            raise Damaged(step_id, f"{name} is not there")
+        try:
+            data = self.read(f"steps/{step_id}/{name}")
+        except FileNotFoundError:
+            raise Damaged(step_id, f"{name} is gone") from None
+        if hashlib.sha256(data).hexdigest() != record.files[name].sha256:
+            raise Damaged(step_id, f"{name} does not match its checksum")
+        return data
+
+    def set_aside(self, step_id: str) -> str:
+        """Move a damaged step out of the way, to be looked at; returns where it went."""
+        target = f"damaged/{step_id}-{uuid.uuid4().hex[:8]}"
+        self.fs.create_dir(self._at("damaged"), recursive=True)
+        self.fs.move(self._at(f"steps/{step_id}"), self._at(target))
+        return self.path(target)
+
+    # ------------------------------------------------------------------ checkpoints of trainings in progress
+
+    def save_checkpoint(self, step_id: str, data: bytes) -> None:
+        self.write(f"checkpoints/{step_id}", hashlib.sha256(data).digest() + data)
+
+    def load_checkpoint(self, step_id: str) -> bytes | None:
+        """The last checkpoint, None where there is none that is whole."""
+        try:
+            data = self.read(f"checkpoints/{step_id}")
+        except FileNotFoundError:
+            return None
+        return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
+
+    def drop_checkpoint(self, step_id: str) -> None:
+        if self._info(f"checkpoints/{step_id}").is_file:
+            self.fs.delete_file(self._at(f"checkpoints/{step_id}"))
+
+    # ------------------------------------------------------------------ bytes
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all: by rename on a local root, by the object store's own promise elsewhere."""
+        target = self._at(name)
+        path = f"{target}.{uuid.uuid4().hex}.part" if self.local else target
+        if self.local:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            with self.fs.open_output_stream(path) as stream:
+                stream.write(data)
+            if self.local:
+                os.replace(path, target)
+        except OSError:
+            if self.local and os.path.exists(path):
+                os.remove(path)
+            raise
+
+    def read(self, name: str) -> bytes:
+        """Raises FileNotFoundError."""
+        with self.fs.open_input_stream(self._at(name)) as stream:
+            return cast(bytes, stream.read())
+
+    def _at(self, name: str) -> str:
+        return f"{self.base}/{name}"
+
+    def _info(self, name: str) -> fs.FileInfo:
+        return self.fs.get_file_info(self._at(name))
+
+    def _listing(self) -> dict[str, dict[str, int]]:
+        """Step id to file name to size, in one call."""
+        selector = fs.FileSelector(self._at("steps"), recursive=True, allow_not_found=True)
+        steps: dict[str, dict[str, int]] = {}
+        for info in self.fs.get_file_info(selector):
+            if info.is_file:
+                folder, _, name = info.path.rpartition("/")
+                steps.setdefault(folder.rpartition("/")[2], {})[name] = info.size
+        return steps
+
+    def _record_or_damage(self, step_id: str) -> Record | Damaged:
+        try:
+            record = self.record(step_id)
+        except (Damaged, OSError) as error:
+            return error if isinstance(error, Damaged) else Damaged(step_id, _sentence(error))
+        return record or Damaged(step_id, "its SUCCESS is gone")
+
+    def _verify(self, record: Record) -> Damaged | None:
+        for name, file in record.files.items():
+            try:
+                data = self.read(f"steps/{record.step}/{name}")
+            except OSError as error:
+                return Damaged(record.step, f"{name}: {_sentence(error)}")
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                return Damaged(record.step, f"{name} does not match its checksum")
+        return None
+
+
+def _checksum_of(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

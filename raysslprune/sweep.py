@@ -1,0 +1,275 @@
+"""``python -m raysslprune.sweep fig3``: from a sweep file to its table, claims and figure.
+
+The same command again goes on where the last one ended; when nothing is missing it only draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from raysslprune import claims, plan, progress, report, results
+from raysslprune.recipes import NETS, SETTINGS
+from raysslprune.spec import Claim, Figure, Point
+from raysslprune.store import Damaged, Record, Store, StoreError
+
+USAGE, FAILED, STOPPED = 2, 1, 130
+"""Exit codes: a wrong call; a step, the store or the cluster failed; Ctrl-C."""
+
+
+class SweepError(Exception):
+    """A sweep file can't be used. The message is a sentence for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep file, loaded, with its points for all seeds."""
+
+    name: str
+    figure: Figure
+    claims: tuple[Claim, ...]
+    points: tuple[Point, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return _say("stopped; every finished step is kept, and the same command goes on from there", STOPPED)
+    except SweepError as error:
+        return _say(str(error), USAGE)
+    except StoreError as error:
+        return _say(str(error), FAILED)
+    except OSError as error:
+        return _say(f"{error}; what was finished is kept, and the same command goes on from there", FAILED)
+    except Exception as error:
+        with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
+            log.write(traceback.format_exc())
+        return _say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+
+
+def load(name: str, scale: str, seeds: int) -> Sweep:
+    """The sweep by its name in sweeps/, or by the path of a Python file. Raises SweepError."""
+    path = _locate(name)
+    module = _execute(path)
+    figure, stated = getattr(module, "FIGURE", None), getattr(module, "CLAIMS", ())
+    if not isinstance(figure, Figure):
+        raise SweepError(f"{path} needs FIGURE, a raysslprune.spec.Figure")
+    if not isinstance(stated, tuple) or not all(isinstance(claim, Claim) for claim in stated):
+        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.spec.Claim")
+    if not callable(getattr(module, "points", None)):
+        raise SweepError(f"{path} needs a function points(scale, seed) that gives raysslprune.spec.Point values")
+    try:
+        points = tuple(point for seed in range(seeds) for point in module.points(scale, seed))
+    except Exception as error:
+        raise SweepError(_where(path, error)) from error
+    if not points or not all(isinstance(point, Point) for point in points):
+        raise SweepError(f"points(scale, seed) in {path} must give one raysslprune.spec.Point or more, and nothing else")
+    return Sweep(name=path.stem, figure=figure, claims=stated, points=points)
+
+
+def known() -> list[str]:
+    """Names of the sweeps that come with the package."""
+    return sorted((path.stem for path in _folder().glob("*.py")), key=lambda n: (len(n), n))
+
+
+def _run(options: argparse.Namespace) -> int:
+    names = known() if options.sweeps == ["all"] else list(dict.fromkeys(options.sweeps))
+    seeds = options.seeds or SETTINGS[options.scale].seeds
+    sweeps = [load(name, options.scale, seeds) for name in names]
+    store = Store(options.root)
+    graph = plan.make(point for sweep in sweeps for point in sweep.points)
+    new = store.is_new()
+    records, damaged = ({}, []) if new else store.survey(graph.ids)
+    if options.dry_run:
+        report.dry_run(_console(), graph, records, damaged, _cores())
+        return 0
+    store.create()
+    failures = 0
+    with store.lock():
+        _set_aside(store, damaged)
+        pending = graph.pending(records)
+        if pending:
+            failures = _train(graph, pending, records, store)
+            records, _ = store.survey(graph.ids)
+        for sweep in sweeps:
+            _present(sweep, options.scale, records, store)
+    if failures:
+        return _say(f"{failures} steps failed or were skipped; the results above are without them", FAILED)
+    return 0
+
+
+def _train(graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Record], store: Store) -> int:
+    """Run what is pending on Ray; gives the number of jobs that failed or were skipped."""
+    cost = plan.cost(graph.jobs.values(), records, NETS)
+    schedule = plan.Schedule(pending, cost.seconds)
+    log = _log_file(store)
+    with progress.output_to(log) as terminal:
+        console = Console(file=terminal)
+        console.print(f"{len(pending)} of {len(graph.jobs)} steps to train; Ray's own output goes to {log}", highlight=False, soft_wrap=True)
+        shown = progress.Progress(console, schedule, cost.seconds, len(graph.jobs) - len(pending))
+        with shown.shown():
+            from raysslprune import fanout  # imports Ray, which takes seconds
+
+            try:
+                with fanout.cluster(), _sigterm_as_interrupt():
+                    exchange = fanout.Exchange.start()
+                    shown.phase, shown.slots, shown.training = "starting workers", fanout.slots, exchange.training
+                    events = fanout.Events(
+                        started=shown.job_started, done=shown.job_done, failed=shown.job_failed, note=shown.note
+                    )
+                    fanout.run(graph, schedule, store, exchange, events)
+                    shown.training = dict
+            except fanout.ClusterError as error:
+                raise StoreError(str(error)) from error
+    return len(schedule.failed) + len(schedule.skipped) + len(schedule.waiting)
+
+
+def _present(sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store) -> None:
+    """Table, claims and figure of one sweep, from the store alone."""
+    table = results.table(sweep.name, scale, sweep.points, records)
+    if not len(table):
+        return
+    console, folder = _console(), f"results/{scale}/{sweep.name}"
+    report.table(console, sweep.figure, table)
+    report.claims(console, claims.judge(sweep.claims, table))
+    from raysslprune import figures  # imports Matplotlib, which takes a second
+
+    canvas = figures.draw(sweep.figure, table, subtitle=f"{sweep.name}, scale {scale}")
+    files = {
+        f"{folder}.parquet": results.to_parquet(table),
+        f"{folder}-runs.parquet": results.to_parquet(results.provenance(sweep.points, records)),
+        f"{folder}.png": figures.save(canvas, "png"),
+        f"{folder}.pdf": figures.save(canvas, "pdf"),
+    }
+    for name, data in files.items():
+        store.write(name, data)
+        console.print(store.path(name), highlight=False, soft_wrap=True, markup=False)
+
+
+def _set_aside(store: Store, damaged: Sequence[Damaged]) -> None:
+    for damage in damaged:
+        where = store.set_aside(damage.step_id)
+        _say(f"step {damage.step_id}: {damage.why}; set aside in {where}, and made again", 0)
+
+
+def _locate(name: str) -> Path:
+    if name.endswith(".py") or os.sep in name:
+        path = Path(name)
+        if not path.is_file():
+            raise SweepError(f"there is no sweep file {name}")
+        return path
+    path = _folder() / f"{name}.py"
+    if name not in known():
+        near = difflib.get_close_matches(name, known(), 1, 0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise SweepError(f"there is no sweep {name!r}; {hint}Known: {', '.join(known())}; or give a .py file")
+    return path
+
+
+def _folder() -> Path:
+    """sweeps/: inside the package where it was installed from a wheel, beside it in a checkout."""
+    here = Path(__file__).parent
+    inside = here / "sweeps"
+    return inside if inside.is_dir() else here.parent / "sweeps"
+
+
+def _execute(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"raysslprune_sweep_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SweepError(_where(path, error)) from error
+    return module
+
+
+def _where(path: Path, error: Exception) -> str:
+    """The error as one sentence, with the line of the sweep file that it came from."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {text}"
+
+
+def _log_file(store: Store) -> str:
+    if not store.local:
+        return os.path.join(tempfile.gettempdir(), f"raysslprune-ray-{progress.stamp()}.log")
+    folder = store.path("logs")
+    os.makedirs(folder, exist_ok=True)
+    return os.path.join(folder, f"ray-{progress.stamp()}.log")
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Any:
+    """A polite end stops as Ctrl-C does, instead of with Ray's stack trace."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _console() -> Console:
+    """stdout; wide enough for a table where it is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"raysslprune: {' '.join(sentence.split())}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence instead of the whole usage."""
+        self.exit(_say(f"{message}; see --help", USAGE))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m raysslprune.sweep",
+        description="Train what a figure needs, then draw it. The same command again goes on where it ended.",
+        epilog="example: python -m raysslprune.sweep fig3 --seeds 3",
+    )
+    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own")
+    parser.add_argument("--scale", default="laptop", choices=list(SETTINGS), help="how large (default: laptop)")
+    parser.add_argument("--seeds", type=_count, metavar="N", help="seeds 0 to N-1 (default: the scale's)")
+    parser.add_argument("--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
