@@ -60,7 +60,11 @@ def paired(claim: Claim, results: pa.Table) -> tuple[list[float], list[float]]:
     low, high = claim.within
     upper, lower = _values(claim.higher, results), _values(claim.lower, results)
     seeds = sorted({seed for seed, _ in upper} & {seed for seed, _ in lower})
-    shared = set.intersection(*({lv for s, lv in upper if s == seed and (seed, lv) in lower} for seed in seeds)) if seeds else set()
+    shared = (
+        set.intersection(*({lv for s, lv in upper if s == seed and (seed, lv) in lower} for seed in seeds))
+        if seeds
+        else set()
+    )
     levels = sorted(level for level in shared if low <= upper[seeds[0], level][1] <= high)
     if claim.relation == "widens":
         levels = [levels[0], levels[-1]] if len(levels) > 1 else []

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
 CAPACITY = 256 << 20
 """Bytes of masks to hold; the least recently used go first."""
@@ -74,7 +75,7 @@ class Exchange:
         try:
             refs = ray.get(self.actor.get.remote(mask_id), timeout=10)
             return cast(Packed, ray.get(refs[0], timeout=10)) if refs else None
-        except ray.exceptions.RayError:
+        except RayError:
             return None
 
     def report(self, job_id: str, seen: int, end: int) -> None:
@@ -87,5 +88,5 @@ class Exchange:
         """Job id to samples seen, and of all."""
         try:
             return cast("dict[str, tuple[int, int]]", ray.get(self.actor.training.remote(), timeout=1))
-        except ray.exceptions.RayError:
+        except RayError:
             return {}

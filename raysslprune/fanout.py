@@ -99,7 +99,7 @@ class JobTrial(tune.Trainable):
         from raysslprune.run import Runner, by_ray_train
 
         assert exchange is not None
-        torch.set_num_threads(max(1, int(self.trial_resources.required_resources.get("CPU", 1))))
+        torch.set_num_threads(1)  # one job a core: many small trainings side by side beat one that is split
         self.exchange = exchange
         self.runner = Runner(
             store=Store(store),
@@ -141,7 +141,8 @@ class ReadyJobs(Searcher):
         self.causes: dict[str, str] = {}
         self.repairs = 0
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
+        """The next job as a trial's configuration."""
         if self.schedule.finished:
             return Searcher.FINISHED
         if len(self.schedule.running) >= self.slots():
@@ -175,7 +176,8 @@ class ReadyJobs(Searcher):
         self.repairs += 1
         maker = next((j for j in self.plan.jobs.values() if step_id in (j.id, *(m.id for m in j.masks))), None)
         if maker is None or self.repairs > MOST_REPAIRS:
-            return self._fail(job, f"step {step_id}: {why}", f"step {step_id}: {why}")
+            self._fail(job, f"step {step_id}: {why}", f"step {step_id}: {why}")
+            return
         try:
             where = self.store.set_aside(step_id)
             self.events.note(f"step {step_id}: {why}; set aside in {where} and made again")

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from raysslprune import results as tables
 from raysslprune.spec import Curve, Figure
@@ -24,9 +24,18 @@ STYLE: dict[str, dict[str, Any]] = {
     "s4l": {"color": "#56b4e9", "marker": "v", "linestyle": "-"},
     "random": {"color": "#7f7f7f", "marker": "X", "linestyle": "--"},
 }
-SPARE = [{"color": c, "marker": m, "linestyle": ":"} for c, m in zip(("#e69f00", "#000000", "#0072b2"), "P*h", strict=True)]
+SPARE = [
+    {"color": c, "marker": m, "linestyle": ":"} for c, m in zip(("#e69f00", "#000000", "#0072b2"), "P*h", strict=True)
+]
 CONTROL = {"linewidth": 0.9, "markersize": 3.5, "linestyle": ":"}
-NAMES = {"labels": "Labels", "rotnet": "RotNet", "exemplar": "Exemplar", "npid": "NPID", "s4l": "S4L", "random": "Random"}
+NAMES = {
+    "labels": "Labels",
+    "rotnet": "RotNet",
+    "exemplar": "Exemplar",
+    "npid": "NPID",
+    "s4l": "S4L",
+    "random": "Random",
+}
 PANELS = {"winning ticket": "Winning tickets", "random re-init": "Random re-init"}
 
 TEXT_WIDTH = 6.9
@@ -34,7 +43,7 @@ TEXT_WIDTH = 6.9
 
 
 def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
-    """The figure of ``results.table``'s rows. Bands are standard errors, thin dots single seeds; no point is made up."""
+    """The figure of ``results.table``'s rows. Bands: standard errors; small dots: single seeds. No point is made up."""
     rows = tables.summary(results).to_pylist()
     seeds = results.to_pylist()
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}):
@@ -68,6 +77,7 @@ def _panel(ax: Axes, figure: Figure, panel: str, rows: list[dict[str, Any]], see
     ax.set_xscale("log")
     ax.invert_xaxis()
     ax.set_xlabel("Remaining weights (%)")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda density, _: f"{100 * density:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(axis="y", linewidth=0.3, alpha=0.6)
@@ -95,7 +105,9 @@ def _legend(canvas: Canvas, axes: Any) -> None:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    canvas.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(5, len(entries)), frameon=False)
+    canvas.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=min(5, len(entries)), frameon=False
+    )
 
 
 def _style(task: str, control: bool) -> dict[str, Any]:

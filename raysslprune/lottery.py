@@ -86,6 +86,4 @@ def shuffled(chain: Chain, level: int) -> Shuffle:
 
 def _trained_from(dense: Train, rewind: int, mask: Mask | None, task: str, recipe: Recipe) -> Train:
     start = Rewind(of=dense, samples=rewind)
-    return Train(
-        task=task, data=dense.data, arch=dense.arch, recipe=recipe, seed=dense.seed, start=start, mask=mask
-    )
+    return Train(task=task, data=dense.data, arch=dense.arch, recipe=recipe, seed=dense.seed, start=start, mask=mask)

@@ -57,9 +57,7 @@ def random(shapes: Mapping[str, torch.Size], count: int, generator: torch.Genera
 
 def shuffle(mask: Mask, generator: torch.Generator) -> Mask:
     """The mask with its entries permuted within each tensor: every layer keeps its density and nothing else."""
-    return {
-        name: m.flatten()[torch.randperm(m.numel(), generator=generator)].view(m.shape) for name, m in mask.items()
-    }
+    return {name: m.flatten()[torch.randperm(m.numel(), generator=generator)].view(m.shape) for name, m in mask.items()}
 
 
 def left_after(total: int, keep: float, level: int) -> int:

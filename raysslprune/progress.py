@@ -84,7 +84,9 @@ class Progress:
     def render(self) -> Group:
         finished = self.before + self.done
         head = Table.grid(padding=(0, 2))
-        head.add_row(f"{finished} of {self.total} steps", ProgressBar(self.total, finished, width=30), self._left(), self._rate())
+        head.add_row(
+            f"{finished} of {self.total} steps", ProgressBar(self.total, finished, width=30), self._left(), self._rate()
+        )
         rows = Table.grid(padding=(0, 2))
         for job in list(self.schedule.running.values()):
             rows.add_row("  training", job.title, self._percent(job))

@@ -45,7 +45,9 @@ def dry_run(
 def table(console: Console, figure: Figure, rows: pa.Table) -> None:
     """Mean ± standard error over seeds: for each panel, a row for each level and a column for each task."""
     means = results.summary(rows).to_pylist()
-    dense = [r for r in means if (r["task"], r["init"], r["level"]) == (figure.reference.task, figure.reference.init, 0)]
+    dense = [
+        r for r in means if (r["task"], r["init"], r["level"]) == (figure.reference.task, figure.reference.init, 0)
+    ]
     console.print(f"\n[bold]{figure.title}[/bold]: {figure.y_label}, mean ± standard error over n seeds")
     if dense:
         console.print(f"dense: {_cell(dense[0])}, n = {dense[0]['n']}", highlight=False)
@@ -54,7 +56,9 @@ def table(console: Console, figure: Figure, rows: pa.Table) -> None:
         tasks = list(dict.fromkeys(r["task"] for r in mine))
         counts = {r["n"] for r in mine}
         n = f"n = {counts.pop()}" if len(counts) == 1 else "n in brackets"
-        grid = Table("% pruned", title=f"{panel}, {n}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+        grid = Table(
+            "% pruned", title=f"{panel}, {n}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+        )
         for task in tasks:
             grid.add_column(task, justify="right")
         for level in sorted({r["level"] for r in mine}):
@@ -75,7 +79,10 @@ def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
     if verdicts:
         console.print("\n[bold]Claims of the paper[/bold]")
     for verdict in verdicts:
-        console.print(f"[{_MARKS[verdict.verdict]}]{verdict.verdict}[/]: {verdict.claim.says} ({verdict.claim.source})", highlight=False)
+        console.print(
+            f"[{_MARKS[verdict.verdict]}]{verdict.verdict}[/]: {verdict.claim.says} ({verdict.claim.source})",
+            highlight=False,
+        )
         console.print(f"    {verdict.numbers}", highlight=False)
     console.print()
 

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -100,15 +101,15 @@ def summary(results: pa.Table) -> pa.Table:
             ("collapsed_layers", "max"),
         ]
     )
-    count = grouped["value_count"]
-    stderr = pc.divide(grouped["value_stddev"], pc.sqrt(pc.cast(count, pa.float64())))
+    deviation = grouped["value_stddev"].to_numpy()  # NaN for one seed
+    stderr = deviation / np.sqrt(grouped["value_count"].to_numpy())
     return pa.table(
         {
             **{key: grouped[key] for key in keys},
             "density": grouped["density_mean"],
             "mean": grouped["value_mean"],
-            "stderr": pc.if_else(pc.greater(count, 1), stderr, pa.scalar(None, pa.float64())),
-            "n": count,
+            "stderr": pa.array(stderr, from_pandas=True),
+            "n": grouped["value_count"],
             "collapsed_layers": grouped["collapsed_layers_max"],
         }
     )

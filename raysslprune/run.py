@@ -93,7 +93,9 @@ class Runner:
             self.mask(steps[mask_id])
         return record.facts
 
-    def train(self, step: Train, snapshots: set[int]) -> tuple[Train, dict[str, bytes], dict[str, float], dict[str, Any]]:
+    def train(
+        self, step: Train, snapshots: set[int]
+    ) -> tuple[Train, dict[str, bytes], dict[str, float], dict[str, Any]]:
         """Train a step from its last checkpoint on; gives what Store.commit wants."""
         begun = time.time()
         start: State | None = None
@@ -148,7 +150,9 @@ class Runner:
         else:
             made = self.make_mask(step, shapes)
             tensors = masks.pack(made)
-            self.store.commit(step, {MASK: to_safetensors(tensors)}, {"density": masks.density(made)}, {"versions": versions()})
+            self.store.commit(
+                step, {MASK: to_safetensors(tensors)}, {"density": masks.density(made)}, {"versions": versions()}
+            )
         self.exchange.put(step.id, {name: bits.numpy() for name, bits in tensors.items()})
         return masks.unpack(tensors, shapes)
 
@@ -178,4 +182,3 @@ class Runner:
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
     return {name: version(name) for name in ("raysslprune", "torch", "numpy")} | {"python": platform.python_version()}
-

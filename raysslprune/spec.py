@@ -98,8 +98,9 @@ class Rewind:
 
     def __post_init__(self) -> None:
         _demand(
-            0 <= self.samples <= self.of.recipe.samples,
-            f"can't rewind to {self.samples} samples of a training of {self.of.recipe.samples}",
+            self.of.first_sample <= self.samples <= self.of.recipe.samples,
+            f"can't rewind to {self.samples} samples of a training from {self.of.first_sample} "
+            f"to {self.of.recipe.samples}",
         )
 
 
@@ -243,7 +244,7 @@ def load(graph: dict[str, dict[str, Any]]) -> dict[str, Step]:
     for step_id, plain in graph.items():
         step = _build(plain, steps)
         assert isinstance(step, Step)
-        if step.id != step_id or step.VERSION != plain["version"]:
+        if step.id != step_id or plain["version"] != step.VERSION:
             raise ValueError(f"step {step_id} was made by another version of raysslprune")
         steps[step_id] = step
     return steps

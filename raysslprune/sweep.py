@@ -80,7 +80,9 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
     except Exception as error:
         raise SweepError(_where(path, error)) from error
     if not points or not all(isinstance(point, Point) for point in points):
-        raise SweepError(f"points(scale, seed) in {path} must give one raysslprune.spec.Point or more, and nothing else")
+        raise SweepError(
+            f"points(scale, seed) in {path} must give one raysslprune.spec.Point or more, and nothing else"
+        )
     return Sweep(name=path.stem, figure=figure, claims=stated, points=points)
 
 
@@ -122,7 +124,11 @@ def _train(graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Reco
     log = _log_file(store)
     with progress.output_to(log) as terminal:
         console = Console(file=terminal)
-        console.print(f"{len(pending)} of {len(graph.jobs)} steps to train; Ray's own output goes to {log}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{len(pending)} of {len(graph.jobs)} steps to train; Ray's own output goes to {log}",
+            highlight=False,
+            soft_wrap=True,
+        )
         shown = progress.Progress(console, schedule, cost.seconds, len(graph.jobs) - len(pending))
         with shown.shown():
             from raysslprune import fanout  # imports Ray, which takes seconds
@@ -192,7 +198,8 @@ def _folder() -> Path:
 
 def _execute(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"raysslprune_sweep_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -257,10 +264,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Train what a figure needs, then draw it. The same command again goes on where it ended.",
         epilog="example: python -m raysslprune.sweep fig3 --seeds 3",
     )
-    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own")
+    parser.add_argument(
+        "sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own"
+    )
     parser.add_argument("--scale", default="laptop", choices=list(SETTINGS), help="how large (default: laptop)")
     parser.add_argument("--seeds", type=_count, metavar="N", help="seeds 0 to N-1 (default: the scale's)")
-    parser.add_argument("--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)")
+    parser.add_argument(
+        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
     return parser
 

@@ -26,6 +26,9 @@ from raysslprune.spec import Init, Recipe, Train, seed_of
 VIEWS_AT_ONCE = 1024
 """Samples whose views are made in one go, at most, unless one batch has more."""
 
+LOOK_EVERY = 0.5
+"""Seconds between looks at the loss and at what hooks want; each waits for the device."""
+
 State = dict[str, Tensor]
 """A network's parameters and buffers by name, on the CPU: ``trunk.*`` and ``head.*``."""
 
@@ -83,23 +86,20 @@ class Loop:
         self.stream = Stream(len(self.data.train), self.task.draws, self.step.seed)
         self.optimizer = optimizer(recipe, self.net)
         weights = models.prunable(self.net.trunk)
-        if self.mask is None:
-            self.mask = masks.full({name: w.shape for name, w in weights.items()})
-            self.masked, self.keeps = [], []
-        else:
-            self.masked = list(weights.values())
-            self.keeps = [torch.empty_like(w, requires_grad=False).copy_(self.mask[name]) for name, w in weights.items()]
+        self.kept = self.mask or masks.full({name: w.shape for name, w in weights.items()})
+        self.masked = list(weights.values()) if self.mask else []
+        self.keeps = [torch.empty_like(w).copy_(self.kept[name]).detach() for name, w in weights.items() if self.mask]
         self.apply_mask()
         self.seen = updates(self.step.first_sample, recipe.batch) * recipe.batch
         self.end = updates(recipe.samples, recipe.batch) * recipe.batch
-        self.losses = torch.zeros((), device=self.device)
+        self.losses, self.counted = torch.zeros((), device=self.device), 0
         self.snapshots: dict[int, State] = {}
         self.ready: list[tuple[Tensor, ...]] = []
 
     def run(self) -> Outcome:
         """Train to the end and evaluate. Raises FloatingPointError where the loss is no longer finite."""
         recipe, begun, first = self.step.recipe, time.perf_counter(), self.seen
-        saved = begun
+        looked = saved = begun
         self.net.train()
         self.take_snapshots()
         while self.seen < self.end:
@@ -110,30 +110,32 @@ class Loop:
             loss.backward()
             self.optimizer.step()
             self.apply_mask()
-            self.losses += loss.detach()
+            self.add_loss(loss.detach())
             self.seen += recipe.batch
             self.take_snapshots()
-            if self.epoch(self.seen) > self.epoch(self.seen - recipe.batch) and self.seen < self.end:
-                self.end_epoch()
-                if time.perf_counter() - saved >= self.hooks.save_every:
+            now = time.perf_counter()
+            if now - looked >= LOOK_EVERY:
+                looked = now
+                self.mean_loss()
+                self.hooks.progress(self.seen, self.end)
+                if now - saved >= self.hooks.save_every:
+                    saved = now
                     self.check_mask()
                     self.hooks.save(self.checkpoint())
-                    saved = time.perf_counter()
         train_loss = self.mean_loss()
         trained = time.perf_counter() - begun
         self.check_mask()
         self.net.eval()
         metrics = self.task.evaluate(self.net, self.data)
-        assert self.mask is not None
-        metrics["density"] = masks.density(self.mask)
-        metrics["collapsed_layers"] = float(len(masks.collapsed_layers(self.mask)))
+        metrics["density"] = masks.density(self.kept)
+        metrics["collapsed_layers"] = float(len(masks.collapsed_layers(self.kept)))
         metrics["train_loss"] = train_loss
         return Outcome(
             weights=_copy(self.net.state_dict()),
             snapshots=self.snapshots,
             metrics=metrics,
             seconds=time.perf_counter() - begun,
-            images_per_second=(self.seen - first) / trained if trained > 0 else 0.0,
+            images_per_second=(self.seen - first) / trained,
         )
 
     def next_batch(self) -> tuple[Tensor, ...]:
@@ -145,19 +147,17 @@ class Loop:
             self.ready = list(zip(*(part.split(batch) for part in views), strict=True))[::-1]
         return self.ready.pop()
 
-    def epoch(self, seen: int) -> int:
-        return seen // len(self.data.train)
-
-    def end_epoch(self) -> None:
-        self.mean_loss()
-        self.losses.zero_()
-        self.hooks.progress(self.seen, self.end)
+    def add_loss(self, loss: Tensor) -> None:
+        """The mean is of one epoch: the sum begins anew with each."""
+        if self.seen // len(self.data.train) != (self.seen - self.step.recipe.batch) // len(self.data.train):
+            self.losses.zero_()
+            self.counted = 0
+        self.losses += loss
+        self.counted += 1
 
     def mean_loss(self) -> float:
-        """Of the updates of the epoch so far. One read from the device an epoch, so this is where NaN is found."""
-        batch, samples = self.step.recipe.batch, len(self.data.train)
-        first = max(updates(self.step.first_sample, batch), updates((self.seen - 1) // samples * samples, batch))
-        mean = float(self.losses) / max(1, self.seen // batch - first)
+        """Over the epoch so far. The one place that waits for the device, so it is where NaN is found."""
+        mean = float(self.losses) / max(1, self.counted)
         if not math.isfinite(mean):
             raise FloatingPointError(f"the loss is {mean} after {self.seen:,} of {self.end:,} samples")
         return mean
@@ -166,7 +166,7 @@ class Loop:
     def apply_mask(self) -> None:
         """After each update, not before it: momentum and weight decay would bring masked weights back."""
         if self.masked:
-            torch._foreach_mul_(self.masked, self.keeps)
+            torch._foreach_mul_(self.masked, self.keeps)  # pyright: ignore[reportPrivateImportUsage]
 
     def check_mask(self) -> None:
         """Raises RuntimeError where a masked weight is not exactly 0."""
@@ -187,10 +187,12 @@ class Loop:
         """All that changes during training, as flat tensors: nothing needs unpickling to come back."""
         tensors = {f"net.{name}": t for name, t in _copy(self.net.state_dict()).items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer.{index}.{k}": t.detach().cpu().clone() for k, t in state.items() if t is not None})
+            kept = {key: t for key, t in state.items() if t is not None}
+            tensors |= {f"optimizer.{index}.{key}": t for key, t in _copy(kept).items()}
         for samples, snapshot in self.snapshots.items():
-            tensors.update({f"snapshot.{samples}.{name}": t.clone() for name, t in snapshot.items()})
+            tensors |= {f"snapshot.{samples}.{name}": t.clone() for name, t in snapshot.items()}
         tensors["losses"] = self.losses.cpu().clone()
+        tensors["counted"] = torch.tensor(self.counted)
         return Checkpoint(seen=self.seen, tensors=tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -210,7 +212,9 @@ class Loop:
             samples, _, key = name.partition(".")
             self.snapshots.setdefault(int(samples), {})[key] = tensor
         self.losses.copy_(checkpoint.tensors["losses"])
+        self.counted = int(checkpoint.tensors["counted"])
         self.seen = checkpoint.seen
+        self.ready = []
 
 
 def starting_network(step: Train, data: Dataset, start: State | None) -> models.Network:

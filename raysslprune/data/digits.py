@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -14,15 +16,15 @@ SPLIT_SEED = 20200116
 
 def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """1,200 training and 597 test images, every class in its share. uint8 from 0 to 16, (n, 1, 8, 8)."""
-    flat, labels = load_digits(return_X_y=True)
-    train, test = stratified(labels, TRAIN, np.random.RandomState(SPLIT_SEED))
-    images = torch.from_numpy(flat.astype(np.uint8)).view(-1, 1, 8, 8)
-    targets = torch.from_numpy(labels.astype(np.int64))
+    digits: Any = load_digits()
+    train, test = stratified(digits.target, TRAIN, np.random.RandomState(SPLIT_SEED))
+    images = torch.from_numpy(digits.images.astype(np.uint8)).unsqueeze(1)
+    targets = torch.from_numpy(digits.target.astype(np.int64))
     return images[train], targets[train], images[test], targets[test]
 
 
 def stratified(labels: np.ndarray, count: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of ``count`` samples with each class in its share (largest remainders), and of the others; both sorted."""
+    """Indices of ``count`` samples, each class in its share (largest remainders), and of the others; both sorted."""
     sizes = np.bincount(labels)
     shares = sizes * count / len(labels)
     take = np.floor(shares).astype(int)

@@ -66,7 +66,7 @@ def draw(module: nn.Module, generator: torch.Generator) -> None:
             raise TypeError(f"models.draw does not know how to initialise {type(part).__name__}")
 
 
-def prunable(module: nn.Module) -> dict[str, nn.Parameter]:
+def prunable(module: nn.Module) -> dict[str, Tensor]:
     """The weights that pruning may touch, by name, in the order of definition: convolutions and linear layers.
 
     Biases, BatchNorm and the head are not among them (paper 3.3): call this on a trunk.
