@@ -48,10 +48,12 @@ class Job:
         return self.train.recipe.samples - self.train.first_sample
 
     def is_done(self, records: Mapping[str, Record]) -> bool:
+        return self.is_trained(records) and all(mask.id in records for mask in self.masks)
+
+    def is_trained(self, records: Mapping[str, Record]) -> bool:
+        """Whether the training is done and has every snapshot that is wanted of it."""
         record = records.get(self.id)
-        if record is None or any(mask.id not in records for mask in self.masks):
-            return False
-        return all(snapshot_name(samples) in record.files for samples in self.snapshots)
+        return record is not None and all(snapshot_name(samples) in record.files for samples in self.snapshots)
 
     def to_plain(self) -> dict[str, object]:
         """What a worker needs, as JSON data."""
@@ -77,8 +79,12 @@ class Plan:
         return [i for job in self.jobs.values() for i in (job.id, *(m.id for m in job.masks))]
 
     def pending(self, records: Mapping[str, Record]) -> list[Job]:
-        """The jobs with something left to do."""
+        """The jobs with something left to do, be it only a mask."""
         return [job for job in self.jobs.values() if not job.is_done(records)]
+
+    def trainings_left(self, records: Mapping[str, Record]) -> int:
+        """How many trainings must run."""
+        return sum(not job.is_trained(records) for job in self.jobs.values())
 
     def trainings_without_sharing(self) -> int:
         """Trainings of a grid in which every point, alone, makes all that it needs."""
@@ -196,7 +202,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """seconds: of each job on one worker, by id. disk: bytes of all artefacts of those jobs."""
+    """seconds: that each job has left, on one worker, by id. disk: bytes of all artefacts of those jobs."""
 
     seconds: dict[str, float]
     disk: int
@@ -210,7 +216,7 @@ OVERHEAD = 0.15
 
 
 def cost(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net]) -> Cost:
-    """The expected cost of ``jobs``, by the speeds that ``records`` measured and else by ``nets``."""
+    """The expected cost of what is left of ``jobs``, by the speeds that ``records`` measured, else by ``nets``."""
     measured: dict[str, list[float]] = {}
     jobs = list(jobs)
     for job in jobs:
@@ -224,10 +230,11 @@ def cost(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, 
         if net:
             disk += 4 * net.parameters * (1 + len(job.snapshots)) + net.prunable // 8 * len(job.masks)
     fallback = min(speed.values(), default=1000.0)
-    return Cost(
-        seconds={job.id: OVERHEAD + job.samples / speed.get(job.train.arch, fallback) for job in jobs},
-        disk=disk,
-    )
+    seconds = {
+        job.id: OVERHEAD + (0 if job.is_trained(records) else job.samples / speed.get(job.train.arch, fallback))
+        for job in jobs
+    }
+    return Cost(seconds=seconds, disk=disk)
 
 
 def _describe(mask: Mask | None) -> str:

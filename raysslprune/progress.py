@@ -95,8 +95,9 @@ class Progress:
         return Group(head, rows)
 
     def _line(self) -> None:
-        now = ", ".join(f"{job.title}{self._percent(job)}" for job in list(self.schedule.running.values()))
-        text = f"{self.before + self.done} of {self.total} steps, {self._left()}; {self.phase or 'training ' + now}"
+        now = [f"{job.title}{self._percent(job)}" for job in list(self.schedule.running.values())]
+        doing = self.phase or (f"training {', '.join(now)}" if now else "ending")
+        text = f"{self.before + self.done} of {self.total} steps, {self._left()}; {doing}"
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _left(self) -> str:

@@ -28,12 +28,12 @@ def dry_run(
     seconds = sum(cost.seconds[job.id] for job in pending)
     longest = plan.Schedule(pending, cost.seconds).longest_path
     wall = max(seconds / cores, longest) + (plan.START if pending else 0)
-    trainings, steps = len(graph.jobs), len(graph.ids)
+    trainings, steps, left = len(graph.jobs), len(graph.ids), graph.trainings_left(records)
     grid = Table.grid(padding=(0, 2))
     grid.add_row("points", f"{len(graph.points):,}")
     grid.add_row("unique steps", f"{steps:,} ({trainings:,} trainings, {steps - trainings:,} masks)")
-    grid.add_row("done", f"{trainings - len(pending):,} trainings")
-    grid.add_row("will run", f"{len(pending):,} trainings")
+    grid.add_row("done", f"{trainings - left:,} trainings")
+    grid.add_row("will run", f"{left:,} trainings")
     if damaged:
         grid.add_row("damaged", f"{len(damaged):,} steps, to be set aside and made again")
     grid.add_row("without sharing", f"{graph.trainings_without_sharing():,} trainings")
@@ -56,17 +56,15 @@ def table(console: Console, figure: Figure, rows: pa.Table) -> None:
         tasks = list(dict.fromkeys(r["task"] for r in mine))
         counts = {r["n"] for r in mine}
         n = f"n = {counts.pop()}" if len(counts) == 1 else "n in brackets"
-        grid = Table(
-            "% pruned", title=f"{panel}, {n}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
-        )
-        for task in tasks:
-            grid.add_column(task, justify="right")
+        grid = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in ("% pruned", *tasks):
+            grid.add_column(heading, justify="right")
         for level in sorted({r["level"] for r in mine}):
             cells = {r["task"]: r for r in mine if r["level"] == level}
             pruned = 100 * (1 - next(iter(cells.values()))["density"])
             texts = [_cell(cells[task], n == "n in brackets") if task in cells else "" for task in tasks]
             grid.add_row(f"{pruned:.1f}", *texts)
-        console.print()
+        console.print(f"\n[bold]{panel}[/bold], {n}", highlight=False)
         console.print(grid, highlight=False)
     collapsed = [r for r in means if r["collapsed_layers"]]
     if collapsed:

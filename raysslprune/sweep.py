@@ -125,7 +125,7 @@ def _train(graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Reco
     with progress.output_to(log) as terminal:
         console = Console(file=terminal)
         console.print(
-            f"{len(pending)} of {len(graph.jobs)} steps to train; Ray's own output goes to {log}",
+            f"{graph.trainings_left(records)} of {len(graph.jobs)} trainings to run; Ray's own output goes to {log}",
             highlight=False,
             soft_wrap=True,
         )

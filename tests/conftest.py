@@ -1,0 +1,93 @@
+"""What the tests that start real sweeps share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A finished ``python -m raysslprune.sweep``."""
+
+    code: int
+    out: str
+    err: str
+
+
+def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """``python -m raysslprune.sweep`` with these arguments, as a user starts it, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "raysslprune.sweep", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 280) -> Command:
+    """Wait for it. One that hangs is killed, and the test fails."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return Command(code=process.returncode, out=out, err=err)
+
+
+def sweep(*arguments: str, cwd: Path | None = None) -> Command:
+    """Run a sweep to its end."""
+    return finish(start(*arguments, cwd=cwd))
+
+
+def done_steps(root: Path) -> dict[str, int]:
+    """The finished steps of a root, with the time at which each was finished, in nanoseconds."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("steps/*/SUCCESS")}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Until it is true. Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """fig3 at scale smoke, run once without interruption."""
+
+    root: Path
+    command: Command
+
+    @property
+    def table(self) -> bytes:
+        return table_of(self.root)
+
+
+def table_of(root: Path) -> bytes:
+    """The bytes of fig3's table at scale smoke."""
+    return (root / "results/smoke/fig3.parquet").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Shared by all tests that compare with it: don't write to its root, copy it."""
+    root = tmp_path_factory.mktemp("finished") / "runs"
+    command = sweep("fig3", "--scale", "smoke", "--root", str(root))
+    assert command.code == 0, command.err
+    return Finished(root=root, command=command)
