@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from raysslprune.progress import cores
 
 
 def loop(repeats: int) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def sweep(repeats: int) -> dict[str, Any]:
         "steps": len(graph.jobs),
         "wall_seconds": _spread(walls),
         "training_seconds": _spread(trainings),
-        "efficiency": _spread([t / (w * CORES) for t, w in zip(trainings, walls, strict=True)]),
+        "efficiency": _spread([t / (w * cores()) for t, w in zip(trainings, walls, strict=True)]),
     }
 
 
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     run, repeats = BENCHMARKS[options.name]
     measured = run(options.repeats or repeats)
-    machine = {"cores": CORES, "processor": platform.machine(), "python": platform.python_version()}
+    machine = {"cores": cores(), "processor": platform.machine(), "python": platform.python_version()}
     if options.json:
         print(json.dumps({"benchmark": options.name, "machine": machine, **measured}, indent=1))
         return 0

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 
 import pyarrow as pa
 
+from raysslprune.results import pruned_percent
 from raysslprune.spec import Claim, Curve
 
 HOLDS, FAILS, FEW = "holds", "does not hold", "too few seeds"
@@ -32,10 +33,10 @@ def judge(claims: Iterable[Claim], results: pa.Table) -> list[Verdict]:
 
 
 def _judge(claim: Claim, results: pa.Table) -> Verdict:
-    differences, levels = paired(claim, results)
-    if not levels:
-        return Verdict(claim=claim, verdict=FEW, numbers="no level at which both curves have points")
-    pruned = ", ".join(f"{100 * (1 - density):.1f}" for density in levels)
+    differences, densities = paired(claim, results)
+    if not densities:
+        return Verdict(claim=claim, verdict=FEW, numbers="no density at which both curves have points for every seed")
+    pruned = ", ".join(pruned_percent(density) for density in densities)
     n, effect = len(differences), mean(differences)
     what = "change of the difference" if claim.relation == "widens" else "mean difference"
     numbers = f"{what} {effect:+.2f} points at {pruned} % pruned, n = {n}"
@@ -53,37 +54,45 @@ def _judge(claim: Claim, results: pa.Table) -> Verdict:
 
 
 def paired(claim: Claim, results: pa.Table) -> tuple[list[float], list[float]]:
-    """higher minus lower for each seed that has both curves, and the densities compared.
+    """higher minus lower for each seed that both curves have, and the densities at which they are compared.
 
-    ``above`` and ``equal``: the mean over the levels in range. ``widens``: the sparsest level minus the densest.
+    Points are compared at the same density (to 1%), whatever their levels, and only at densities that every seed has
+    on both curves. ``above`` and ``equal``: the mean over those in range. ``widens``: the sparsest minus the densest.
     """
-    low, high = claim.within
     upper, lower = _values(claim.higher, results), _values(claim.lower, results)
-    seeds = sorted({seed for seed, _ in upper} & {seed for seed, _ in lower})
-    shared = (
-        set.intersection(*({lv for s, lv in upper if s == seed and (seed, lv) in lower} for seed in seeds))
-        if seeds
-        else set()
-    )
-    levels = sorted(level for level in shared if low <= upper[seeds[0], level][1] <= high)
+    seeds = sorted(upper.keys() & lower.keys())
+    gaps = [_gaps(upper[seed], lower[seed]) for seed in seeds]
+    low, high = claim.within
+    shared = [d for d in gaps[0] if low <= d <= high and all(_near(d, g) for g in gaps)] if gaps else []
+    shared.sort(reverse=True)
     if claim.relation == "widens":
-        levels = [levels[0], levels[-1]] if len(levels) > 1 else []
-    if not levels:
+        shared = [shared[0], shared[-1]] if len(shared) > 1 else []
+    if not shared:
         return [], []
     differences = []
-    for seed in seeds:
-        gaps = [upper[seed, level][0] - lower[seed, level][0] for level in levels]
-        differences.append(gaps[-1] - gaps[0] if claim.relation == "widens" else mean(gaps))
-    return differences, [upper[seeds[0], level][1] for level in levels]
+    for gap in gaps:
+        at = [gap[d] for density in shared for d in _near(density, gap)]
+        differences.append(at[-1] - at[0] if claim.relation == "widens" else mean(at))
+    return differences, shared
 
 
-def _values(curve: Curve, results: pa.Table) -> dict[tuple[int, int], tuple[float, float]]:
-    """(seed, level) to (value, density)."""
-    return {
-        (row["seed"], row["level"]): (row["value"], row["density"])
-        for row in results.to_pylist()
-        if (row["task"], row["init"]) == (curve.task, curve.init)
-    }
+def _values(curve: Curve, results: pa.Table) -> dict[int, dict[float, float]]:
+    """Seed to density to value."""
+    values: dict[int, dict[float, float]] = {}
+    for row in results.to_pylist():
+        if (row["task"], row["init"]) == (curve.task, curve.init):
+            values.setdefault(row["seed"], {})[row["density"]] = row["value"]
+    return values
+
+
+def _gaps(upper: dict[float, float], lower: dict[float, float]) -> dict[float, float]:
+    """Density to upper minus lower, where both have that density."""
+    return {density: value - lower[d] for density, value in upper.items() for d in _near(density, lower)}
+
+
+def _near(density: float, values: Iterable[float]) -> list[float]:
+    """The one of ``values`` that is the same density, counts being whole numbers; none or one."""
+    return sorted((d for d in values if abs(d - density) <= 0.01 * density), key=lambda d: abs(d - density))[:1]
 
 
 def _p_above(effect: float, error: float, n: int) -> float:

@@ -14,10 +14,9 @@ import secrets
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from raysslprune.plan import Job, Plan, Schedule
 from raysslprune.store import Store
@@ -56,14 +55,14 @@ class ClusterError(Exception):
     """The cluster can't be used. The message is a sentence for the user."""
 
 
-@dataclass(kw_only=True)
-class Events:
-    """What a watcher of a running sweep is told."""
+class Watcher(Protocol):
+    """Who is told of what happens; progress.Progress is one."""
 
-    started: Callable[[Job], None] = lambda _: None
-    done: Callable[[Job, dict[str, Any]], None] = lambda _job, _facts: None
-    failed: Callable[[Job, str, int], None] = lambda _job, _log, _skipped: None
-    note: Callable[[str], None] = lambda _: None
+    def slots_are(self, count: int) -> None: ...
+    def job_started(self, job: Job) -> None: ...
+    def job_done(self, job: Job, facts: Mapping[str, Any]) -> None: ...
+    def job_failed(self, job: Job, why: str, skipped: int) -> None: ...
+    def note(self, sentence: str) -> None: ...
 
 
 @contextmanager
@@ -134,9 +133,11 @@ class JobTrial(tune.Trainable):
 class ReadyJobs(Searcher):
     """Tune's searcher: the next job whose parents are done, None while there is none, FINISHED at the end."""
 
-    def __init__(self, schedule: Schedule, plan: Plan, store: Store, events: Events, slots: Callable[[], int]) -> None:
+    def __init__(
+        self, schedule: Schedule, plan: Plan, store: Store, watcher: Watcher, slots: Callable[[], int]
+    ) -> None:
         super().__init__()
-        self.schedule, self.plan, self.store, self.events, self.slots = schedule, plan, store, events, slots
+        self.schedule, self.plan, self.store, self.watcher, self.slots = schedule, plan, store, watcher, slots
         self.jobs: dict[str, Job] = {}
         self.causes: dict[str, str] = {}
         self.repairs = 0
@@ -145,13 +146,15 @@ class ReadyJobs(Searcher):
         """The next job as a trial's configuration."""
         if self.schedule.finished:
             return Searcher.FINISHED
-        if len(self.schedule.running) >= self.slots():
+        slots = self.slots()
+        self.watcher.slots_are(slots)
+        if len(self.schedule.running) >= slots:
             return None  # a job that waited for a slot would be chosen before the better ones are ready
         job = self.schedule.next()
         if job is None:
             return None
         self.jobs[trial_id] = job
-        self.events.started(job)
+        self.watcher.job_started(job)
         return {"job": json.dumps(job.to_plain())}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -163,7 +166,7 @@ class ReadyJobs(Searcher):
             return
         if result and "facts" in result:
             self.schedule.done(job.id)
-            self.events.done(job, json.loads(result["facts"]))
+            self.watcher.job_done(job, json.loads(result["facts"]))
         elif result and "damaged" in result:
             self._make_again(job, result["damaged"], result["why"])
         else:
@@ -180,7 +183,7 @@ class ReadyJobs(Searcher):
             return
         try:
             where = self.store.set_aside(step_id)
-            self.events.note(f"step {step_id}: {why}; set aside in {where} and made again")
+            self.watcher.note(f"step {step_id}: {why}; set aside in {where} and made again")
         except FileNotFoundError:
             pass  # another job met the same damage a moment ago
         self.schedule.redo(job.id, maker)
@@ -189,8 +192,12 @@ class ReadyJobs(Searcher):
         before = len(self.schedule.skipped)
         self.schedule.fail(job.id)
         name = f"logs/{job.id}.log"
-        self.store.write(name, f"{json.dumps(job.to_plain(), indent=1)}\n\n{details}\n".encode())
-        self.events.failed(job, f"{why}; details in {self.store.path(name)}", len(self.schedule.skipped) - before)
+        try:
+            self.store.write(name, f"{json.dumps(job.to_plain(), indent=1)}\n\n{details}\n".encode())
+            why += f"; details in {self.store.path(name)}"
+        except OSError:
+            pass  # a full disk, most likely, which is what the sentence says already
+        self.watcher.job_failed(job, why, len(self.schedule.skipped) - before)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts in order to restore itself, which is never asked of it."""
@@ -215,9 +222,9 @@ class Causes(tune.Callback):
     on_trial_recover = on_trial_error
 
 
-def run(plan: Plan, schedule: Schedule, store: Store, exchange: Exchange, events: Events) -> None:
+def run(plan: Plan, schedule: Schedule, store: Store, exchange: Exchange, watcher: Watcher) -> None:
     """Run all of a schedule on the connected Ray; returns when nothing is left that can run."""
-    searcher = ReadyJobs(schedule, plan, store, events, _every(5.0, slots))
+    searcher = ReadyJobs(schedule, plan, store, watcher, _every(5.0, slots))
     trainable = tune.with_parameters(JobTrial, store=_absolute(store), exchange=exchange)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
         tune.Tuner(

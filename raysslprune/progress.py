@@ -28,8 +28,9 @@ class Progress:
     def __init__(self, console: Console, schedule: Schedule, expected: Mapping[str, float], done_before: int) -> None:
         """expected: seconds of each job, by id. done_before: jobs that the store already had."""
         self.console, self.schedule, self.expected = console, schedule, expected
-        self.slots: Callable[[], int] = lambda: 1
-        self.training: Callable[[], Mapping[str, tuple[int, int]]] = dict
+        self.slots = cores()
+        self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
+        self._polling = threading.Lock()
         self.done, self.before = 0, done_before
         self.total = done_before + len(schedule.waiting)
         self.pace = 1.0
@@ -54,10 +55,23 @@ class Progress:
         behind = f"; {skipped} steps that need it are skipped" if skipped else ""
         self.note(f"failed: {job.title} ({job.id}): {why}{behind}")
 
+    def slots_are(self, count: int) -> None:
+        self.slots = count
+
     def note(self, sentence: str) -> None:
         self.console.print(sentence, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     # ------------------------------------------------------------------ the display
+
+    @contextmanager
+    def watching(self, training: Callable[[], Mapping[str, tuple[int, int]]]) -> Iterator[None]:
+        """Ask ``training`` for job id to (samples seen, of all) meanwhile, and never again after: Ray may be gone."""
+        self._training = training
+        try:
+            yield
+        finally:
+            with self._polling:
+                self._training = dict
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -102,7 +116,7 @@ class Progress:
 
     def _left(self) -> str:
         jobs = (*self.schedule.waiting, *self.schedule.running)
-        seconds = sum(self.expected.get(i, 0.0) for i in tuple(jobs)) / max(1, self.slots())
+        seconds = sum(self.expected.get(i, 0.0) for i in tuple(jobs)) / max(1, self.slots)
         return f"{duration(self.pace * max(seconds, self.schedule.longest_path))} left"
 
     def _rate(self) -> Text:
@@ -110,11 +124,11 @@ class Progress:
 
     def _percent(self, job: Job) -> str:
         seen, end = self._seen.get(job.id, (0, 0))
-        return f" {100 * seen // end}%" if end else ""
+        return f" {100 * seen // end}%" if end else "" if self.done else " (its worker is starting)"
 
     def _poll(self) -> None:
-        if not self.phase:
-            self._seen = self.training()
+        with self._polling:
+            self._seen = self._training()
 
     @staticmethod
     def _look(stop: threading.Event, every: float, act: Callable[[], None]) -> None:
@@ -142,6 +156,11 @@ def output_to(log: str) -> Iterator[TextIO]:
             for fd, real in zip((1, 2), kept, strict=True):
                 os.dup2(real, fd)
                 os.close(real)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def duration(seconds: float) -> str:

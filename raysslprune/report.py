@@ -42,9 +42,9 @@ def dry_run(
     console.print(grid, highlight=False)
 
 
-def table(console: Console, figure: Figure, rows: pa.Table) -> None:
-    """Mean ± standard error over seeds: for each panel, a row for each level and a column for each task."""
-    means = results.summary(rows).to_pylist()
+def table(console: Console, figure: Figure, values: pa.Table) -> None:
+    """Mean ± standard error over seeds: for each panel, a row for each density and a column for each task."""
+    means = results.summary(values).to_pylist()
     dense = [
         r for r in means if (r["task"], r["init"], r["level"]) == (figure.reference.task, figure.reference.init, 0)
     ]
@@ -59,16 +59,17 @@ def table(console: Console, figure: Figure, rows: pa.Table) -> None:
         grid = Table(box=None, padding=(0, 2, 0, 0))
         for heading in ("% pruned", *tasks):
             grid.add_column(heading, justify="right")
-        for level in sorted({r["level"] for r in mine}):
-            cells = {r["task"]: r for r in mine if r["level"] == level}
-            pruned = 100 * (1 - next(iter(cells.values()))["density"])
+        rows: dict[str, dict[str, Any]] = {}
+        for row in sorted(mine, key=lambda r: -r["density"]):
+            rows.setdefault(results.pruned_percent(row["density"]), {})[row["task"]] = row
+        for pruned, cells in rows.items():
             texts = [_cell(cells[task], n == "n in brackets") if task in cells else "" for task in tasks]
-            grid.add_row(f"{pruned:.1f}", *texts)
+            grid.add_row(pruned, *texts)
         console.print(f"\n[bold]{panel}[/bold], {n}", highlight=False)
         console.print(grid, highlight=False)
     collapsed = [r for r in means if r["collapsed_layers"]]
     if collapsed:
-        where = sorted({f"{r['task']} at {100 * (1 - r['density']):.1f} %" for r in collapsed})
+        where = sorted({f"{r['task']} at {results.pruned_percent(r['density'])} %" for r in collapsed})
         console.print(f"\nlayers with no weight left in at least one seed: {', '.join(where)}", highlight=False)
 
 

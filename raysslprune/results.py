@@ -7,6 +7,7 @@ so the same sweep gives the same bytes; when, where and how fast a step ran is i
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -120,3 +121,10 @@ def to_parquet(results: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(results, buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def pruned_percent(density: float) -> str:
+    """How much is pruned, in percent, for people: to two digits of what is left, as 48.8, 95.6, 99.53."""
+    left = 100 * density
+    digits = max(1, 1 - math.floor(math.log10(left))) if left > 0 else 1
+    return f"{100 - left:.{digits}f}"

@@ -348,9 +348,9 @@ class Claim:
     """A sentence of the paper that a table can confirm, as data.
 
     says: the sentence. source: where the paper says so.
-    higher, lower: the two curves, compared seed by seed at the levels whose density is ``within`` (low, high).
+    higher, lower: the two curves, compared seed by seed at the densities ``within`` (low, high) that both have.
     relation: ``above`` (higher exceeds lower), ``equal`` (they differ by less than ``margin`` points), or
-        ``widens`` (the difference grows from the densest to the sparsest level in range).
+        ``widens`` (the difference grows from the densest to the sparsest point in range).
     """
 
     says: str

@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
     new = store.is_new()
     records, damaged = ({}, []) if new else store.survey(graph.ids)
     if options.dry_run:
-        report.dry_run(_console(), graph, records, damaged, _cores())
+        report.dry_run(_console(), graph, records, damaged, progress.cores())
         return 0
     store.create()
     failures = 0
@@ -136,12 +136,8 @@ def _train(graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Reco
             try:
                 with fanout.cluster(), _sigterm_as_interrupt():
                     exchange = fanout.Exchange.start()
-                    shown.phase, shown.slots, shown.training = "starting workers", fanout.slots, exchange.training
-                    events = fanout.Events(
-                        started=shown.job_started, done=shown.job_done, failed=shown.job_failed, note=shown.note
-                    )
-                    fanout.run(graph, schedule, store, exchange, events)
-                    shown.training = dict
+                    with shown.watching(exchange.training):
+                        fanout.run(graph, schedule, store, exchange, shown)
             except fanout.ClusterError as error:
                 raise StoreError(str(error)) from error
     return len(schedule.failed) + len(schedule.skipped) + len(schedule.waiting)
@@ -236,10 +232,6 @@ def _sigterm_as_interrupt() -> Any:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _console() -> Console:
