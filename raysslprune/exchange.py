@@ -18,6 +18,8 @@ from ray.exceptions import RayError
 CAPACITY = 256 << 20
 """Bytes of masks to hold; the least recently used go first."""
 
+NAME = "raysslprune-exchange"
+
 Packed = dict[str, np.ndarray]
 """Parameter name to packed bits (uint8), as masks.pack gives them."""
 
@@ -64,8 +66,13 @@ class Exchange:
     @staticmethod
     def start() -> Exchange:
         """Start the actor; Ray starts it anew, empty, should it die."""
-        actor = ray.remote(_Board).options(num_cpus=0, max_restarts=-1).remote(CAPACITY)
+        actor = ray.remote(_Board).options(name=NAME, num_cpus=0, max_restarts=-1).remote(CAPACITY)
         return Exchange(cast("ActorHandle[Any]", actor))
+
+    @staticmethod
+    def connect() -> Exchange:
+        """To the actor that this job's driver started."""
+        return Exchange(ray.get_actor(NAME))
 
     def put(self, mask_id: str, packed: Packed) -> None:
         self.actor.put.remote(mask_id, packed)

@@ -92,19 +92,23 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
 class JobTrial(tune.Trainable):
     """Runs one job. The process, with torch imported and the data loaded, is used again for the next."""
 
-    def setup(self, config: dict[str, Any], store: str = "", exchange: Exchange | None = None) -> None:
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """One core."""
+        return tune.PlacementGroupFactory([{"CPU": 1}])
+
+    def setup(self, config: dict[str, Any]) -> None:
         import torch
 
         from raysslprune.run import Runner, by_ray_train
 
-        assert exchange is not None
         torch.set_num_threads(1)  # one job a core: many small trainings side by side beat one that is split
-        self.exchange = exchange
+        self.exchange = Exchange.connect()
         self.runner = Runner(
-            store=Store(store),
-            exchange=exchange,
+            store=Store(config["root"]),
+            exchange=self.exchange,
             run_loop=by_ray_train,
-            progress=_at_most_every(0.5, exchange.report),
+            progress=self.exchange.report,
         )
 
     def step(self) -> dict[str, Any]:
@@ -155,7 +159,7 @@ class ReadyJobs(Searcher):
             return None
         self.jobs[trial_id] = job
         self.watcher.job_started(job)
-        return {"job": json.dumps(job.to_plain())}
+        return {"job": json.dumps(job.to_plain()), "root": self.store.address}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a job gives one result, its last."""
@@ -222,13 +226,15 @@ class Causes(tune.Callback):
     on_trial_recover = on_trial_error
 
 
-def run(plan: Plan, schedule: Schedule, store: Store, exchange: Exchange, watcher: Watcher) -> None:
-    """Run all of a schedule on the connected Ray; returns when nothing is left that can run."""
+def run(plan: Plan, schedule: Schedule, store: Store, watcher: Watcher) -> None:
+    """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
+
+    The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
+    """
     searcher = ReadyJobs(schedule, plan, store, watcher, _every(5.0, slots))
-    trainable = tune.with_parameters(JobTrial, store=_absolute(store), exchange=exchange)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1}),
+            JobTrial,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
@@ -251,10 +257,6 @@ def slots() -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
-def _absolute(store: Store) -> str:
-    return store.base if store.local else store.root
-
-
 def _trial_name(trial: Trial, searcher: ReadyJobs) -> str:
     job = searcher.jobs.get(trial.trial_id)
     return job.title if job else trial.trial_id
@@ -271,16 +273,3 @@ def _every(seconds: float, read: Callable[[], int]) -> Callable[[], int]:
         return value
 
     return current
-
-
-def _at_most_every(seconds: float, tell: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
-    """``tell``, but silent if it was called less than that many seconds ago."""
-    last = 0.0
-
-    def throttled(job_id: str, seen: int, end: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            tell(job_id, seen, end)
-
-    return throttled

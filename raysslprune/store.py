@@ -115,6 +115,11 @@ class Store:
             raise StoreError(f"can't use {root} as the root: {_sentence(error)}") from None
         self.local = isinstance(self.fs, fs.LocalFileSystem)
 
+    @property
+    def address(self) -> str:
+        """What makes the same Store in another process, wherever that works."""
+        return self.base if self.local else self.root
+
     def path(self, name: str) -> str:
         """Where ``name`` is for people and for other programs."""
         return os.path.join(self.base, name) if self.local else f"{self.root.rstrip('/')}/{name}"

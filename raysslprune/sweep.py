@@ -137,7 +137,7 @@ def _train(graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Reco
                 with fanout.cluster(), _sigterm_as_interrupt():
                     exchange = fanout.Exchange.start()
                     with shown.watching(exchange.training):
-                        fanout.run(graph, schedule, store, exchange, shown)
+                        fanout.run(graph, schedule, store, shown)
             except fanout.ClusterError as error:
                 raise StoreError(str(error)) from error
     return len(schedule.failed) + len(schedule.skipped) + len(schedule.waiting)

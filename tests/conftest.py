@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Command:
 
 def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     """``python -m raysslprune.sweep`` with these arguments, as a user starts it, in a process group of its own."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "raysslprune.sweep", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -36,6 +36,22 @@ def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         cwd=cwd,
         start_new_session=True,
     )
+    STARTED.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """A test that fails half way must not leave its sweep behind."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+STARTED: list[subprocess.Popen[str]] = []
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 280) -> Command:

@@ -47,5 +47,5 @@ SPLIT_PIXELS = 224_470_432
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="not one of .*digits"):
+    with pytest.raises(ValueError, match=r"not one of .*digits"):
         data.load("nothing")

@@ -1,0 +1,221 @@
+"""The searcher without Tune, and whole sweeps in which things break."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Finished, done_steps, finish, start, sweep, table_of, wait_until
+
+from raysslprune import plan
+from raysslprune.fanout import ReadyJobs
+from raysslprune.recipes import NETS
+from raysslprune.run import NoExchange, Runner
+from raysslprune.store import Damaged, Store
+from raysslprune.sweep import load
+
+
+class Watcher:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.failed: dict[str, str] = {}
+        self.skipped = 0
+        self.notes: list[str] = []
+
+    def slots_are(self, count: int) -> None: ...
+
+    def job_started(self, job: plan.Job) -> None: ...
+
+    def job_done(self, job: plan.Job, facts: Mapping[str, Any]) -> None:
+        self.done.append(job.id)
+
+    def job_failed(self, job: plan.Job, why: str, skipped: int) -> None:
+        self.failed[job.id] = why
+        self.skipped += skipped
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+def drive(graph: plan.Plan, store: Store, spoil: Mapping[str, str] | None = None) -> Watcher:
+    """Play Tune's part in this process: ask for a trial, run it, tell the result.
+
+    spoil: job id to a file of its own that loses its last byte as soon as the job is done, once.
+    """
+    watcher, spoil = Watcher(), dict(spoil or {})
+    records, _ = store.survey(graph.ids)
+    pending = graph.pending(records)
+    schedule = plan.Schedule(pending, plan.cost(graph.jobs.values(), records, NETS).seconds)
+    searcher = ReadyJobs(schedule, graph, store, watcher, lambda: 1)
+    runner = Runner(store=store, exchange=NoExchange())
+    for number in range(200):
+        config = searcher.suggest(str(number))
+        if not isinstance(config, dict):
+            assert config == searcher.FINISHED
+            return watcher
+        job = json.loads(config["job"])
+        try:
+            result = {"facts": json.dumps(runner.run(job))}
+        except Damaged as damage:
+            result = {"damaged": damage.step_id, "why": damage.why}
+        except ValueError as error:
+            result = {"error": str(error), "traceback": "a traceback"}
+        if "facts" in result and (name := spoil.pop(job["train"], None)):
+            path = Path(store.path(f"steps/{job['train']}/{name}"))
+            path.write_bytes(path.read_bytes()[:-1])
+        searcher.on_trial_complete(str(number), result)
+    raise AssertionError("it did not end")
+
+
+@pytest.fixture(scope="module")
+def graph() -> plan.Plan:
+    return plan.make(load("fig3", "smoke", 1).points)
+
+
+def test_damage_that_a_job_meets_is_made_again_first(graph: plan.Plan, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "runs"))
+    store.create()
+    dense = next(iter(graph.jobs.values()))
+    assert dense.snapshots
+    watcher = drive(graph, store, {dense.id: "snapshot-1200.safetensors"})
+    assert watcher.failed == {}
+    assert len(watcher.notes) == 1
+    assert watcher.notes[0].startswith(f"step {dense.id}: snapshot-1200.safetensors does not match its checksum")
+    assert watcher.done.count(dense.id) == 2
+    assert set(watcher.done) == set(graph.jobs)
+    records, damaged = store.survey(graph.ids)
+    assert damaged == []
+    assert graph.pending(records) == []
+
+
+def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: plan.Plan, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "runs"))
+    store.create()
+    whole = drive(graph, store)
+    assert set(whole.done) == set(graph.jobs)
+    dense = next(iter(graph.jobs.values()))
+    other = Store(str(tmp_path / "other"))
+    other.create()
+    watcher = Watcher()
+    schedule = plan.Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
+    searcher = ReadyJobs(schedule, graph, other, watcher, lambda: 100)
+    trial = 0
+    while isinstance(config := searcher.suggest(str(trial)), dict):
+        broken = json.loads(config["job"])["train"] == dense.id
+        result = {"error": "it broke", "traceback": "where it broke"} if broken else {"facts": "{}"}
+        searcher.on_trial_complete(str(trial), result)
+        trial += 1
+    assert config == searcher.FINISHED
+    behind = {job.id for job in graph.jobs.values() if dense in ancestors(job)}
+    assert set(watcher.done) == set(graph.jobs) - behind - {dense.id}
+    assert watcher.skipped == len(behind) > 0
+    log = tmp_path / "other" / "logs" / f"{dense.id}.log"
+    assert watcher.failed == {dense.id: f"it broke; details in {log}"}
+    assert "where it broke" in log.read_text()
+
+
+def ancestors(job: plan.Job) -> set[plan.Job]:
+    return set(job.parents).union(*(ancestors(parent) for parent in job.parents))
+
+
+BROKEN = """
+from dataclasses import replace
+
+from raysslprune.lottery import imp, winning_ticket
+from raysslprune.recipes import SETTINGS
+from raysslprune.spec import Curve, Figure, Init, Point, Train
+
+FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="good", init="a"))
+
+
+def points(scale, seed):
+    s = SETTINGS[scale]
+    recipe = s.recipes["labels"]
+    for name, task, lr in (("good", "labels", recipe.lr), ("unknown", "colours", recipe.lr), ("wild", "labels", 1e30)):
+        chain = imp(task=task, data=s.data, arch=s.arch, recipe=replace(recipe, lr=lr), seed=seed, levels=1, keep=0.5,
+                    rewind=1200)
+        for level in (0, 1):
+            step = winning_ticket(chain, level, task=task, recipe=chain.dense.recipe)
+            yield Point(step=step, task=name, init="a", level=level, seed=seed)
+"""
+
+
+def test_what_fails_is_named_with_its_log_and_the_rest_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    result = sweep("broken.py", "--scale", "smoke", cwd=tmp_path)
+    assert result.code == 1
+    assert "Traceback" not in result.err + result.out
+    failed = [line for line in result.err.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2
+    unknown = next(line for line in failed if "colours" in line)
+    assert "task 'colours' is not one of labels, rotnet" in unknown
+    assert "1 steps that need it are skipped" in unknown
+    wild = next(line for line in failed if line is not unknown)
+    assert "FloatingPointError: the loss is " in wild
+    assert "samples" in wild
+    for line in failed:
+        log = next(word.rstrip(";") for word in line.split() if ".log" in word)
+        assert "Traceback" in Path(log).read_text()
+    assert result.err.splitlines()[-1] == (
+        "raysslprune: 4 steps failed or were skipped; the results above are without them"
+    )
+    assert "good" in result.out
+    assert "wild" not in result.out
+
+
+def test_a_killed_worker_costs_its_job_only(finished: Finished, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    process = start("fig3", "--scale", "smoke", "--root", str(root))
+    wait_until(lambda: len(done_steps(root)) >= 2)
+    workers = [pid for pid, name in descendants(process.pid) if name.startswith("ray::JobTrial")]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    result = finish(process)
+    assert result.code == 0, result.err
+    assert "failed" not in result.err
+    assert table_of(root) == finished.table
+
+
+def descendants(pid: int) -> list[tuple[int, str]]:
+    """(process id, command line) of all that a process has started, and what these have."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found: list[tuple[int, str]] = []
+    stack = [pid]
+    while stack:
+        for child in parents.get(stack.pop(), []):
+            stack.append(child)
+            try:
+                found.append((child, Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")))
+            except OSError:
+                continue
+    return found
+
+
+def test_two_sweeps_on_one_root_at_once(finished: Finished, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(finished.root, root)
+    shutil.rmtree(next((root / "steps").iterdir()))
+    first = start("fig3", "--scale", "smoke", "--root", str(root))
+    wait_until(lambda: (root / "lock").exists() and (root / "lock").read_text() == str(first.pid))
+    second = sweep("fig3", "--scale", "smoke", "--root", str(root))
+    assert second.code == 1
+    assert second.err == (
+        f"raysslprune: another sweep (process {first.pid}) is running on {root}; wait for it, or use another --root\n"
+    )
+    assert finish(first).code == 0
+    assert table_of(root) == finished.table
