@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -14,19 +15,24 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from raysslprune import results as tables
 from raysslprune.spec import Curve, Figure
 
-# A colour, marker and line for each task in all figures. Okabe and Ito's colours, which colour-blind readers can
-# tell apart, chosen so that their greys differ too.
+# A colour, marker and line for each task in all figures. The colours are after Okabe and Ito, whom colour-blind
+# readers can follow, with their lightness spread so that they differ in grey print too.
 STYLE: dict[str, dict[str, Any]] = {
     "labels": {"color": "#003f7d", "marker": "o", "linestyle": "-"},
+    "exemplar": {"color": "#00694d", "marker": "^", "linestyle": "-"},
     "rotnet": {"color": "#d55e00", "marker": "s", "linestyle": "-"},
-    "exemplar": {"color": "#009e73", "marker": "^", "linestyle": "-"},
     "npid": {"color": "#cc79a7", "marker": "D", "linestyle": "-"},
-    "s4l": {"color": "#56b4e9", "marker": "v", "linestyle": "-"},
-    "random": {"color": "#7f7f7f", "marker": "X", "linestyle": "--"},
+    "random": {"color": "#a6a6a6", "marker": "X", "linestyle": "--"},
+    "s4l": {"color": "#7ccaf5", "marker": "v", "linestyle": "-"},
 }
 SPARE = [
-    {"color": c, "marker": m, "linestyle": ":"} for c, m in zip(("#e69f00", "#000000", "#0072b2"), "P*h", strict=True)
+    {"color": "#9467bd", "marker": "P", "linestyle": "-."},
+    {"color": "#000000", "marker": "*", "linestyle": "-."},
+    {"color": "#e6c200", "marker": "h", "linestyle": "-."},
+    {"color": "#8c2d04", "marker": "p", "linestyle": "-."},
 ]
+"""For tasks of a sweep of one's own, in the order in which they first appear."""
+
 CONTROL = {"linewidth": 0.9, "markersize": 3.5, "linestyle": ":"}
 NAMES = {
     "labels": "Labels",
@@ -46,11 +52,12 @@ def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
     """The figure of ``results.table``'s rows. Bands: standard errors; small dots: single seeds. No point is made up."""
     rows = tables.summary(results).to_pylist()
     seeds = results.to_pylist()
+    styles = _styles(dict.fromkeys(row["task"] for row in rows), figure.controls)
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}):
         canvas = Canvas(figsize=(TEXT_WIDTH, 3.1), layout="constrained")
         axes = canvas.subplots(1, len(figure.panels), sharey=True, squeeze=False)[0]
         for panel, ax in zip(figure.panels, axes, strict=True):
-            _panel(ax, figure, panel, rows, seeds)
+            _panel(ax, figure, panel, styles, rows, seeds)
         axes[0].set_ylabel(figure.y_label)
         _legend(canvas, axes)
         canvas.suptitle(figure.title + (f" ({subtitle})" if subtitle else ""), fontsize=9)
@@ -65,11 +72,15 @@ def save(canvas: Canvas, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(ax: Axes, figure: Figure, panel: str, rows: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> None:
+Rows = list[dict[str, Any]]
+Styles = dict[str, dict[str, Any]]
+
+
+def _panel(ax: Axes, figure: Figure, panel: str, styles: Styles, rows: Rows, seeds: Rows) -> None:
     curves = [Curve(task=task, init=panel) for task in dict.fromkeys(r["task"] for r in rows if r["init"] == panel)]
     curves += [curve for curve in figure.everywhere if curve.init != panel]
     for curve in curves:
-        _curve(ax, curve, curve.task in figure.controls, rows, seeds)
+        _curve(ax, curve, styles, rows, seeds)
     reference = [r for r in rows if _is(r, figure.reference) and r["level"] == 0]
     if reference:
         ax.axhline(reference[0]["mean"], color="black", linewidth=0.7, linestyle=(0, (6, 3)), label="Dense")
@@ -83,11 +94,11 @@ def _panel(ax: Axes, figure: Figure, panel: str, rows: list[dict[str, Any]], see
     ax.grid(axis="y", linewidth=0.3, alpha=0.6)
 
 
-def _curve(ax: Axes, curve: Curve, control: bool, rows: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> None:
+def _curve(ax: Axes, curve: Curve, styles: Styles, rows: Rows, seeds: Rows) -> None:
     mine = sorted((r for r in rows if _is(r, curve) and r["level"] > 0), key=lambda r: r["level"])
     if not mine:
         return
-    style = _style(curve.task, control)
+    style = styles[curve.task]
     x, y = [r["density"] for r in mine], [r["mean"] for r in mine]
     counts = sorted({r["n"] for r in mine})
     n = f"n={counts[0]}" if len(counts) == 1 else f"n={counts[0]} to {counts[-1]}"
@@ -110,17 +121,25 @@ def _legend(canvas: Canvas, axes: Any) -> None:
     )
 
 
-def _style(task: str, control: bool) -> dict[str, Any]:
-    base = task.removeprefix("shuffled ")
-    style = STYLE.get(base) or SPARE[sum(base.encode()) % len(SPARE)]
-    style = {"linewidth": 1.5, "markersize": 4.5, **style}
-    return {**style, **CONTROL, "markerfacecolor": "white"} if control else style
+def _styles(tasks: Iterable[str], controls: tuple[str, ...]) -> Styles:
+    """Task to how its curves look. A shuffled task looks like its own, as a control."""
+    tasks = list(tasks)
+    unknown = [task for task in dict.fromkeys(_base(task) for task in tasks) if task not in STYLE]
+    known = STYLE | {task: SPARE[number % len(SPARE)] for number, task in enumerate(unknown)}
+    control = {**CONTROL, "markerfacecolor": "white"}
+    return {
+        task: {"linewidth": 1.5, "markersize": 4.5, **known[_base(task)], **(control if task in controls else {})}
+        for task in tasks
+    }
+
+
+def _base(task: str) -> str:
+    return task.removeprefix("shuffled ")
 
 
 def _name(task: str) -> str:
-    base = task.removeprefix("shuffled ")
-    name = NAMES.get(base, base)
-    return f"{name}, shuffled" if base != task else name
+    name = NAMES.get(_base(task), _base(task))
+    return f"{name}, shuffled" if _base(task) != task else name
 
 
 def _is(row: dict[str, Any], curve: Curve) -> bool:

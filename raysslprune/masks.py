@@ -30,7 +30,8 @@ def prune(weights: Mapping[str, Tensor], mask: Mask, keep: float, scope: Iterabl
 
     Raises ValueError for a weight that is not a number.
     """
-    names = list(mask) if scope is None else [name for name in mask if name in set(scope)]
+    wanted = set(mask if scope is None else scope)
+    names = [name for name in mask if name in wanted]
     left = torch.cat([mask[name].flatten() for name in names])
     magnitude = torch.cat([weights[name].detach().flatten() for name in names])[left].abs()
     if magnitude.isnan().any():
@@ -82,13 +83,13 @@ def scope_names(scope: str, names: Iterable[str], convolutions: list[str]) -> li
 
     Raises ValueError for another word or a depth that the network does not have.
     """
-    kind, _, depth = scope.partition(":")
     if scope == "all":
         return list(names)
-    if kind == "convs" and not depth:
+    if scope == "convs":
         return convolutions
-    if kind == "convs" and depth.isdigit() and 1 <= int(depth) <= len(convolutions):
-        return convolutions[: int(depth)]
+    depths = {f"convs:{depth}": depth for depth in range(1, len(convolutions) + 1)}
+    if scope in depths:
+        return convolutions[: depths[scope]]
     raise ValueError(f"scope {scope!r} is not 'all', 'convs', or 'convs:d' with d from 1 to {len(convolutions)}")
 
 

@@ -126,18 +126,22 @@ class Schedule:
     """Hands out pending jobs whose parents are done; of those, the one with the longest path of work behind it."""
 
     def __init__(self, pending: Iterable[Job], seconds: Mapping[str, float]) -> None:
-        """seconds: what each job is expected to take, by id."""
+        """pending: parents before children. seconds: what each job is expected to take, by id."""
         self.waiting = {job.id: job for job in pending}
         self.running: dict[str, Job] = {}
         self.failed: dict[str, Job] = {}
         self.skipped: dict[str, Job] = {}
+        self._needs = {i: {p.id for p in job.parents if p.id in self.waiting} for i, job in self.waiting.items()}
+        self._needed_by: dict[str, set[str]] = {}
+        for job_id, needs in self._needs.items():
+            for parent in needs:
+                self._needed_by.setdefault(parent, set()).add(job_id)
         self._path: dict[str, float] = {}
-        for job in reversed(list(self.waiting.values())):  # children come after their parents
-            behind = max((self._path.get(child.id, 0.0) for child in job.children), default=0.0)
-            self._path[job.id] = seconds[job.id] + behind
-        self._blocked = {i: sum(p.id in self.waiting for p in job.parents) for i, job in self.waiting.items()}
+        for job_id in reversed(self.waiting):
+            behind = max((self._path[child] for child in self._needed_by.get(job_id, ())), default=0.0)
+            self._path[job_id] = seconds[job_id] + behind
         self._ready: list[tuple[float, int, str]] = []
-        self._count = 0
+        self._order = 0
         for job_id in self.waiting:
             self._offer(job_id)
 
@@ -154,50 +158,57 @@ class Schedule:
         """The next job, now running; None while none is ready."""
         while self._ready:
             job_id = heapq.heappop(self._ready)[2]
-            if job_id in self.waiting and self._blocked[job_id] == 0:
+            if job_id in self.waiting and not self._needs[job_id]:
                 self.running[job_id] = self.waiting.pop(job_id)
                 return self.running[job_id]
         return None
 
     def done(self, job_id: str) -> None:
-        for child in self.running.pop(job_id).children:
-            if child.id in self.waiting:
-                self._blocked[child.id] -= 1
-                self._offer(child.id)
+        del self.running[job_id]
+        for child in sorted(self._needed_by.pop(job_id, ())):
+            self._needs[child].discard(job_id)
+            self._offer(child)
 
     def fail(self, job_id: str) -> None:
-        """The job can't be done; nothing that depends on it is tried."""
-        job = self.running.pop(job_id)
-        self.failed[job_id] = job
-        stack = list(job.children)
+        """The job can't be done; nothing that needs it is tried."""
+        self.failed[job_id] = self.running.pop(job_id)
+        stack = [job_id]
         while stack:
-            child = stack.pop()
-            if self.waiting.pop(child.id, None):
-                self.skipped[child.id] = child
-                stack += child.children
+            for child in self._needed_by.pop(stack.pop(), ()):
+                if child in self.waiting:
+                    self.skipped[child] = self.waiting.pop(child)
+                    stack.append(child)
 
     def redo(self, job_id: str, first: Job) -> None:
         """Put a running job back, to run again after ``first``, whose artefacts turned out to be damaged.
 
-        ``first`` may be the job itself.
+        ``first`` may be the job itself. Other waiting children of ``first`` wait for it too.
         """
         job = self.running.pop(job_id)
         self.waiting[job_id] = job
-        self._path.setdefault(first.id, self._path[job_id])
-        self._path[first.id] = max(self._path[first.id], self._path[job_id])
-        if first.id not in self.waiting and first.id not in self.running:
-            self.waiting[first.id] = first
-            self._blocked[first.id] = sum(p.id in self.waiting or p.id in self.running for p in first.parents)
-            for child in first.children:
-                if child.id in self.waiting and child.id != job_id:
-                    self._blocked[child.id] += 1
-            self._offer(first.id)
-        self._blocked[job_id] = sum(p.id in self.waiting or p.id in self.running for p in job.parents)
+        if first is not job:
+            self._path[first.id] = max(self._path.get(first.id, 0.0), self._path[job_id])
+            if first.id not in self.waiting and first.id not in self.running:
+                self.waiting[first.id] = first
+                unfinished = (p.id for p in first.parents if p.id in self.waiting or p.id in self.running)
+                self._depend(first.id, on=unfinished)
+                for child in first.children:
+                    if child.id in self.waiting:
+                        self._depend(child.id, on=[first.id])
+                self._offer(first.id)
+            self._depend(job_id, on=[first.id])
+        self._offer(job_id)
+
+    def _depend(self, job_id: str, on: Iterable[str]) -> None:
+        needs = self._needs.setdefault(job_id, set())
+        for other in on:
+            needs.add(other)
+            self._needed_by.setdefault(other, set()).add(job_id)
 
     def _offer(self, job_id: str) -> None:
-        if self._blocked[job_id] == 0:
-            self._count += 1
-            heapq.heappush(self._ready, (-self._path[job_id], self._count, job_id))
+        if job_id in self.waiting and not self._needs[job_id]:
+            self._order += 1
+            heapq.heappush(self._ready, (-self._path[job_id], self._order, job_id))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,11 +119,9 @@ class Runner:
                 progress=lambda seen, end: self.progress(step.id, seen, end),
             ),
         )
-        checkpoint = self.store.load_checkpoint(step.id)
+        checkpoint = self.checkpoint(step, snapshots)
         if checkpoint is not None:
-            tensors = from_safetensors(checkpoint)
-            loop.restore(Checkpoint(seen=int(tensors.pop("seen")), tensors=tensors))
-        resumed_at = loop.seen if checkpoint is not None else None
+            loop.restore(checkpoint)
         outcome = self.run_loop(loop)
         files = {WEIGHTS: to_safetensors(outcome.weights)}
         files |= {snapshot_name(s): to_safetensors(state) for s, state in outcome.snapshots.items()}
@@ -131,12 +129,24 @@ class Runner:
             "seconds": outcome.seconds,
             "images_per_second": outcome.images_per_second,
             "begun": begun,
-            "resumed_at": resumed_at,
+            "resumed_at": checkpoint.seen if checkpoint else None,
             "host": platform.node(),
             "device": str(loop.device),
             "versions": versions(),
         }
         return step, files, outcome.metrics, facts
+
+    def checkpoint(self, step: Train, snapshots: set[int]) -> Checkpoint | None:
+        """The last one of a training that was interrupted, unless it is past a snapshot that it did not take."""
+        data = self.store.load_checkpoint(step.id)
+        if data is None:
+            return None
+        tensors = from_safetensors(data)
+        seen = int(tensors.pop("seen"))
+        taken = {int(name.split(".")[1]) for name in tensors if name.startswith("snapshot.")}
+        if any(samples <= seen for samples in snapshots - taken):
+            return None
+        return Checkpoint(seen=seen, tensors=tensors)
 
     def mask(self, step: Any) -> masks.Mask:
         """The mask of a step: from the exchange, or its file, or made now and written to both."""

@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 # ------------------------------------------------------------------------------------- values
 
@@ -110,15 +110,24 @@ Start = Init | Rewind
 
 
 class Step:
-    """A node of the graph. Equal ids mean equal steps; both hash and equality are the id's."""
+    """A node of the graph. Equal ids mean equal steps; both hash and equality are the id's.
+
+    id: 16 hex digits, stable across processes, field order, and new fields at their default. Made together with the
+    step, when its parents' are there, so that no chain is too long.
+    """
 
     VERSION: ClassVar[int]
 
-    @cached_property
-    def id(self) -> str:
-        """16 hex digits, stable across processes, field order, and new fields at their default."""
+    def __post_init__(self) -> None:
+        self.check()
         text = json.dumps(to_plain(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        object.__setattr__(self, "id", hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    if TYPE_CHECKING:
+        id: str
+
+    def check(self) -> None:
+        """Raise ValueError where a field's value makes no sense."""
 
     @cached_property
     def parents(self) -> tuple[Step, ...]:
@@ -179,7 +188,7 @@ class Prune(Step):
     keep: float
     scope: str = "all"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _demand(0 < self.keep < 1, f"keep is a fraction between 0 and 1, not {self.keep}")
 
 
@@ -194,7 +203,7 @@ class RandomPrune(Step):
     level: int
     seed: int
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _demand(0 < self.keep < 1, f"keep is a fraction between 0 and 1, not {self.keep}")
         _demand(self.level >= 0, f"a level is a number of prunings, not {self.level}")
 
@@ -330,6 +339,12 @@ class Point:
     level: int
     seed: int
     metric: str = "top1"
+
+    def __post_init__(self) -> None:
+        _demand(isinstance(self.step, Train), f"a point's step is a Train, not {self.step!r:.60}")
+        for name, kind in (("task", str), ("init", str), ("level", int), ("seed", int), ("metric", str)):
+            value = getattr(self, name)
+            _demand(isinstance(value, kind), f"a point's {name} is of type {kind.__name__}, not {value!r:.60}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -244,8 +244,14 @@ class Store:
     def set_aside(self, step_id: str) -> str:
         """Move a damaged step out of the way, to be looked at; returns where it went."""
         target = f"damaged/{step_id}-{uuid.uuid4().hex[:8]}"
-        self.fs.create_dir(self._at("damaged"), recursive=True)
-        self.fs.move(self._at(f"steps/{step_id}"), self._at(target))
+        source = self._at(f"steps/{step_id}")
+        self.fs.create_dir(self._at(target if not self.local else "damaged"), recursive=True)
+        if self.local:
+            os.rename(source, self._at(target))
+            return self.path(target)
+        for info in self.fs.get_file_info(fs.FileSelector(source)):  # an object store has no folders to rename
+            self.fs.copy_file(info.path, f"{self._at(target)}/{info.base_name}")
+        self.fs.delete_dir(source)
         return self.path(target)
 
     # ------------------------------------------------------------------ checkpoints of trainings in progress

@@ -77,7 +77,7 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
         raise SweepError(f"{path} needs a function points(scale, seed) that gives raysslprune.spec.Point values")
     try:
         points = tuple(point for seed in range(seeds) for point in module.points(scale, seed))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SweepError(_where(path, error)) from error
     if not points or not all(isinstance(point, Point) for point in points):
         raise SweepError(
@@ -199,14 +199,15 @@ def _execute(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SweepError(_where(path, error)) from error
     return module
 
 
-def _where(path: Path, error: Exception) -> str:
+def _where(path: Path, error: Exception | SystemExit) -> str:
     """The error as one sentence, with the line of the sweep file that it came from."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(path)]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
     return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {text}"

@@ -204,8 +204,12 @@ class Loop:
                 groups[kind][rest] = tensor
         self.net.load_state_dict(groups["net"])
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = list(self.net.parameters())
         for name, tensor in groups["optimizer"].items():
             index, _, key = name.partition(".")
+            like = parameters[int(index)]
+            if tensor.shape == like.shape:  # in the parameter's memory format: fused kernels pair bytes, not indices
+                tensor = torch.empty_like(like).copy_(tensor).detach()
             state.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         for name, tensor in groups["snapshot"].items():
