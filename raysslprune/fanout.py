@@ -181,7 +181,7 @@ class ReadyJobs(Searcher):
     def _make_again(self, job: Job, step_id: str, why: str) -> None:
         """Set a damaged artefact aside and put the job that met it behind the one that makes it."""
         self.repairs += 1
-        maker = next((j for j in self.plan.jobs.values() if step_id in (j.id, *(m.id for m in j.masks))), None)
+        maker = self.plan.maker(step_id, job)
         if maker is None or self.repairs > MOST_REPAIRS:
             self._fail(job, f"step {step_id}: {why}", f"step {step_id}: {why}")
             return

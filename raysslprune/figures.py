@@ -23,12 +23,12 @@ STYLE: dict[str, dict[str, Any]] = {
     "rotnet": {"color": "#d55e00", "marker": "s", "linestyle": "-"},
     "npid": {"color": "#cc79a7", "marker": "D", "linestyle": "-"},
     "random": {"color": "#a6a6a6", "marker": "X", "linestyle": "--"},
-    "s4l": {"color": "#7ccaf5", "marker": "v", "linestyle": "-"},
+    "s4l": {"color": "#66bdf0", "marker": "v", "linestyle": "-"},
 }
 SPARE = [
     {"color": "#9467bd", "marker": "P", "linestyle": "-."},
     {"color": "#000000", "marker": "*", "linestyle": "-."},
-    {"color": "#e6c200", "marker": "h", "linestyle": "-."},
+    {"color": "#b89b00", "marker": "h", "linestyle": "-."},
     {"color": "#8c2d04", "marker": "p", "linestyle": "-."},
 ]
 """For tasks of a sweep of one's own, in the order in which they first appear."""

@@ -60,6 +60,8 @@ def winning_ticket(chain: Chain, level: int, *, task: str, recipe: Recipe) -> Tr
 
     On the chain's own task this *is* the chain's round of that level, so it is never trained twice.
     """
+    if not 0 <= level < len(chain.masks):
+        raise ValueError(f"the chain has levels 0 to {len(chain.masks) - 1}, not {level}")
     if level == 0 and (task, recipe) == (chain.dense.task, chain.dense.recipe):
         return chain.dense
     return _trained_from(chain.dense, chain.rewind, chain.masks[level], task, recipe)
@@ -78,9 +80,9 @@ def random_prune(*, like: Train, keep: float, level: int) -> RandomPrune:
 
 def shuffled(chain: Chain, level: int) -> Shuffle:
     """The control: the chain's mask of ``level``, permuted within each layer."""
-    mask = chain.masks[level]
+    mask = chain.masks[level] if 0 < level < len(chain.masks) else None
     if mask is None:
-        raise ValueError("level 0 has no mask to shuffle")
+        raise ValueError(f"the chain has masks at levels 1 to {len(chain.masks) - 1}, not {level}")
     return Shuffle(of=mask, seed=chain.dense.seed)
 
 

@@ -93,6 +93,13 @@ class Plan:
             ancestors[job] = len(_ancestors(job))
         return sum(ancestors[self.jobs[point.step.id]] for point in self.points)
 
+    def maker(self, step_id: str, job: Job) -> Job | None:
+        """Which job makes a step that ``job`` reads: an ancestor, or itself for a mask that it can make as well."""
+        for ancestor in _ancestors(job):
+            if step_id in (ancestor.id, *(mask.id for mask in ancestor.masks)):
+                return ancestor
+        return job if any(step_id == mask.id for j in self.jobs.values() for mask in j.masks) else None
+
 
 def make(points: Iterable[Point]) -> Plan:
     """The plan of all points together; a step that several need is one job."""
@@ -182,28 +189,29 @@ class Schedule:
     def redo(self, job_id: str, first: Job) -> None:
         """Put a running job back, to run again after ``first``, whose artefacts turned out to be damaged.
 
-        ``first`` may be the job itself. Other waiting children of ``first`` wait for it too.
+        ``first`` is the job itself or an ancestor of it. Other waiting children of ``first`` wait for it too.
         """
         job = self.running.pop(job_id)
-        self.waiting[job_id] = job
+        self._path[first.id] = max(self._path.get(first.id, 0.0), self._path[job_id])
+        for back in (first, job):
+            if back.id not in self.waiting and back.id not in self.running:
+                self.waiting[back.id] = back
+                self._depend(back, on=back.parents)
+        for child in first.children:
+            if child.id in self.waiting:
+                self._depend(child, on=[first])
         if first is not job:
-            self._path[first.id] = max(self._path.get(first.id, 0.0), self._path[job_id])
-            if first.id not in self.waiting and first.id not in self.running:
-                self.waiting[first.id] = first
-                unfinished = (p.id for p in first.parents if p.id in self.waiting or p.id in self.running)
-                self._depend(first.id, on=unfinished)
-                for child in first.children:
-                    if child.id in self.waiting:
-                        self._depend(child.id, on=[first.id])
-                self._offer(first.id)
-            self._depend(job_id, on=[first.id])
+            self._depend(job, on=[first])
+        self._offer(first.id)
         self._offer(job_id)
 
-    def _depend(self, job_id: str, on: Iterable[str]) -> None:
-        needs = self._needs.setdefault(job_id, set())
+    def _depend(self, job: Job, on: Iterable[Job]) -> None:
+        """On those that are not finished."""
+        needs = self._needs.setdefault(job.id, set())
         for other in on:
-            needs.add(other)
-            self._needed_by.setdefault(other, set()).add(job_id)
+            if other.id in self.waiting or other.id in self.running:
+                needs.add(other.id)
+                self._needed_by.setdefault(other.id, set()).add(job.id)
 
     def _offer(self, job_id: str) -> None:
         if job_id in self.waiting and not self._needs[job_id]:

@@ -178,7 +178,7 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Bytes as 340 kB, 2.9 MB, 1.2 TB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from raysslprune import claims as judged
@@ -48,7 +49,9 @@ def table(console: Console, figure: Figure, values: pa.Table) -> None:
     dense = [
         r for r in means if (r["task"], r["init"], r["level"]) == (figure.reference.task, figure.reference.init, 0)
     ]
-    console.print(f"\n[bold]{figure.title}[/bold]: {figure.y_label}, mean ± standard error over n seeds")
+    console.print(
+        f"\n[bold]{escape(figure.title)}[/bold]: {escape(figure.y_label)}, mean ± standard error over n seeds"
+    )
     if dense:
         console.print(f"dense: {_cell(dense[0])}, n = {dense[0]['n']}", highlight=False)
     for panel in figure.panels:
@@ -58,19 +61,19 @@ def table(console: Console, figure: Figure, values: pa.Table) -> None:
         n = f"n = {counts.pop()}" if len(counts) == 1 else "n in brackets"
         grid = Table(box=None, padding=(0, 2, 0, 0))
         for heading in ("% pruned", *tasks):
-            grid.add_column(heading, justify="right")
+            grid.add_column(escape(heading), justify="right")
         rows: dict[str, dict[str, Any]] = {}
         for row in sorted(mine, key=lambda r: -r["density"]):
             rows.setdefault(results.pruned_percent(row["density"]), {})[row["task"]] = row
         for pruned, cells in rows.items():
             texts = [_cell(cells[task], n == "n in brackets") if task in cells else "" for task in tasks]
             grid.add_row(pruned, *texts)
-        console.print(f"\n[bold]{panel}[/bold], {n}", highlight=False)
+        console.print(f"\n[bold]{escape(panel)}[/bold], {n}", highlight=False)
         console.print(grid, highlight=False)
     collapsed = [r for r in means if r["collapsed_layers"]]
     if collapsed:
         where = sorted({f"{r['task']} at {results.pruned_percent(r['density'])} %" for r in collapsed})
-        console.print(f"\nlayers with no weight left in at least one seed: {', '.join(where)}", highlight=False)
+        console.print(f"\nlayers with no weight left in at least one seed: {escape(', '.join(where))}", highlight=False)
 
 
 def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
@@ -78,11 +81,9 @@ def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
     if verdicts:
         console.print("\n[bold]Claims of the paper[/bold]")
     for verdict in verdicts:
-        console.print(
-            f"[{_MARKS[verdict.verdict]}]{verdict.verdict}[/]: {verdict.claim.says} ({verdict.claim.source})",
-            highlight=False,
-        )
-        console.print(f"    {verdict.numbers}", highlight=False)
+        said = escape(f"{verdict.claim.says} ({verdict.claim.source})")
+        console.print(f"[{_MARKS[verdict.verdict]}]{verdict.verdict}[/]: {said}", highlight=False)
+        console.print(f"    {verdict.numbers}", highlight=False, markup=False)
     console.print()
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,8 +141,11 @@ class Step:
     def __hash__(self) -> int:
         return int(self.id, 16)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Train(Step):
     """Train ``arch`` on ``task`` over ``data``; gives weights, snapshots and metrics.
 
@@ -160,6 +164,12 @@ class Train(Step):
     start: Start
     mask: Mask | None = None
 
+    def check(self) -> None:
+        _demand(
+            self.first_sample < self.recipe.samples,
+            f"nothing is left to train: the recipe ends at {self.recipe.samples} samples, where it would begin",
+        )
+
     @property
     def first_sample(self) -> int:
         """Where in the recipe's schedule and data order this training begins."""
@@ -172,7 +182,7 @@ class Train(Step):
         return isinstance(start, Rewind) and (start.of.task, start.of.data) == (self.task, self.data)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Prune(Step):
     """Global magnitude pruning (Han et al.; paper 3.1): drop the smallest weights of a finished training.
 
@@ -190,9 +200,13 @@ class Prune(Step):
 
     def check(self) -> None:
         _demand(0 < self.keep < 1, f"keep is a fraction between 0 and 1, not {self.keep}")
+        _demand(
+            re.fullmatch("all|convs|convs:[1-9][0-9]*", self.scope) is not None,
+            f"scope {self.scope!r} is not 'all', 'convs', or 'convs:d' with d from 1",
+        )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RandomPrune(Step):
     """A mask over the whole trunk at random (the paper's baseline), as sparse as ``level`` rounds of Prune."""
 
@@ -208,7 +222,7 @@ class RandomPrune(Step):
         _demand(self.level >= 0, f"a level is a number of prunings, not {self.level}")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Shuffle(Step):
     """A mask with its entries permuted within each layer: the control that keeps only the layers' densities."""
 
@@ -249,7 +263,7 @@ def dump(steps: Iterable[Step]) -> dict[str, dict[str, Any]]:
 
 def load(graph: dict[str, dict[str, Any]]) -> dict[str, Step]:
     """The inverse of :func:`dump`. Raises ValueError where an id does not match what it names."""
-    steps: dict[str, Step] = {}
+    steps: dict[str, Any] = {}
     for step_id, plain in graph.items():
         step = _build(plain, steps)
         assert isinstance(step, Step)
@@ -285,11 +299,14 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _plain(item: Any) -> Any:
+    """Whole floats as whole numbers: 1 and 1.0 are equal, so they must be the same step."""
     if isinstance(item, Step):
         return {"step": item.id}
     if isinstance(item, (Recipe, Init, Rewind)):
         return {"value": type(item).__name__, **_fields(item)}
-    return list(item) if isinstance(item, tuple) else item
+    if isinstance(item, tuple):
+        return [_plain(part) for part in item]
+    return int(item) if isinstance(item, float) and item.is_integer() else item
 
 
 def _build(plain: dict[str, Any], steps: dict[str, Step]) -> Any:
@@ -341,10 +358,10 @@ class Point:
     metric: str = "top1"
 
     def __post_init__(self) -> None:
-        _demand(isinstance(self.step, Train), f"a point's step is a Train, not {self.step!r:.60}")
-        for name, kind in (("task", str), ("init", str), ("level", int), ("seed", int), ("metric", str)):
+        kinds = {"step": Train, "task": str, "init": str, "level": int, "seed": int, "metric": str}
+        for name, kind in kinds.items():
             value = getattr(self, name)
-            _demand(isinstance(value, kind), f"a point's {name} is of type {kind.__name__}, not {value!r:.60}")
+            _demand(isinstance(value, kind), f"a point's {name} is of type {kind.__name__}, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

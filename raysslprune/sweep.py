@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import importlib.util
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -174,8 +175,8 @@ def _set_aside(store: Store, damaged: Sequence[Damaged]) -> None:
 def _locate(name: str) -> Path:
     if name.endswith(".py") or os.sep in name:
         path = Path(name)
-        if not path.is_file():
-            raise SweepError(f"there is no sweep file {name}")
+        if not path.is_file() or path.suffix != ".py":
+            raise SweepError(f"there is no sweep file {name}; its name must end in .py")
         return path
     path = _folder() / f"{name}.py"
     if name not in known():
@@ -196,7 +197,7 @@ def _execute(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"raysslprune_sweep_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -270,8 +271,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1 to 1000")
     return int(text)
 
 

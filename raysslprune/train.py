@@ -125,6 +125,8 @@ class Loop:
         train_loss = self.mean_loss()
         trained = time.perf_counter() - begun
         self.check_mask()
+        if not all(tensor.isfinite().all() for tensor in self.net.state_dict().values()):
+            raise FloatingPointError(f"the weights are no longer finite after {self.seen:,} samples")
         self.net.eval()
         metrics = self.task.evaluate(self.net, self.data)
         metrics["density"] = masks.density(self.kept)

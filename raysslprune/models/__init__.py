@@ -62,7 +62,7 @@ def draw(module: nn.Module, generator: torch.Generator) -> None:
             part.reset_running_stats()
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
-        elif any(True for _ in part.parameters(recurse=False)):
+        elif [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
             raise TypeError(f"models.draw does not know how to initialise {type(part).__name__}")
 
 

@@ -1,0 +1,709 @@
+"""The command line: what a person gets to read, whatever was wrong. Nothing is trained here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysslprune import plan, progress, sweep
+from raysslprune.recipes import NETS
+from raysslprune.spec import Point, Step, Train
+from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
+
+USAGE, FAILED, STOPPED = 2, 1, 130
+
+GOOD = """
+from raysslprune.recipes import SETTINGS
+from raysslprune.spec import Claim, Curve, Figure, Init, Point, Prune, Train
+
+CURVE = Curve(task="labels", init="winning ticket")
+FIGURE = Figure(title="Mine", y_label="Top-1 accuracy (%)", panels=("winning ticket",), reference=CURVE)
+
+
+def step(seed):
+    s = SETTINGS["smoke"]
+    recipe = s.recipes["labels"]
+    return Train(task="labels", data=s.data, arch=s.arch, recipe=recipe, seed=seed, start=Init(seed=seed))
+
+
+def points(scale, seed):
+    yield Point(step=step(seed), task="labels", init="winning ticket", level=0, seed=seed)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Called:
+    """What a call of the command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Cli:
+    """Calls the command in this process, in a folder of its own in which all that it writes is seen."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+
+    def __call__(self, *arguments: str) -> Called:
+        self.capsys.readouterr()
+        try:
+            code: object = sweep.main(arguments)
+        except SystemExit as end:  # as the interpreter takes it
+            code = end.code
+            if code is None or not isinstance(code, int):
+                print(code if code is not None else "", end="", file=sys.stderr)
+                code = 0 if code is None else 1
+        out, err = self.capsys.readouterr()
+        assert isinstance(code, int)
+        return Called(code=code, out=out, err=err)
+
+    def files(self) -> dict[str, bytes]:
+        """All files and folders around, as they are now."""
+        paths = [path for path in self.folder.rglob("*") if not path.is_symlink()]
+        return {str(path): path.read_bytes() if path.is_file() else b"" for path in paths}
+
+    def refused(self, *arguments: str, code: int = USAGE) -> str:
+        """The one sentence with which a call is refused, before anything is written."""
+        before = self.files()
+        called = self(*arguments)
+        check_refused(called, code)
+        assert self.files() == before, "something was written"
+        return called.err
+
+
+def check_refused(called: Called, code: int) -> None:
+    assert called.code == code, called
+    assert called.out == ""
+    assert "Traceback" not in called.err
+    assert called.err.startswith("raysslprune: ")
+    assert called.err.endswith("\n")
+    assert len(called.err.splitlines()) == 1, called.err
+    assert "fault in raysslprune" not in called.err, called.err
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    def no_training(*_: Any) -> int:
+        raise AssertionError("this call came as far as training")
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(sweep, "_train", no_training)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.chdir(tmp_path)
+    return Cli(tmp_path, capsys)
+
+
+def command(*arguments: str, cwd: Path) -> Called:
+    """``python -m raysslprune.sweep`` as a user calls it."""
+    run = subprocess.run(
+        [sys.executable, "-m", "raysslprune.sweep", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
+    return Called(code=run.returncode, out=run.stdout, err=run.stderr)
+
+
+# ------------------------------------------------------------------ a wrong call
+
+
+@pytest.mark.parametrize("name", ["fig3x", "Fig3", "fgi3"])
+def test_an_unknown_sweep_is_told_the_nearest_and_all(name: str, cli: Cli) -> None:
+    sentence = cli.refused(name)
+    assert repr(name) in sentence
+    assert "did you mean fig3?" in sentence
+    assert all(known in sentence for known in sweep.known())
+
+
+@pytest.mark.parametrize("name", ["", "zzzzzzzz", "../..", "fig3/", "nowhere.py", "a\nb", "a\nb.py", "raysslprune"])
+def test_a_sweep_far_from_all_is_refused(name: str, cli: Cli) -> None:
+    assert "did you mean" not in cli.refused(name)
+
+
+def test_one_unknown_sweep_among_known_ones_is_refused(cli: Cli) -> None:
+    assert "'nope'" in cli.refused("fig3", "nope", "--dry-run")
+
+
+BAD_COUNTS = ["0", "-1", "1.5", "x", "1000000000", "²", "٣", "", " 1", "1 ", "1e3", "0x2", "1001", "+1", "9" * 5000]
+
+
+@pytest.mark.parametrize("seeds", BAD_COUNTS, ids=[ascii(text[:12]) for text in BAD_COUNTS])
+def test_a_bad_number_of_seeds_is_refused(seeds: str, cli: Cli) -> None:
+    sentence = cli.refused("fig3", "--seeds", seeds, "--dry-run")
+    assert "--seeds" in sentence
+    assert "whole number from 1 to 1000" in sentence
+
+
+@pytest.mark.parametrize("scale", ["huge", "", "LAPTOP", "3"])
+def test_a_bad_scale_is_told_the_good_ones(scale: str, cli: Cli) -> None:
+    sentence = cli.refused("fig3", "--scale", scale, "--dry-run")
+    assert "--scale" in sentence
+    assert "laptop" in sentence
+    assert "smoke" in sentence
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--bogus"], ["-x"], ["--bogus=3"], ["--root"], ["--seeds"], ["--scale"], ["--dry-run=yes"], ["--a\nb"]],
+    ids=ascii,
+)
+def test_a_bad_flag_is_refused(arguments: list[str], cli: Cli) -> None:
+    assert arguments[0].partition("=")[0].split()[0] in cli.refused("fig3", *arguments)
+
+
+def test_no_argument_is_refused(cli: Cli) -> None:
+    assert "SWEEP" in cli.refused()
+    assert "SWEEP" in cli.refused("--dry-run")
+
+
+def test_help_shows_an_example(cli: Cli) -> None:
+    for flag in ("--help", "-h"):
+        called = cli(flag)
+        assert (called.code, called.err) == (0, "")
+        assert "example: python -m raysslprune.sweep fig3" in called.out
+        for word in ("--scale", "--seeds", "--root", "--dry-run", *sweep.known()):
+            assert word in called.out
+
+
+# ------------------------------------------------------------------ a wrong root
+
+
+def test_a_root_that_is_a_file_is_refused(cli: Cli) -> None:
+    (cli.folder / "file").write_text("mine")
+    for more in ([], ["--dry-run"]):
+        assert "file is a file" in cli.refused("fig3", "--root", str(cli.folder / "file"), *more, code=FAILED)
+    assert "file/below" in cli.refused("fig3", "--root", "file/below", code=FAILED)
+
+
+def test_a_root_with_another_projects_files_is_refused(cli: Cli) -> None:
+    (cli.folder / "thesis").mkdir()
+    (cli.folder / "thesis" / "main.tex").write_text("mine")
+    for more in ([], ["--dry-run"]):
+        assert "holds other files" in cli.refused("fig3", "--root", "thesis", *more, code=FAILED)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where not even root can make a folder")
+def test_a_root_that_cannot_be_made_is_refused(cli: Cli) -> None:
+    assert "/proc/raysslprune" in cli.refused("fig3", "--root", "/proc/raysslprune", code=FAILED)
+
+
+@pytest.mark.parametrize("root", ["foo://bucket/runs", "http://example.org/runs", "s3:///x"])
+def test_a_root_at_an_unknown_address_is_refused(root: str, cli: Cli) -> None:
+    assert root in cli.refused("fig3", "--root", root, "--dry-run", code=FAILED)
+
+
+def test_a_root_of_another_version_is_refused(cli: Cli) -> None:
+    (cli.folder / "runs").mkdir()
+    (cli.folder / "runs" / "raysslprune.json").write_text('{"raysslprune": 99}')
+    assert "another version" in cli.refused("fig3", code=FAILED)
+
+
+# ------------------------------------------------------------------ a wrong sweep file
+
+FIGURE = GOOD.partition("def points")[0]
+RAISES = {
+    "raises at import": "x = 1\nraise RuntimeError('the reason\\nin two lines')",
+    "raises in points": f"{FIGURE}\ndef points(scale, seed):\n    raise RuntimeError('the reason')",
+    "raises midway": GOOD + "    raise RuntimeError('the reason')",
+    "raises in what it calls": FIGURE + "\ndef points(scale, seed):\n    return [step(seed).seed.nothing]",
+    "does not know the scale": FIGURE + "\ndef points(scale, seed):\n    return {'cifar': []}[scale]",
+    "imports what is missing": "import no_such_module_anywhere",
+    "imports what is missing from here": "from raysslprune.spec import Nonsense",
+    "makes a recipe that can't be": "from raysslprune.spec import Recipe\nRecipe(samples=0, batch=64, lr=0.1)",
+    "asserts": "assert 1 == 2",
+    "has a syntax error": "x = 1\ndef points(:\n    pass",
+    "is indented badly": "x = 1\n  y = 2",
+}
+LACKS = {
+    "is empty": "",
+    "lacks points": FIGURE,
+    "lacks FIGURE": GOOD.replace("FIGURE =", "DRAWING ="),
+    "has a FIGURE of another type": GOOD + "\nFIGURE = {'title': 'x'}",
+    "has points that is no function": GOOD + "\npoints = [1]",
+    "has points of no argument": FIGURE + "\ndef points():\n    return []",
+    "has CLAIMS in a list": GOOD + "\nCLAIMS = []",
+    "has CLAIMS of another type": GOOD + "\nCLAIMS = ('so',)",
+    "gives no points": FIGURE + "\ndef points(scale, seed):\n    return []",
+    "gives nothing": FIGURE + "\ndef points(scale, seed):\n    pass",
+    "gives one point, not several": FIGURE + "\ndef points(scale, seed):\n    return next(good(scale, seed))",
+    "gives numbers": FIGURE + "\ndef points(scale, seed):\n    return [1, 2]",
+    "gives text": FIGURE + "\ndef points(scale, seed):\n    return 'points'",
+    "gives steps": FIGURE + "\ndef points(scale, seed):\n    return [step(seed)]",
+    "gives a point and a number": GOOD + "    yield 1",
+}
+POINT = FIGURE + "\ndef points(scale, seed):\n    yield Point(step={}, task='a', init='b', level={}, seed={})"
+WRONG_POINTS = {
+    "a point of no step": POINT.format("None", 0, 0),
+    "a point of a mask": POINT.format("Prune(of=step(0), keep=0.5)", 0, 0),
+    "a point at level one": POINT.format("step(0)", "'one'", 0),
+    "a point of seed None": POINT.format("step(0)", 0, None),
+}
+ENDS = {
+    "ends": "import sys\nsys.exit()",
+    "ends well": "import sys\nsys.exit(0)",
+    "ends with a word": "import sys\nsys.exit('bye')",
+    "ends badly": "raise SystemExit(3)",
+    "ends in points": f"{FIGURE}\ndef points(scale, seed):\n    raise SystemExit",
+}
+
+
+def refuse_file(cli: Cli, source: str) -> str:
+    path = cli.folder / "mine.py"
+    path.write_text(source)
+    sentence = cli.refused(str(path), "--dry-run")
+    assert str(path) in sentence
+    assert cli.refused(str(path)) == sentence
+    return sentence
+
+
+@pytest.mark.parametrize("what", LACKS)
+def test_a_sweep_file_that_lacks_something_is_refused(what: str, cli: Cli) -> None:
+    refuse_file(cli, LACKS[what])
+
+
+@pytest.mark.parametrize("what", RAISES)
+def test_a_sweep_file_that_raises_is_refused_with_its_line(what: str, cli: Cli) -> None:
+    sentence = refuse_file(cli, RAISES[what])
+    found = re.search(r"mine\.py, line (\d+): \w+Error\b", sentence)
+    assert found, sentence
+    lines = RAISES[what].splitlines()
+    expected = next((n for n, line in enumerate(lines, 1) if "Error" in line or "nothing" in line), None)
+    if expected:
+        assert int(found.group(1)) == expected
+    if "the reason" in RAISES[what]:
+        assert "RuntimeError: the reason" in sentence
+
+
+@pytest.mark.parametrize("what", WRONG_POINTS)
+def test_a_sweep_file_with_a_wrong_point_is_refused(what: str, cli: Cli) -> None:
+    """Before anything is trained, not when the table is made."""
+    refuse_file(cli, WRONG_POINTS[what])
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_a_sweep_file_that_ends_the_process_is_refused(what: str, cli: Cli) -> None:
+    refuse_file(cli, ENDS[what])
+
+
+def test_a_sweep_file_given_relative_to_here_is_refused_with_its_line_too(cli: Cli) -> None:
+    (cli.folder / "mine.py").write_text("x = 1\nraise RuntimeError('the reason')\n")
+    for name in ("mine.py", "./mine.py"):
+        assert re.search(r"mine\.py, line 2: RuntimeError: the reason", cli.refused(name))
+
+
+@pytest.mark.parametrize("data", [b"\x00\x01\x02", bytes(range(256)), b"\xff\xfe\xfa", b"x = '\xe9'", b"\x7fELF"])
+def test_binary_garbage_is_refused(data: bytes, cli: Cli) -> None:
+    (cli.folder / "mine.py").write_bytes(data)
+    assert "mine.py" in cli.refused("mine.py", "--dry-run")
+
+
+def test_a_folder_is_no_sweep_file(cli: Cli) -> None:
+    (cli.folder / "folder.py").mkdir()
+    for name in ("folder.py", f"{cli.folder}", "./folder.py"):
+        assert name in cli.refused(name, "--dry-run")
+
+
+def test_a_sweep_file_of_another_name_is_taken_or_refused(cli: Cli) -> None:
+    (cli.folder / "mine.txt").write_text(GOOD)
+    called = cli("./mine.txt", "--dry-run")
+    if called.code:
+        check_refused(called, USAGE)
+
+
+def test_ctrl_c_in_a_sweep_file(cli: Cli) -> None:
+    (cli.folder / "mine.py").write_text("raise KeyboardInterrupt")
+    assert "stopped" in cli.refused("mine.py", code=STOPPED)
+
+
+DATACLASS = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Grid:
+    levels: int
+"""
+
+
+@pytest.mark.parametrize("more", ["", DATACLASS], ids=["plain", "with a dataclass"])
+def test_a_good_sweep_file_is_taken(more: str, cli: Cli) -> None:
+    (cli.folder / "mine.py").write_text(more + GOOD)
+    for name in ("mine.py", str(cli.folder / "mine.py")):
+        called = cli(name, "--dry-run", "--seeds", "3")
+        assert (called.code, called.err) == (0, "")
+        assert rows(called)["points"] == "3"
+
+
+# ------------------------------------------------------------------ a dry run
+
+
+def rows(called: Called) -> dict[str, str]:
+    """What a dry run prints: a name and what is said of it, each line."""
+    pairs = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in called.out.splitlines() if line.strip()]
+    assert all(len(pair) == 2 for pair in pairs), called.out
+    return dict(pairs)
+
+
+def commit(store: Store, steps: Iterable[Step], graph: plan.Plan, speed: float = 1000.0) -> None:
+    """Put made-up results of the steps into the store."""
+    wanted = {job.id: job.snapshots for job in graph.jobs.values()}
+    for number, step in enumerate(steps):
+        facts: dict[str, Any] = {"seconds": 1.0, "images_per_second": speed, "begun": 1e9, "host": "h", "device": "cpu"}
+        facts["versions"] = {"raysslprune": "0", "torch": "2", "numpy": "2", "python": "3"}
+        metrics = {"top1": 90.0 + number / 7, "density": 0.5, "collapsed_layers": 0.0}
+        names = [WEIGHTS, *map(snapshot_name, wanted[step.id])] if isinstance(step, Train) else [MASK]
+        store.commit(step, {name: step.id.encode() for name in names}, metrics, facts)
+
+
+def smoke(seeds: int = 1) -> plan.Plan:
+    return plan.make(sweep.load("fig3", "smoke", seeds).points)
+
+
+def steps_of(graph: plan.Plan) -> list[Step]:
+    return [step for job in graph.jobs.values() for step in (job.train, *job.masks)]
+
+
+def test_dry_run_of_figure_3_counts_what_one_counts_by_hand(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Laptop, one seed: seven levels up to 24, whose sum is 97."""
+    net, before = NETS["conv4"], cli.files()
+    trainings = 25 + 24 + 7 + 4 * 7  # label rounds, RotNet rounds, RotNet tickets, drawn weights
+    masks = 24 + 24 + 7 + 7
+    drawn, rewound = 2 + 4 * 7, 24 + 23 + 7
+    assert drawn + rewound == trainings
+    speed = net.images_per_second
+    seconds = trainings * plan.OVERHEAD + 1200 * (12 * drawn + 11 * rewound) / speed
+    longest = 25 * plan.OVERHEAD + 1200 * (12 + 23 * 11 + 12) / speed
+    disk = 4 * net.parameters * (trainings + 2) + net.prunable // 8 * masks
+    for cores, wall in ((2, seconds / 2), (1000, longest)):
+        monkeypatch.setattr(progress, "cores", lambda cores=cores: cores)
+        called = cli("fig3", "--dry-run")
+        assert (called.code, called.err) == (0, "")
+        assert rows(called) == {
+            "points": str(1 + 7 * 6),
+            "unique steps": f"{trainings + masks} ({trainings} trainings, {masks} masks)",
+            "done": "0 trainings",
+            "will run": f"{trainings} trainings",
+            "without sharing": f"{1 + 5 * (97 + 7) + 7} trainings",
+            "time": f"about {progress.duration(wall + plan.START)} on {cores} cores "
+            f"({progress.duration(seconds)} of training)",
+            "disk": f"about {disk / 1e6:.1f} MB when all is done",
+        }
+    assert cli.files() == before, "a dry run writes nothing"
+
+
+def test_dry_run_counts_seeds_and_sweeps(cli: Cli) -> None:
+    one = rows(cli("fig3", "--dry-run", "--scale", "smoke"))
+    three = rows(cli("fig3", "--dry-run", "--scale", "smoke", "--seeds", "3"))
+    assert [int(r["points"]) for r in (one, three)] == [13, 39]
+    assert int(three["will run"].split()[0]) == 3 * int(one["will run"].split()[0])
+    assert rows(cli("fig3", "--dry-run", "--scale", "smoke", "--seeds", "100"))["points"] == "1,300"
+    assert cli("fig3", "fig3", "--dry-run", "--scale", "smoke").out == cli("fig3", "--dry-run", "--scale", "smoke").out
+    (cli.folder / "mine.py").write_text(GOOD)
+    both = rows(cli("fig3", "mine.py", "--dry-run", "--scale", "smoke"))
+    assert both["points"] == "14"
+    assert both["will run"] == one["will run"], "its one training is figure 3's dense one"
+
+
+def test_dry_run_of_all_is_of_all_known(cli: Cli) -> None:
+    called = cli("all", "--dry-run", "--scale", "smoke")
+    assert called.code == 0
+    assert called.out == cli(*sweep.known(), "--dry-run", "--scale", "smoke").out
+
+
+def test_dry_run_says_what_is_done_and_what_is_damaged_and_touches_neither(cli: Cli) -> None:
+    graph, store = smoke(), Store(str(cli.folder / "runs"))
+    store.create()
+    jobs = list(graph.jobs.values())
+    trained = [jobs[0].train, *jobs[0].masks, jobs[-1].train, *jobs[-1].masks]
+    commit(store, trained, graph)
+    before = cli.files()
+    called = cli("fig3", "--scale", "smoke", "--dry-run")
+    assert called.code == 0
+    assert rows(called)["done"] == "2 trainings"
+    assert rows(called)["will run"] == f"{len(jobs) - 2} trainings"
+    assert "damaged" not in rows(called)
+    left = sum(job.samples for job in jobs if job not in (jobs[0], jobs[-1])) / 1000 + plan.OVERHEAD * (len(jobs) - 2)
+    assert f"({progress.duration(left)} of training)" in rows(called)["time"]
+    assert cli.files() == before
+
+    (cli.folder / "runs" / "steps" / jobs[0].id / WEIGHTS).write_bytes(b"broken")
+    before = cli.files()
+    called = cli("fig3", "--scale", "smoke", "--dry-run")
+    assert called.code == 0
+    assert rows(called)["done"] == "1 trainings"
+    assert rows(called)["damaged"].startswith("1 steps")
+    assert cli.files() == before
+
+
+def test_dry_run_when_all_is_done(cli: Cli) -> None:
+    graph, store = smoke(), Store(str(cli.folder / "runs"))
+    store.create()
+    commit(store, steps_of(graph), graph)
+    said = rows(cli("fig3", "--scale", "smoke", "--dry-run"))
+    assert said["done"] == f"{len(graph.jobs)} trainings"
+    assert said["will run"] == "0 trainings"
+    assert said["time"].startswith("about 0 s ")
+
+
+def test_dry_run_is_quick_and_imports_neither_ray_nor_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from raysslprune import sweep
+code = sweep.main(["fig3", "--dry-run"])
+print(*sorted({"ray", "torch", "matplotlib", "sklearn", "pyarrow"} & set(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0
+    assert run.stderr == "pyarrow\n"
+    assert "without sharing" in run.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------ as a process
+
+
+def test_bad_calls_as_a_user_sees_them(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine.py").write_text("raise RuntimeError('the reason')")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for arguments, code, word in (
+        (["fig33"], USAGE, "did you mean fig3?"),
+        (["fig3", "--seeds", "²"], USAGE, "--seeds"),
+        (["fig3", "--root", "file"], FAILED, "is a file"),
+        (["mine.py"], USAGE, "the reason"),
+    ):
+        called = command(*arguments, cwd=tmp_path)
+        check_refused(called, code)
+        assert word in called.err
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert after == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_is_full_ends_with_a_sentence(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "raysslprune.sweep", "fig3", "--dry-run"],
+            cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    check_refused(Called(code=run.returncode, out="", err=run.stderr), FAILED)
+    assert "No space left" in run.stderr
+
+
+# ------------------------------------------------------------------ around the training
+
+
+@pytest.fixture
+def full(cli: Cli) -> Store:
+    """A root in which all of figure 3 at scale smoke is done."""
+    graph, store = smoke(), Store(str(cli.folder / "runs"))
+    store.create()
+    commit(store, steps_of(graph), graph)
+    return store
+
+
+def test_views_are_made_again_from_the_store_alone(full: Store, cli: Cli) -> None:
+    folder = cli.folder / "runs" / "results" / "smoke"
+    names = {"fig3.parquet", "fig3-runs.parquet", "fig3.png", "fig3.pdf"}
+    seen = []
+    for _ in range(2):
+        called = cli("fig3", "--scale", "smoke")
+        assert (called.code, called.err) == (0, "")
+        assert {path.name for path in folder.iterdir()} == names
+        assert all(str(folder / name) in called.out for name in names)
+        assert "too few seeds" in called.out
+        seen.append({path.name: path.read_bytes() for path in folder.iterdir()})
+        for path in folder.iterdir():
+            path.unlink()
+    assert seen[0] == seen[1]
+
+
+def test_a_root_in_use_is_refused(full: Store, cli: Cli) -> None:
+    with full.lock():
+        called = cli("fig3", "--scale", "smoke")
+        check_refused(called, FAILED)
+        assert str(os.getpid()) in called.err
+        assert cli("fig3", "--scale", "smoke", "--dry-run").code == 0, "one may look meanwhile"
+
+
+def test_words_in_brackets_are_printed_as_they_are(cli: Cli) -> None:
+    """Rich would take them for markup."""
+    claim = "Claim(says='Masks [bold] and [/x] match [1]', source='[a]', higher=CURVE, lower=CURVE, relation='above')"
+    text = GOOD.replace("Mine", "Accuracy [top-1] [/]").replace("Top-1 accuracy (%)", "Top-1 [percent]")
+    (cli.folder / "mine.py").write_text(f"{text}\nCLAIMS = ({claim},)\n")
+    loaded = sweep.load(str(cli.folder / "mine.py"), "smoke", 1)
+    store, graph = Store(str(cli.folder / "runs")), plan.make(loaded.points)
+    store.create()
+    commit(store, steps_of(graph), graph)
+    called = cli("mine.py", "--scale", "smoke")
+    assert (called.code, called.err) == (0, "")
+    for words in ("Accuracy [top-1] [/]", "Top-1 [percent]", "Masks [bold] and [/x] match [1]", "([a])"):
+        assert words in called.out
+
+
+def test_failed_steps_are_counted_and_the_rest_is_shown(full: Store, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = list(smoke().jobs.values())[-1]
+    (cli.folder / "runs" / "steps" / lost.id / WEIGHTS).write_bytes(b"broken")
+    monkeypatch.setattr(sweep, "_train", lambda *_: 2)
+    called = cli("fig3", "--scale", "smoke")
+    assert called.code == FAILED
+    first, second = called.err.splitlines()
+    assert first.startswith(f"raysslprune: step {lost.id}: ")
+    assert "set aside" in first
+    assert second.startswith("raysslprune: 2 steps failed or were skipped")
+    assert (cli.folder / "runs" / "results" / "smoke" / "fig3.png").is_file()
+    assert len(list((cli.folder / "runs" / "damaged").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), STOPPED, "every finished step is kept"),
+        (OSError(errno.ENOSPC, "No space left on device"), FAILED, "No space left on device"),
+    ],
+    ids=["Ctrl-C", "disk full"],
+)
+def test_what_ends_the_training_is_said(
+    error: BaseException, code: int, words: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(sweep, "_train", fail)
+    called = cli("fig3", "--scale", "smoke")
+    check_refused(called, code)
+    assert words in called.err
+    assert "the same command goes on" in called.err
+
+
+def test_our_own_fault_is_one_sentence_and_a_log(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> int:
+        raise ZeroDivisionError("ours\nalone")
+
+    monkeypatch.setattr(sweep, "_train", fail)
+    called = cli("fig3", "--scale", "smoke")
+    assert called.code == FAILED
+    (line,) = called.err.splitlines()
+    assert "fault in raysslprune itself: ZeroDivisionError: ours alone" in line
+    (log,) = (cli.folder / "tmp").iterdir()
+    assert str(log) in line
+    assert "Traceback" in log.read_text()
+
+
+def test_seeds_are_0_to_n_minus_1() -> None:
+    points: tuple[Point, ...] = sweep.load("fig3", "smoke", 3).points
+    assert {point.seed for point in points} == {0, 1, 2}
+    assert {point.step.seed for point in points} == {0, 1, 2}
+    assert {point.seed for point in sweep.load("fig3", "smoke", 2).points} == {0, 1}
+
+
+# ------------------------------------------------------------------ progress
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (41.6, "42 s"),
+        (59.4, "59 s"),
+        (59.6, "1:00 min"),
+        (187, "3:07 min"),
+        (3599.4, "59:59 min"),
+        (3599.6, "1:00 h"),
+        (8100, "2:15 h"),
+        (47 * 3600 + 59 * 60, "47:59 h"),
+        (48 * 3600, "2.0 days"),
+        (4.2 * 86400, "4.2 days"),
+        (400 * 86400, "400.0 days"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (340_000, "340 kB"),
+        (2_900_000, "2.9 MB"),
+        (999_600, "1 MB"),
+        (999_999_999, "1 GB"),
+        (11_719_372, "11.7 MB"),
+        (1.2e12, "1.2 TB"),
+    ],
+)
+def test_sizes(count: float, text: str) -> None:
+    assert progress.size(count) == text
+
+
+@given(st.integers(0, 9 * 10**14))
+def test_sizes_are_plain_numbers_near_the_truth(count: int) -> None:
+    number, unit = progress.size(count).split()
+    assert re.fullmatch(r"\d+(\.\d+)?", number)
+    shown = float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
+    assert abs(shown - count) <= 0.006 * count
+    assert float(number) < 1000
+
+
+def test_output_goes_to_the_log_and_comes_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    descriptors = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for word in ("first", "second"):
+        os.write(1, b"before\n")
+        with progress.output_to(str(log)) as terminal:
+            os.write(1, f"{word} to 1\n".encode())  # as a library in C prints
+            os.write(2, f"{word} to 2\n".encode())
+            subprocess.run(["sh", "-c", f"echo {word} of a child; echo {word} of a child >&2"], check=True)
+            terminal.write("for the person\n")
+            terminal.flush()
+        os.write(1, b"after\n")
+        os.write(2, b"after\n")
+    out, err = capfd.readouterr()
+    assert out == "before\nafter\n" * 2
+    assert err == "for the person\nafter\n" * 2
+    expected = [f"{w} {rest}" for w in ("first", "second") for rest in ("to 1", "to 2", "of a child", "of a child")]
+    assert log.read_text().splitlines() == expected
+    if descriptors:
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_output_comes_back_after_an_error_and_print_goes_along(tmp_path: Path) -> None:
+    code = """
+import sys
+from raysslprune.progress import output_to
+print("out before"); print("err before", file=sys.stderr)
+try:
+    with output_to(sys.argv[1]) as terminal:
+        print("out within"); print("err within", file=sys.stderr)
+        terminal.write("for the person\\n")
+        raise RuntimeError
+except RuntimeError:
+    print("out after"); print("err after", file=sys.stderr)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "out before\nout after\n"
+    assert run.stderr == "err before\nfor the person\nerr after\n"
+    assert sorted((tmp_path / "log").read_text().splitlines()) == ["err within", "out within"]

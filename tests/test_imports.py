@@ -1,0 +1,194 @@
+"""Who may import what: the layers of docs/design.md, and that a sweep file imports in milliseconds."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import raysslprune
+
+PACKAGE = Path(raysslprune.__file__).parent
+SWEEPS = PACKAGE.parent / "sweeps"
+
+# ------------------------------------------------------------------------------------- at run time
+
+
+def imported_by(program: str) -> set[str]:
+    """The top-level modules that a program adds to those of an empty one."""
+    program = f"import sys; before = set(sys.modules)\n{program}\nprint(*(set(sys.modules) - before))"
+    run = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return {name.partition(".")[0] for name in run.stdout.split()}
+
+
+LIGHT = """
+import runpy
+import raysslprune.spec, raysslprune.lottery, raysslprune.recipes
+for path in {paths}:
+    assert "points" in runpy.run_path(path)
+"""
+
+
+def test_a_sweep_file_needs_the_standard_library_only() -> None:
+    paths = [str(path) for path in sorted(SWEEPS.glob("*.py"))]
+    assert any(path.endswith("fig3.py") for path in paths)
+    outside = imported_by(LIGHT.format(paths=paths)) - sys.stdlib_module_names
+    assert {name for name in outside if not name.startswith("_")} == {"raysslprune"}
+
+
+def test_a_heavy_sweep_file_would_be_caught(tmp_path: Path) -> None:
+    path = tmp_path / "heavy.py"
+    path.write_text("import numpy\nfrom raysslprune.plan import Job\n\ndef points(scale, seed): ...\n")
+    assert {"numpy", "pyarrow"} <= imported_by(LIGHT.format(paths=[str(path)]))
+
+
+def test_training_and_running_a_step_need_no_ray() -> None:
+    """In a notebook, or in a test. The store, and so Arrow, comes with the running only."""
+    program = """
+import raysslprune.train, raysslprune.masks, raysslprune.tasks, raysslprune.models, raysslprune.evaluate
+assert not sys.modules.keys() & {"ray", "pyarrow", "matplotlib", "optuna", "sklearn"}, list(sys.modules)
+import raysslprune.run
+"""
+    found = imported_by(program)
+    assert {"torch", "pyarrow"} <= found
+    assert not found & {"ray", "matplotlib", "optuna", "sklearn"}
+
+
+def test_the_command_starts_without_torch_ray_and_matplotlib() -> None:
+    found = imported_by("import raysslprune.sweep")
+    assert "rich" in found
+    assert not found & {"torch", "ray", "matplotlib", "sklearn", "scipy", "optuna"}
+
+
+# ------------------------------------------------------------------------------------- in the source
+
+MAY_IMPORT = {
+    "ray": {"exchange.py", "fanout.py", "run.py", "sweep.py"},
+    "matplotlib": {"figures.py"},
+    "sweeps": set[str](),
+    "raysslprune.sweeps": set[str](),
+}
+MAY_NOT = {"masks.py": {"os", "pathlib", "io", "ray", "pyarrow", "safetensors", "numpy"}}
+
+
+def imports(path: Path, module: str) -> set[str]:
+    """Absolute names of all that a file imports, at any depth, for type checkers too; ``from a import b`` is a.b."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{origin}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("import_module", "__import__"):
+                found.add(str(node.args[0].value))
+    return found
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Name to file, of a package without the sweeps that a wheel puts inside."""
+    files = [path for path in sorted(root.rglob("*.py")) if "sweeps" not in path.relative_to(root).parts]
+    names = [".".join([root.name, *path.relative_to(root).with_suffix("").parts]) for path in files]
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, files, strict=True)}
+
+
+def within(name: str, banned: str) -> bool:
+    return name == banned or name.startswith(f"{banned}.")
+
+
+def breaches(root: Path) -> list[str]:
+    """The forbidden imports of a package, as sentences."""
+    found: list[str] = []
+    for module, path in modules(root).items():
+        file = path.relative_to(root).as_posix()
+        banned = {name for name, files in MAY_IMPORT.items() if file not in files} | MAY_NOT.get(file, set())
+        for name in sorted(imports(path, module)):
+            found += [f"{file} imports {bad}" for bad in sorted(banned) if within(name, bad)]
+    return found
+
+
+def test_the_layers() -> None:
+    assert len(modules(PACKAGE)) > 15
+    assert breaches(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "breach"),
+    [
+        ("train.py", "import ray", "train.py imports ray"),
+        ("train.py", "def f():\n    from ray import tune", "train.py imports ray"),
+        ("data/run.py", "import ray.data as rd", "data/run.py imports ray"),
+        ("plan.py", "import importlib\nimportlib.import_module('ray.tune')", "plan.py imports ray"),
+        ("report.py", "from matplotlib import pyplot as plt", "report.py imports matplotlib"),
+        ("sweep.py", "if 1:\n    import matplotlib.axes", "sweep.py imports matplotlib"),
+        ("run.py", "import sweeps.fig3", "run.py imports sweeps"),
+        ("fanout.py", "from sweeps import fig3", "fanout.py imports sweeps"),
+        ("fanout.py", "from raysslprune.sweeps.fig3 import points", "fanout.py imports raysslprune.sweeps"),
+        ("fanout.py", "from raysslprune import sweeps", "fanout.py imports raysslprune.sweeps"),
+        ("tasks/labels.py", "from ..sweeps import fig3", "tasks/labels.py imports raysslprune.sweeps"),
+        ("tasks/__init__.py", "from .. import sweeps", "tasks/__init__.py imports raysslprune.sweeps"),
+        ("masks.py", "from pathlib import Path", "masks.py imports pathlib"),
+        ("masks.py", "import os.path", "masks.py imports os"),
+        ("masks.py", "import ray", "masks.py imports ray"),
+    ],
+)
+def test_a_breach_would_be_caught(file: str, source: str, breach: str, tmp_path: Path) -> None:
+    path = tmp_path / "raysslprune" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    assert breaches(tmp_path / "raysslprune") == [breach]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("run.py", "from ray import train"),
+        ("figures.py", "import matplotlib as mpl"),
+        (
+            "train.py",
+            "import array\nimport rayleigh\nfrom raysslprune.sweep import main\nfrom raysslprune import sweep",
+        ),
+        ("masks.py", "import torch\nfrom raysslprune.spec import survivors"),
+    ],
+)
+def test_what_is_allowed_is_no_breach(file: str, source: str, tmp_path: Path) -> None:
+    path = tmp_path / "raysslprune" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    assert breaches(tmp_path / "raysslprune") == []
+
+
+def order(root: Path) -> list[str]:
+    """Modules, each after those that it imports. Raises graphlib.CycleError where there is no such order."""
+    known = modules(root)
+    typing_only = {"raysslprune.evaluate": {"raysslprune.data"}}  # data's type, imported under TYPE_CHECKING
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        needed = {name if name in known else name.rpartition(".")[0] for name in imports(path, module)}
+        graph[module] = needed & known.keys() - typing_only.get(module, set()) - {module}
+    return list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_imports_go_one_way() -> None:
+    place = {module: i for i, module in enumerate(order(PACKAGE))}
+    layers = ["spec", "masks", "train", "run", "fanout", "sweep"]
+    places = [place[f"raysslprune.{name}"] for name in layers]
+    assert places == sorted(places)
+
+
+def test_a_circle_would_be_caught(tmp_path: Path) -> None:
+    root = tmp_path / "raysslprune"
+    root.mkdir()
+    (root / "spec.py").write_text("def f():\n    from raysslprune.store import Store")
+    (root / "store.py").write_text("from raysslprune import spec")
+    with pytest.raises(graphlib.CycleError):
+        order(root)

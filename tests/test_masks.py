@@ -1,0 +1,379 @@
+"""Masks against plain Python: sorted lists, loops, and numpy's packbits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+from raysslprune import masks
+from raysslprune.spec import survivors
+
+TINY = 2.0**-149
+"""The smallest float32 above 0: a denormal."""
+
+Lists = dict[str, list[float]]
+
+
+def tensors(lists: Lists) -> dict[str, Tensor]:
+    return {name: torch.tensor(values, dtype=torch.float32) for name, values in lists.items()}
+
+
+def all_left(weights: dict[str, Tensor]) -> masks.Mask:
+    return {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+
+
+def plain(mask: masks.Mask) -> dict[str, list[bool]]:
+    return {name: m.flatten().tolist() for name, m in mask.items()}
+
+
+def naive_prune(
+    weights: dict[str, Tensor], mask: masks.Mask, keep: float, scope: Iterable[str]
+) -> dict[str, list[bool]]:
+    """The definition: sort what is left in scope by (|w|, position) and drop from the front."""
+    stays = plain(mask)
+    scope = set(scope)
+    entries: list[tuple[float, int, str, int]] = []
+    for name in mask:
+        for i, w in enumerate(weights[name].flatten().tolist()):
+            if name in scope and stays[name][i]:
+                entries.append((abs(w), len(entries), name, i))
+    entries.sort()
+    for _, _, name, i in entries[: len(entries) - round(len(entries) * keep)]:
+        stays[name][i] = False
+    return stays
+
+
+TIED = st.sampled_from([0.0, -0.0, TINY, -TINY, 3 * TINY, 0.5, -0.5, 1.0, -1.0, math.inf, -math.inf])
+ANY = st.floats(width=32, allow_nan=False)
+KEEP = st.floats(0.01, 0.99)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[dict[str, Tensor], masks.Mask]:
+    """One to three layers of weights, many of them equal, and a mask that may already have holes."""
+    names = ["first", "second", "third"][: draw(st.integers(1, 3))]
+    weights: Lists = {}
+    mask: masks.Mask = {}
+    for name in names:
+        weights[name] = draw(st.lists(TIED | ANY, min_size=1, max_size=30))
+        count = len(weights[name])
+        mask[name] = torch.tensor(draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    return tensors(weights), mask
+
+
+# ------------------------------------------------------------------------------------- magnitude pruning
+
+
+@given(network=networks(), keep=KEEP)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_prune_is_the_definition(network: tuple[dict[str, Tensor], masks.Mask], keep: float) -> None:
+    weights, mask = network
+    assert plain(masks.prune(weights, mask, keep)) == naive_prune(weights, mask, keep, weights)
+
+
+@given(network=networks(), keep=KEEP)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_prune_in_scope_is_the_definition(network: tuple[dict[str, Tensor], masks.Mask], keep: float) -> None:
+    weights, mask = network
+    scope = list(weights)[:2]
+    assert plain(masks.prune(weights, mask, keep, scope)) == naive_prune(weights, mask, keep, scope)
+
+
+@given(network=networks(), keep=KEEP)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_masks_only_lose_weights_and_by_the_stated_count(
+    network: tuple[dict[str, Tensor], masks.Mask], keep: float
+) -> None:
+    weights, mask = network
+    for _ in range(3):
+        before = plain(mask)
+        mask = masks.prune(weights, mask, keep)
+        after = plain(mask)
+        assert not any(a and not b for name in after for a, b in zip(after[name], before[name], strict=True))
+        left = sum(map(sum, before.values()))
+        assert sum(map(sum, after.values())) == round(left * keep)
+
+
+def test_200_of_300_exact_zeros_go_and_the_first_ones() -> None:
+    """Natural sparsity: a threshold rule would prune all 300, or none."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.1, 1.0, 1000)
+    zeros = np.sort(rng.permutation(1000)[:300])
+    values[zeros] = 0.0
+    values[zeros[::2]] *= -1  # a negative zero is as small as a positive one
+    weights = {"a": torch.tensor(values[:400]).float().view(20, 20), "b": torch.tensor(values[400:]).float()}
+    made = masks.prune(weights, all_left(weights), 0.8)
+    gone = np.flatnonzero(~np.concatenate([made["a"].flatten().numpy(), made["b"].numpy()]))
+    assert gone.tolist() == zeros[:200].tolist()
+
+
+def test_equal_magnitudes_go_by_position_in_the_order_of_the_mask() -> None:
+    weights = tensors({"late": [1.0] * 4, "early": [-1.0] * 4})
+    mask = {name: torch.ones(4, dtype=torch.bool) for name in ("early", "late")}
+    made = masks.prune(weights, mask, 0.25)
+    assert plain(made) == {"early": [False] * 4, "late": [False, False, True, True]}
+
+
+def test_denormals_are_told_apart() -> None:
+    weights = tensors({"a": [3 * TINY, -TINY, 0.0, 2 * TINY]})
+    assert plain(masks.prune(weights, all_left(weights), 0.5)) == {"a": [True, False, False, True]}
+    assert plain(masks.prune(weights, all_left(weights), 0.75)) == {"a": [True, True, False, True]}
+
+
+def test_infinities_are_the_largest_and_tie_with_each_other() -> None:
+    weights = tensors({"a": [math.inf, 3e38, -math.inf, math.inf]})
+    assert plain(masks.prune(weights, all_left(weights), 0.75)) == {"a": [True, False, True, True]}
+    assert plain(masks.prune(weights, all_left(weights), 0.25)) == {"a": [False, False, False, True]}
+
+
+@pytest.mark.parametrize(("keep", "stays"), [(0.8, True), (0.4, False)])
+def test_one_weight(keep: float, stays: bool) -> None:
+    weights = tensors({"a": [0.3]})
+    assert plain(masks.prune(weights, all_left(weights), keep)) == {"a": [stays]}
+
+
+def test_nothing_left() -> None:
+    weights = tensors({"a": [1.0, 2.0], "b": [3.0]})
+    nothing = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in weights.items()}
+    assert plain(masks.prune(weights, nothing, 0.5)) == {"a": [False, False], "b": [False]}
+
+
+@pytest.mark.parametrize("position", [0, 7])
+def test_a_weight_that_is_no_number_is_refused(position: int) -> None:
+    weights = {"a": torch.arange(8.0)}
+    weights["a"][position] = math.nan
+    with pytest.raises(ValueError, match="NaN"):
+        masks.prune(weights, all_left(weights), 0.8)
+
+
+def test_what_is_out_of_scope_is_neither_counted_nor_pruned() -> None:
+    weights = tensors({"a": [5.0, 6.0, 7.0, 8.0], "b": [0.0] * 4, "c": [1.0, 2.0, 3.0, 4.0]})
+    made = masks.prune(weights, all_left(weights), 0.5, ["a", "c"])
+    assert plain(made) == {"a": [True] * 4, "b": [True] * 4, "c": [False] * 4}
+
+
+def test_scope_may_be_any_iterable() -> None:
+    weights = tensors({"a": [5.0, 6.0, 7.0, 8.0], "b": [0.0] * 4, "c": [1.0, 2.0, 3.0, 4.0]})
+    made = masks.prune(weights, all_left(weights), 0.5, (name for name in ("a", "c")))
+    assert plain(made) == {"a": [True] * 4, "b": [True] * 4, "c": [False] * 4}
+
+
+def test_prune_changes_neither_weights_nor_the_mask_it_is_given() -> None:
+    weights = {"a": torch.randn(50, generator=torch.Generator().manual_seed(0)).requires_grad_()}
+    mask = {"a": torch.arange(50) % 3 > 0}
+    weights_before, mask_before = weights["a"].detach().clone(), mask["a"].clone()
+    made = masks.prune(weights, mask, 0.5)
+    made["a"].fill_(True)
+    assert torch.equal(weights["a"], weights_before)
+    assert torch.equal(mask["a"], mask_before)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agrees_with_torch_where_nothing_ties(seed: int) -> None:
+    """Two rounds of torch.nn.utils.prune with the amount as a count."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = {"a": nn.Conv2d(3, 8, 3, bias=False), "b": nn.Linear(24, 10, bias=False)}
+    total = sum(layer.weight.numel() for layer in layers.values())
+    distinct = (torch.randperm(total, generator=generator) + 1) / total
+    signed = distinct * (torch.randint(0, 2, (total,), generator=generator) * 2 - 1)
+    for layer, values in zip(layers.values(), signed.split([216, 240]), strict=True):
+        layer.weight.data.copy_(values.view(layer.weight.shape))
+    weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    mask, left = all_left(weights), total
+    for _ in range(2):
+        torch_prune.global_unstructured(
+            [(layer, "weight") for layer in layers.values()],
+            pruning_method=torch_prune.L1Unstructured,
+            amount=left - round(left * 0.7),
+        )
+        mask, left = masks.prune(weights, mask, 0.7), round(left * 0.7)
+        for name, layer in layers.items():
+            assert torch.equal(mask[name], layer.get_buffer("weight_mask").bool())
+
+
+@pytest.mark.parametrize(
+    ("left", "keep", "stay"),
+    [(1000, 0.8, 800), (5, 0.5, 2), (7, 0.5, 4), (3, 0.8, 2), (2, 0.8, 2), (1, 0.8, 1), (1, 0.5, 0), (0, 0.5, 0)],
+)
+def test_survivors_round_to_nearest_and_ties_to_even(left: int, keep: float, stay: int) -> None:
+    assert survivors(left, keep) == stay
+
+
+# ------------------------------------------------------------------------------------- random masks
+
+SHAPES = {"a": torch.Size((4, 5)), "b": torch.Size((30,)), "c": torch.Size((2, 5, 5))}
+
+
+@pytest.mark.parametrize("count", [0, 1, 37, 99, 100])
+def test_random_has_exactly_the_count(count: int) -> None:
+    made = masks.random(SHAPES, count, torch.Generator().manual_seed(1))
+    assert {name: m.shape for name, m in made.items()} == SHAPES
+    assert sum(map(sum, plain(made).values())) == count
+
+
+def test_random_is_fixed_by_its_generator_alone() -> None:
+    first = masks.random(SHAPES, 50, torch.Generator().manual_seed(1))
+    before = torch.get_rng_state()
+    torch.rand(3)
+    again = masks.random(SHAPES, 50, torch.Generator().manual_seed(1))
+    other = masks.random(SHAPES, 50, torch.Generator().manual_seed(2))
+    torch.set_rng_state(before)
+    assert plain(first) == plain(again)
+    assert plain(first) != plain(other)
+
+
+def test_random_draws_over_all_layers_together() -> None:
+    """Each weight stays equally often, and a layer's count is hypergeometric, not its fixed share."""
+    generator = torch.Generator().manual_seed(0)
+    draws = 2000
+    made = [masks.random(SHAPES, 30, generator) for _ in range(draws)]
+    flat = np.array([[bit for bits in plain(m).values() for bit in bits] for m in made])
+    sigma = math.sqrt(0.3 * 0.7 / draws)
+    assert np.abs(flat.mean(0) - 0.3).max() < 5 * sigma
+    in_b = flat[:, 20:50].sum(1)
+    variance = 30 * 0.3 * 0.7 * (100 - 30) / (100 - 1)
+    assert abs(in_b.var() / variance - 1) < 0.2
+
+
+def test_shuffle_keeps_the_count_of_every_layer_and_nothing_else() -> None:
+    counts = {"a": 3, "b": 30, "c": 11}
+    mask = {name: torch.arange(shape.numel()).view(shape) < counts[name] for name, shape in SHAPES.items()}
+    made = masks.shuffle(mask, torch.Generator().manual_seed(0))
+    again = masks.shuffle(mask, torch.Generator().manual_seed(0))
+    other = masks.shuffle(mask, torch.Generator().manual_seed(1))
+    assert {name: m.shape for name, m in made.items()} == SHAPES
+    assert {name: sum(bits) for name, bits in plain(made).items()} == counts
+    assert plain(made) == plain(again)
+    assert plain(made)["c"] != plain(other)["c"]
+    assert plain(made)["c"] != plain(mask)["c"]
+
+
+def test_shuffle_sends_an_entry_everywhere_equally_often() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mask = {"a": torch.tensor([True, False, False, False, False])}
+    places = [plain(masks.shuffle(mask, generator))["a"].index(True) for _ in range(2000)]
+    assert np.abs(np.bincount(places, minlength=5) / 2000 - 0.2).max() < 5 * math.sqrt(0.2 * 0.8 / 2000)
+
+
+# ------------------------------------------------------------------------------------- packing
+
+
+@given(shape=st.lists(st.integers(1, 7), min_size=1, max_size=4), seed=st.integers(0, 1 << 30))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_packed_bits_are_numpys_and_come_back(shape: list[int], seed: int) -> None:
+    bits = np.random.default_rng(seed).random(shape) < 0.4
+    mask = {"x": torch.from_numpy(bits), "y": torch.from_numpy(~bits)}
+    packed = masks.pack(mask)
+    assert packed["x"].dtype == torch.uint8
+    assert np.array_equal(packed["x"].numpy(), np.packbits(bits))
+    assert np.array_equal(packed["y"].numpy(), np.packbits(~bits))
+    back = masks.unpack(packed, {name: m.shape for name, m in mask.items()})
+    assert all(back[name].dtype == torch.bool and torch.equal(back[name], mask[name]) for name in mask)
+
+
+def test_unpack_gives_the_order_of_the_network() -> None:
+    packed = masks.pack({"b": torch.tensor([True]), "a": torch.tensor([False])})
+    back = masks.unpack(packed, {"a": torch.Size((1,)), "b": torch.Size((1,))})
+    assert list(back.items()) == [("a", torch.tensor([False])), ("b", torch.tensor([True]))]
+
+
+@pytest.mark.parametrize("packed", [torch.zeros(1), torch.zeros(3), torch.zeros(0), torch.zeros(2, 1)])
+def test_a_mask_of_other_sizes_is_refused(packed: Tensor) -> None:
+    with pytest.raises(ValueError, match="sizes differ"):
+        masks.unpack({"a": packed.to(torch.uint8)}, {"a": torch.Size((3, 4))})
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], ["a", "c"], []])
+def test_a_mask_with_other_layers_is_refused(names: list[str]) -> None:
+    packed = {name: torch.zeros(1, dtype=torch.uint8) for name in names}
+    with pytest.raises(ValueError, match="names differ"):
+        masks.unpack(packed, {"a": torch.Size((8,)), "b": torch.Size((8,))})
+
+
+# ------------------------------------------------------------------------------------- the rest
+
+NAMES = ["conv1", "conv2", "fc", "conv3"]
+CONVOLUTIONS = ["conv1", "conv2", "conv3"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "names"),
+    [
+        ("all", NAMES),
+        ("convs", CONVOLUTIONS),
+        ("convs:1", ["conv1"]),
+        ("convs:2", ["conv1", "conv2"]),
+        ("convs:3", CONVOLUTIONS),
+    ],
+)
+def test_scope_names(scope: str, names: list[str]) -> None:
+    assert masks.scope_names(scope, NAMES, CONVOLUTIONS) == names
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "",
+        "ALL",
+        "all:1",
+        "conv",
+        "conv1",
+        "convs:",
+        "convs:0",
+        "convs:4",
+        "convs:-1",
+        "convs:1.5",
+        "convs:x",
+        "convs:²",
+    ],
+)
+def test_another_scope_is_refused_with_a_sentence(scope: str) -> None:
+    with pytest.raises(ValueError, match=r"scope .* is not 'all'"):
+        masks.scope_names(scope, NAMES, CONVOLUTIONS)
+
+
+@given(total=st.integers(1, 100_000), keep=KEEP, level=st.integers(0, 30))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_left_after_is_round_by_round(total: int, keep: float, level: int) -> None:
+    left = total
+    for _ in range(level):
+        left = round(left * keep)
+    assert masks.left_after(total, keep, level) == left
+
+
+def test_left_after_by_hand() -> None:
+    assert [masks.left_after(32_400, 0.8, level) for level in range(4)] == [32_400, 25_920, 20_736, 16_589]
+
+
+def test_left_after_is_what_pruning_leaves() -> None:
+    weights = {"a": torch.randn(1001, generator=torch.Generator().manual_seed(0))}
+    mask = all_left(weights)
+    for level in range(1, 25):
+        mask = masks.prune(weights, mask, 0.8)
+        assert int(mask["a"].sum()) == masks.left_after(1001, 0.8, level)
+
+
+@pytest.mark.parametrize("left", [0, 1, 50, 100])
+def test_density(left: int) -> None:
+    flat = torch.arange(100) < left
+    mask = {"a": flat[:7], "b": flat[7:].view(31, 3)}
+    assert masks.density(mask) == left / 100
+
+
+def test_full_keeps_everything() -> None:
+    made = masks.full(SHAPES)
+    assert {name: m.shape for name, m in made.items()} == SHAPES
+    assert all(m.dtype == torch.bool and bool(m.all()) for m in made.values())
+
+
+def test_collapsed_layers_are_those_without_a_weight() -> None:
+    mask = {"a": torch.tensor([False, False]), "b": torch.tensor([False, True]), "c": torch.zeros(2, 2).bool()}
+    assert masks.collapsed_layers(mask) == ["a", "c"]

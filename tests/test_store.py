@@ -1,0 +1,774 @@
+"""The store: a step is done when SUCCESS says so, and nothing damaged is ever taken for good."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import pickle
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from raysslprune import store as module
+from raysslprune.spec import Init, Prune, Recipe, Step, Train, to_plain
+from raysslprune.store import (
+    MASK,
+    WEIGHTS,
+    Damaged,
+    Record,
+    Store,
+    StoreError,
+    snapshot_name,
+    snapshots_in,
+)
+
+RECIPE = Recipe(samples=2400, batch=64, lr=0.05)
+SNAPSHOT = "snapshot-1200.safetensors"
+METRICS = {"top1": 98.5, "density": 1.0}
+FACTS = {"seconds": 1.5, "versions": {"torch": "2"}, "resumed_at": None}
+
+
+def train(seed: int = 0) -> Train:
+    return Train(task="labels", data="digits", arch="conv4", recipe=RECIPE, seed=seed, start=Init(seed=seed))
+
+
+def prune(seed: int = 0) -> Prune:
+    return Prune(of=train(seed), keep=0.8)
+
+
+def files_of(step: Step) -> dict[str, bytes]:
+    """Files of the same sizes and other bytes for each step of a kind."""
+    body = step.id.encode() * 64
+    return {WEIGHTS: b"w" + body, SNAPSHOT: b"s" + body} if isinstance(step, Train) else {MASK: b"m" + body}
+
+
+def commit(store: Store, step: Step) -> Record:
+    return store.commit(step, files_of(step), METRICS, FACTS)
+
+
+def made(root: Path | str) -> Store:
+    store = Store(str(root))
+    store.create()
+    return store
+
+
+def every_file(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ------------------------------------------------------------------ an object store, as S3 and GCS look through pyarrow
+
+
+class _Upload(io.BytesIO):
+    """Bytes that become visible when the stream is closed."""
+
+    def __init__(self, publish: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self.publish = publish
+
+    def close(self) -> None:
+        if not self.closed:
+            self.publish(self.getvalue())
+        super().close()
+
+
+class ObjectStore(fs.FileSystemHandler):
+    """Keys and bytes in memory. Like Arrow's S3 and GCS: folders need not be made, and can't be moved."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, bytes] = {}
+
+    def get_type_name(self) -> str:
+        return "objects"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def _info(self, path: str) -> fs.FileInfo:
+        if path in self.keys:
+            return fs.FileInfo(path, fs.FileType.File, size=len(self.keys[path]))
+        below = any(key.startswith(f"{path}/") for key in self.keys)
+        return fs.FileInfo(path, fs.FileType.Directory if below else fs.FileType.NotFound)
+
+    def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        return [self._info(path) for path in paths]
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        base = f"{selector.base_dir}/"
+        below = [key for key in sorted(self.keys) if key.startswith(base)]
+        if not below and not selector.allow_not_found:
+            raise FileNotFoundError(selector.base_dir)
+        if selector.recursive:
+            return [self._info(key) for key in below]
+        return [self._info(base + name) for name in dict.fromkeys(key[len(base) :].split("/")[0] for key in below)]
+
+    def create_dir(self, path: str, recursive: bool) -> None: ...
+
+    def delete_dir(self, path: str) -> None:
+        self.keys = {key: data for key, data in self.keys.items() if not key.startswith(f"{path}/")}
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        self.delete_dir(path)
+
+    def delete_root_dir_contents(self) -> None:
+        self.keys = {}
+
+    def delete_file(self, path: str) -> None:
+        del self.keys[path]
+
+    def move(self, src: str, dest: str) -> None:
+        self.copy_file(src, dest)
+        self.delete_file(src)
+
+    def copy_file(self, src: str, dest: str) -> None:
+        if src not in self.keys:
+            raise FileNotFoundError(errno.ENOENT, f"no such key {src}")
+        self.keys[dest] = self.keys[src]
+
+    def open_input_stream(self, path: str) -> pa.PythonFile:
+        if path not in self.keys:
+            raise FileNotFoundError(errno.ENOENT, f"no such key {path}")
+        return pa.PythonFile(io.BytesIO(self.keys[path]), mode="r")
+
+    def open_input_file(self, path: str) -> pa.PythonFile:
+        return self.open_input_stream(path)
+
+    def open_output_stream(self, path: str, metadata: Any) -> pa.PythonFile:
+        return pa.PythonFile(_Upload(lambda data: self.keys.__setitem__(path, data)), mode="w")
+
+    def open_append_stream(self, path: str, metadata: Any) -> pa.PythonFile:
+        raise NotImplementedError
+
+
+def object_store() -> Store:
+    store = Store("mock:///bucket/runs")
+    store.fs = fs.PyFileSystem(ObjectStore())
+    store.create()
+    return store
+
+
+@pytest.fixture(params=["path", "uri", "objects"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store at a path, at a file:// address, and on an object store."""
+    root = tmp_path / "runs"
+    match request.param:
+        case "path":
+            return made(root)
+        case "uri":
+            return made(root.as_uri())
+        case _:
+            return object_store()
+
+
+# ------------------------------------------------------------------ commit and read
+
+
+def test_a_committed_step_comes_back(anywhere: Store) -> None:
+    step, mask, other = train(), prune(), train(1)
+    assert anywhere.survey([step.id, mask.id]) == ({}, [])
+    written = commit(anywhere, step)
+    commit(anywhere, mask)
+
+    records, damaged = anywhere.survey([step.id, mask.id, other.id])
+    assert damaged == []
+    assert set(records) == {step.id, mask.id}
+    for record in (records[step.id], anywhere.record(step.id), written):
+        assert record is not None
+        assert (record.step, record.metrics, record.facts) == (step.id, METRICS, FACTS)
+        assert set(record.files) == {"spec.json", WEIGHTS, SNAPSHOT}
+        assert record.files[WEIGHTS].size == len(files_of(step)[WEIGHTS])
+    for name, data in files_of(step).items():
+        assert anywhere.artefact(step.id, name) == data
+    assert anywhere.artefact(mask.id, MASK) == files_of(mask)[MASK]
+    assert json.loads(anywhere.artefact(step.id, "spec.json")) == to_plain(step)
+    assert anywhere.survey([other.id]) == ({}, [])
+    assert anywhere.record(other.id) is None
+
+
+def test_what_a_step_does_not_have_is_not_made_up(anywhere: Store) -> None:
+    commit(anywhere, train())
+    for step_id, name in ((train().id, MASK), (train().id, "snapshot-7.safetensors"), (train(1).id, WEIGHTS)):
+        with pytest.raises(Damaged) as caught:
+            anywhere.artefact(step_id, name)
+        assert caught.value.step_id == step_id
+
+
+def test_a_step_set_aside_is_kept_and_not_done(anywhere: Store) -> None:
+    """Also on an object store, where Arrow can move no folder (S3FileSystem::Move, GcsFileSystem::Move)."""
+    step, other = train(), train(1)
+    commit(anywhere, step)
+    commit(anywhere, other)
+    anywhere.write(f"steps/{step.id}/{WEIGHTS}", b"broken")
+    where = anywhere.set_aside(step.id)
+    assert "damaged" in where
+    assert step.id in where
+    name = f"damaged/{where.rpartition('/')[2]}"
+    assert anywhere.read(f"{name}/{WEIGHTS}") == b"broken"
+    assert anywhere.read(f"{name}/{SNAPSHOT}") == files_of(step)[SNAPSHOT]
+    assert anywhere.record(step.id) is None
+    records, damaged = anywhere.survey([step.id, other.id])
+    assert (set(records), damaged) == ({other.id}, [])
+    commit(anywhere, step)
+    assert anywhere.artefact(step.id, WEIGHTS) == files_of(step)[WEIGHTS]
+
+
+def test_a_step_can_be_set_aside_twice(tmp_path: Path) -> None:
+    store, step = made(tmp_path / "runs"), train()
+    places = set()
+    for _ in range(2):
+        commit(store, step)
+        places.add(store.set_aside(step.id))
+    assert len(places) == 2
+    assert all(Path(place, "SUCCESS").is_file() for place in places)
+
+
+def test_checkpoints(anywhere: Store) -> None:
+    step_id = train().id
+    assert anywhere.load_checkpoint(step_id) is None
+    anywhere.drop_checkpoint(step_id)
+    for data in (b"first", b"second, longer", b""):
+        anywhere.save_checkpoint(step_id, data)
+        assert anywhere.load_checkpoint(step_id) == data
+    assert anywhere.survey([step_id]) == ({}, [])
+    anywhere.drop_checkpoint(step_id)
+    assert anywhere.load_checkpoint(step_id) is None
+
+
+def test_a_damaged_checkpoint_is_ignored(tmp_path: Path) -> None:
+    store, step_id = made(tmp_path / "runs"), train().id
+    store.save_checkpoint(step_id, b"tensors" * 100)
+    path = tmp_path / "runs" / "checkpoints" / step_id
+    whole = path.read_bytes()
+    flipped = [bytes([*whole[:i], whole[i] ^ 1, *whole[i + 1 :]]) for i in (0, 31, 32, len(whole) - 1)]
+    for data in (b"", whole[:5], whole[:32], whole[:-1], whole + b"x", pickle.dumps("tensors"), *flipped):
+        path.write_bytes(data)
+        assert store.load_checkpoint(step_id) is None
+    path.write_bytes(whole)
+    assert store.load_checkpoint(step_id) == b"tensors" * 100
+
+
+# ------------------------------------------------------------------ SUCCESS last
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing catches it."""
+
+
+def interrupted_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Make the ``call``-th write from now on, counted from 0, the point where the process dies."""
+    write, calls = Store.write, iter(range(1000))
+
+    def dying(self: Store, name: str, data: bytes) -> None:
+        if next(calls) == call:
+            raise Killed
+        write(self, name, data)
+
+    monkeypatch.setattr(Store, "write", dying)
+
+
+@pytest.mark.parametrize("call", range(4))  # spec.json, weights, snapshot, SUCCESS
+def test_an_interrupted_commit_is_not_done(call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, step = made(tmp_path / "runs"), train()
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, call)
+        with pytest.raises(Killed):
+            commit(store, step)
+    assert store.survey([step.id]) == ({}, [])
+    assert store.record(step.id) is None
+    with pytest.raises(Damaged):
+        store.artefact(step.id, WEIGHTS)
+    commit(store, step)
+    assert set(store.survey([step.id])[0]) == {step.id}
+
+
+def test_four_writes_are_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = made(tmp_path / "runs")
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, 4)
+        commit(store, train())
+    assert store.record(train().id) is not None
+
+
+@pytest.mark.parametrize("call", range(4))
+def test_an_interrupted_second_commit_is_never_a_mixture(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step made again with other bytes, as on another machine: the old step, or damage that is seen."""
+    store, step = made(tmp_path / "runs"), train()
+    commit(store, step)
+    changed = {name: data[::-1] for name, data in files_of(step).items()}
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, call)
+        with pytest.raises(Killed):
+            store.commit(step, changed, METRICS, FACTS)
+    records, damaged = store.survey([step.id])
+    assert set(records) | {damage.step_id for damage in damaged} == {step.id}
+    if records:
+        assert {name: store.artefact(step.id, name) for name in changed} == files_of(step)
+    else:
+        assert call > 1
+
+
+def test_a_killed_process_leaves_only_whole_steps(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import test_store as t
+store = t.made(sys.argv[1])
+for seed in range(1_000_000):
+    t.commit(store, t.train(seed))
+    print(seed, flush=True)
+"""
+    root = tmp_path / "runs"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(root), str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout is not None
+        while (last := int(child.stdout.readline())) < 50:
+            pass
+        child.kill()
+        last = max([last, *map(int, child.stdout.read().split())])
+    steps = [train(seed) for seed in range(last + 2)]
+    records, damaged = Store(str(root)).survey(step.id for step in steps)
+    assert damaged == []
+    assert {step.id for step in steps[: last + 1]} <= set(records)
+    assert all(Store(str(root)).artefact(s.id, WEIGHTS) == files_of(s)[WEIGHTS] for s in steps if s.id in records)
+
+
+def test_two_commits_of_one_step_at_once_leave_a_whole_step(tmp_path: Path) -> None:
+    store, workers = made(tmp_path / "runs"), 4
+    for seed in range(10):
+        step = train(seed)
+        files = {name: data * 200 for name, data in files_of(step).items()}
+        together = threading.Barrier(workers)
+
+        def work(
+            number: int,
+            step: Step = step,
+            files: dict[str, bytes] = files,
+            together: threading.Barrier = together,
+        ) -> None:
+            together.wait(10)
+            Store(store.root).commit(step, files, METRICS, {**FACTS, "host": f"host{number}"})
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, range(workers)))
+        records, damaged = store.survey([step.id])
+        assert damaged == []
+        assert records[step.id].facts["host"] in {f"host{i}" for i in range(workers)}
+        assert {name: store.artefact(step.id, name) for name in files} == files
+    assert not [name for name in every_file(tmp_path) if name.endswith(".part")]
+
+
+# ------------------------------------------------------------------ damage
+
+
+def _flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return bytes([*data[:middle], data[middle] ^ 16, *data[middle + 1 :]])
+
+
+def _damage(how: str, path: Path, same_of_other: Path) -> None:
+    data = path.read_bytes()
+    match how:
+        case "truncated":
+            path.write_bytes(data[:-1])
+        case "halved":
+            path.write_bytes(data[: len(data) // 2])
+        case "longer":
+            path.write_bytes(data + b"\0")
+        case "bit flipped":
+            path.write_bytes(_flip(data))
+        case "emptied":
+            path.write_bytes(b"")
+        case "zeroed":
+            path.write_bytes(bytes(len(data)))
+        case "another step's":
+            shutil.copy(same_of_other, path)
+        case "deleted":
+            path.unlink()
+        case _:
+            raise AssertionError(how)
+
+
+HOWS = ["truncated", "halved", "longer", "bit flipped", "emptied", "zeroed", "another step's", "deleted"]
+KINDS = [(train, "spec.json"), (train, WEIGHTS), (train, SNAPSHOT), (prune, MASK), (train, "SUCCESS")]
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(("make", "name"), KINDS, ids=[name for _, name in KINDS])
+def test_damage_is_recognised_and_set_aside(how: str, make: Callable[[int], Step], name: str, tmp_path: Path) -> None:
+    store, step, other = made(tmp_path / "runs"), make(0), make(1)
+    commit(store, step)
+    commit(store, other)
+    folder = tmp_path / "runs" / "steps" / step.id
+    _damage(how, folder / name, tmp_path / "runs" / "steps" / other.id / name)
+
+    records, damaged = store.survey([step.id, other.id])
+    assert set(records) == {other.id}
+    gone = name == "SUCCESS" and how == "deleted"  # then the step is simply not done
+    assert [damage.step_id for damage in damaged] == ([] if gone else [step.id])
+    with pytest.raises(Damaged) as caught:
+        store.artefact(step.id, name)
+    assert caught.value.step_id == step.id
+    assert "\n" not in caught.value.why
+
+    where = Path(store.set_aside(step.id))
+    assert where.parent == tmp_path / "runs" / "damaged"
+    assert where.is_dir()
+    assert not folder.exists()
+    assert store.record(step.id) is None
+    records, damaged = store.survey([step.id, other.id])
+    assert (set(records), damaged) == ({other.id}, [])
+    commit(store, step)
+    assert set(store.survey([step.id])[0]) == {step.id}
+
+
+def test_no_bit_of_success_can_flip_unseen() -> None:
+    step = train()
+    files = {n: module.File(size=len(d), sha256=f"{len(d):064x}") for n, d in files_of(step).items()}
+    whole = Record(step=step.id, metrics=METRICS, facts=FACTS, files=files).to_bytes()
+    assert Record.from_bytes(whole, step.id).metrics == METRICS
+    for position in range(len(whole)):
+        for bit in range(8):
+            data = bytearray(whole)
+            data[position] ^= 1 << bit
+            with pytest.raises(Damaged):
+                Record.from_bytes(bytes(data), step.id)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"null", b"[]", b"3", b'"x"', b"{}", b'{"sha256": 1}', b"\xff\xfe", b"1" * 5000],
+    ids=["nothing", "null", "list", "number", "text", "object", "checksum", "no text", "long number"],
+)
+def test_a_success_of_something_else_is_damage(data: bytes, tmp_path: Path) -> None:
+    store, step = made(tmp_path / "runs"), train()
+    commit(store, step)
+    (tmp_path / "runs" / "steps" / step.id / "SUCCESS").write_bytes(data)
+    records, damaged = store.survey([step.id])
+    assert records == {}
+    assert [damage.step_id for damage in damaged] == [step.id]
+
+
+def test_a_whole_step_in_another_steps_place_is_damage(tmp_path: Path) -> None:
+    store, step, other = made(tmp_path / "runs"), train(), train(1)
+    commit(store, other)
+    steps = tmp_path / "runs" / "steps"
+    shutil.copytree(steps / other.id, steps / step.id)
+    records, damaged = store.survey([step.id, other.id])
+    assert set(records) == {other.id}
+    assert [damage.step_id for damage in damaged] == [step.id]
+    with pytest.raises(Damaged):
+        store.artefact(step.id, WEIGHTS)
+
+
+class _Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    bomb = pickle.dumps(_Bomb(target))
+    pickle.loads(bomb)  # it does go off
+    target.rmdir()
+
+    store, step = made(tmp_path / "runs"), train()
+    folder = tmp_path / "runs" / "steps" / step.id
+    for name in (WEIGHTS, SNAPSHOT, "spec.json", "SUCCESS"):
+        commit(store, step)
+        (folder / name).write_bytes(bomb)
+        records, damaged = store.survey([step.id])
+        assert records == {}
+        assert [damage.step_id for damage in damaged] == [step.id]
+        with pytest.raises(Damaged):
+            store.artefact(step.id, name)
+        store.set_aside(step.id)
+    store.save_checkpoint(step.id, b"x")
+    (tmp_path / "runs" / "checkpoints" / step.id).write_bytes(bomb)
+    assert store.load_checkpoint(step.id) is None
+    assert not target.exists()
+
+
+def test_a_large_store_is_verified_where_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, step = made(tmp_path / "runs"), train()
+    record = commit(store, step)
+    total = sum(len(data) for data in files_of(step).values()) + record.files["spec.json"].size
+    path = tmp_path / "runs" / "steps" / step.id / WEIGHTS
+    path.write_bytes(_flip(path.read_bytes()))
+    names: list[str] = []
+    read = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, name: names.append(name) or read(self, name))
+
+    monkeypatch.setattr(module, "VERIFY_AT_MOST", total)
+    records, damaged = store.survey([step.id])
+    assert (records, [damage.step_id for damage in damaged]) == ({}, [step.id])
+
+    names.clear()
+    monkeypatch.setattr(module, "VERIFY_AT_MOST", total - 1)
+    records, damaged = store.survey([step.id])
+    assert (set(records), damaged) == ({step.id}, [])
+    assert names == [f"steps/{step.id}/SUCCESS"]
+    with pytest.raises(Damaged):
+        store.artefact(step.id, WEIGHTS)
+
+    path.unlink()  # sizes and presence are looked at all the same
+    assert [damage.step_id for damage in store.survey([step.id])[1]] == [step.id]
+
+
+# ------------------------------------------------------------------ writing
+
+
+class _Full:
+    """A file system that is full after the first half of a file."""
+
+    def __init__(self, real: Any, error: BaseException) -> None:
+        self.real, self.error = real, error
+
+    @contextmanager
+    def open_output_stream(self, path: str) -> Iterator[_Full]:
+        with self.real.open_output_stream(path) as self.stream:
+            yield self
+
+    def write(self, data: bytes) -> None:
+        self.stream.write(data[: len(data) // 2])
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "bad")])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(error: OSError, tmp_path: Path) -> None:
+    store = made(tmp_path / "runs")
+    store.write("results/a", b"old")
+    before = every_file(tmp_path)
+    store.fs = _Full(store.fs, error)
+    for name in ("results/a", "results/b"):
+        with pytest.raises(OSError, match=error.strerror):
+            store.write(name, b"new" * 1000)
+    assert every_file(tmp_path) == before
+
+
+def test_a_step_on_a_full_disk_is_not_done(tmp_path: Path) -> None:
+    store, step = made(tmp_path / "runs"), train()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # spec.json fits, the weights do not
+    try:
+        with pytest.raises(OSError, match="large"):
+            commit(store, step)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.survey([step.id]) == ({}, [])
+    assert set(every_file(tmp_path / "runs")) == {"raysslprune.json", f"steps/{step.id}/spec.json"}
+
+
+# ------------------------------------------------------------------ the root
+
+
+def refusal(root: Path | str, make: bool = True) -> str:
+    """The sentence with which a root is refused."""
+    with pytest.raises(StoreError) as caught:
+        made(root) if make else Store(str(root)).is_new()
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert str(root) in sentence
+    assert "Traceback" not in sentence
+    return sentence
+
+
+@pytest.mark.parametrize("form", ["path", "uri"])
+def test_a_new_or_empty_root_becomes_ours(form: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "deep" / "er", tmp_path / "empty"):
+        root = str(folder) if form == "path" else folder.as_uri()
+        assert Store(root).is_new()
+        assert not (folder / "raysslprune.json").exists()
+        made(root)
+        assert not Store(root).is_new()
+        assert set(every_file(folder)) == {"raysslprune.json"}
+        made(root)
+        assert set(every_file(folder)) == {"raysslprune.json"}
+
+
+def test_looking_at_a_root_writes_nothing(tmp_path: Path) -> None:
+    Store(str(tmp_path / "new")).is_new()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_we_made_keeps_what_it_holds(tmp_path: Path) -> None:
+    commit(made(tmp_path / "runs"), train())
+    (tmp_path / "runs" / "notes.txt").write_text("mine")
+    before = every_file(tmp_path)
+    made(tmp_path / "runs")
+    assert every_file(tmp_path) == before
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "main.tex").write_text("x")
+    assert "other files" in refusal(tmp_path / "thesis")
+    assert every_file(tmp_path) == {"thesis/main.tex": b"x"}
+    assert "other files" in refusal((tmp_path / "thesis").as_uri())
+
+
+def test_a_file_for_a_root_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "is a file" in refusal(tmp_path / "file")
+    refusal(tmp_path / "file" / "below")
+    assert every_file(tmp_path) == {"file": b"x"}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where not even root can make a folder")
+def test_a_root_that_cannot_be_made_is_refused() -> None:
+    assert "write" in refusal("/proc/raysslprune")
+    assert "write" in refusal("/proc/self/raysslprune/deeper")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permission bits do not bind root")
+def test_a_root_without_permission_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "runs")
+    (tmp_path / "runs").chmod(0o500)
+    assert "write" in refusal(tmp_path / "runs")
+    (tmp_path / "runs").chmod(0o000)
+    assert "read" in refusal(tmp_path / "runs", make=False)
+    (tmp_path / "runs").chmod(0o700)
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "bad disk")])
+def test_a_root_that_cannot_be_read_is_refused(error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for root, whom permission bits do not bind."""
+    made(tmp_path / "runs")
+
+    def fail(self: Store, name: str) -> bytes:
+        raise error
+
+    monkeypatch.setattr(Store, "read", fail)
+    assert str(error.strerror) in refusal(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("marker", ['{"raysslprune": 2}', '{"raysslprune": "1"}', "{}", "[]", "null"])
+def test_a_root_of_another_version_is_refused(marker: str, tmp_path: Path) -> None:
+    (tmp_path / "raysslprune.json").write_text(marker)
+    assert "version" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("marker", [b"", b"{", b"\xff\xfe\x00"])
+def test_a_root_with_a_broken_marker_is_refused(marker: bytes, tmp_path: Path) -> None:
+    (tmp_path / "raysslprune.json").write_bytes(marker)
+    refusal(tmp_path)
+    assert every_file(tmp_path) == {"raysslprune.json": marker}
+
+
+@pytest.mark.parametrize("root", ["foo://bucket/x", "http://host/x", "://x", "s3:///x", "file://relative/x"])
+def test_an_address_that_is_not_known_is_refused(root: str) -> None:
+    refusal(root)
+
+
+def test_path_is_where_people_look(tmp_path: Path) -> None:
+    assert Store(str(tmp_path)).path("results/a.png") == str(tmp_path / "results" / "a.png")
+    assert Store(tmp_path.as_uri()).path("results/a.png") == str(tmp_path / "results" / "a.png")
+    assert object_store().path("results/a.png") == "mock:///bucket/runs/results/a.png"
+
+
+def test_a_relative_root_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = made("runs")
+    commit(store, train())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert store.artefact(train().id, WEIGHTS) == files_of(train())[WEIGHTS]
+
+
+# ------------------------------------------------------------------ one sweep at a time
+
+HOLDER = """
+import subprocess, sys, time
+from raysslprune.store import Store
+with Store(sys.argv[1]).lock():
+    child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)  # as Ray's processes
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_sweep_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    root = str(tmp_path / "runs")
+    store = made(root)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            for _ in range(2):
+                with pytest.raises(StoreError) as caught, store.lock():
+                    pytest.fail("two hold the lock")
+                assert re.search(rf"\b{holder.pid}\b", str(caught.value))
+                assert "\n" not in str(caught.value)
+            holder.kill()
+            holder.wait(10)
+            os.kill(child, 0)  # its child lives on, and holds nothing
+            with store.lock():
+                assert (tmp_path / "runs" / "lock").read_text() == str(os.getpid())
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_the_lock_is_given_back(tmp_path: Path) -> None:
+    store = made(tmp_path / "runs")
+    with pytest.raises(RuntimeError, match="from within"), store.lock():
+        raise RuntimeError("from within")
+    with store.lock(), pytest.raises(StoreError, match=str(os.getpid())), Store(store.root).lock():
+        pytest.fail("two hold the lock")
+    with store.lock():
+        pass
+    assert not Store(store.root).is_new()
+
+
+def test_an_object_store_has_no_lock() -> None:
+    store = object_store()
+    with store.lock(), store.lock():
+        assert store.survey([]) == ({}, [])
+
+
+# ------------------------------------------------------------------ names
+
+
+@given(st.sets(st.integers(0, 10**15)))
+def test_names_of_snapshots_round_trip(samples: set[int]) -> None:
+    names = {WEIGHTS, MASK, "spec.json", *(snapshot_name(s) for s in samples)}
+    assert snapshots_in(names) == samples
+    assert len(names) == len(samples) + 3
+
+
+def test_survey_of_a_thousand_steps_is_quick(tmp_path: Path) -> None:
+    store = made(tmp_path / "runs")
+    steps = [prune(seed) for seed in range(1000)]
+    for step in steps:
+        commit(store, step)
+    begun = time.monotonic()
+    records, damaged = store.survey(step.id for step in steps)
+    assert (len(records), damaged) == (1000, [])
+    assert time.monotonic() - begun < 10
