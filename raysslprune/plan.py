@@ -193,6 +193,7 @@ class Schedule:
         """
         job = self.running.pop(job_id)
         self._path[first.id] = max(self._path.get(first.id, 0.0), self._path[job_id])
+        self.failed.pop(first.id, None)
         for back in (first, job):
             if back.id not in self.waiting and back.id not in self.running:
                 self.waiting[back.id] = back

@@ -31,8 +31,7 @@ class Progress:
         self.slots = cores()
         self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._polling = threading.Lock()
-        self.done, self.before = 0, done_before
-        self.total = done_before + len(schedule.waiting)
+        self.done, self.total = 0, done_before + len(schedule.waiting)
         self.pace = 1.0
         self.spent, self.promised = 0.0, 0.0
         self.phase = "starting Ray"
@@ -95,8 +94,14 @@ class Progress:
                 stop.set()
                 thread.join()
 
+    @property
+    def finished(self) -> int:
+        """Steps that are there; fewer again where one turned out to be damaged."""
+        s = self.schedule
+        return self.total - len(s.waiting) - len(s.running) - len(s.failed) - len(s.skipped)
+
     def render(self) -> Group:
-        finished = self.before + self.done
+        finished = self.finished
         head = Table.grid(padding=(0, 2))
         head.add_row(
             f"{finished} of {self.total} steps", ProgressBar(self.total, finished, width=30), self._left(), self._rate()
@@ -111,7 +116,7 @@ class Progress:
     def _line(self) -> None:
         now = [f"{job.title}{self._percent(job)}" for job in list(self.schedule.running.values())]
         doing = self.phase or (f"training {', '.join(now)}" if now else "ending")
-        text = f"{self.before + self.done} of {self.total} steps, {self._left()}; {doing}"
+        text = f"{self.finished} of {self.total} steps, {self._left()}; {doing}"
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _left(self) -> str:

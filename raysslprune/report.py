@@ -56,6 +56,8 @@ def table(console: Console, figure: Figure, values: pa.Table) -> None:
         console.print(f"dense: {_cell(dense[0])}, n = {dense[0]['n']}", highlight=False)
     for panel in figure.panels:
         mine = [r for r in means if r["init"] == panel and r["level"] > 0]
+        if not mine:
+            continue
         tasks = list(dict.fromkeys(r["task"] for r in mine))
         counts = {r["n"] for r in mine}
         n = f"n = {counts.pop()}" if len(counts) == 1 else "n in brackets"

@@ -52,12 +52,18 @@ PROVENANCE = pa.schema(
 
 
 def table(figure: str, scale: str, points: Iterable[Point], records: Mapping[str, Record]) -> pa.Table:
-    """A row for each point whose training is done, in the order of the points. A missing point has no row."""
+    """A row for each point whose training is done, in the order of the points. A missing point has no row.
+
+    Raises ValueError for a metric that a training does not have.
+    """
     rows: list[dict[str, Any]] = []
     for point in points:
         record = records.get(point.step.id)
         if record is None:
             continue
+        if point.metric not in record.metrics:
+            known = ", ".join(sorted(record.metrics))
+            raise ValueError(f"trainings on {point.step.task} have no metric {point.metric!r}, only {known}")
         rows.append(
             {
                 "figure": figure,

@@ -362,6 +362,8 @@ class Point:
         for name, kind in kinds.items():
             value = getattr(self, name)
             _demand(isinstance(value, kind), f"a point's {name} is of type {kind.__name__}, not {value!r}")
+        for name in ("level", "seed"):
+            _demand(0 <= getattr(self, name) < 2**31, f"a point's {name} is not from 0 to 2**31 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,3 +418,7 @@ class Figure:
     reference: Curve
     controls: tuple[str, ...] = ()
     everywhere: tuple[Curve, ...] = ()
+
+    def __post_init__(self) -> None:
+        fine = isinstance(self.panels, tuple) and self.panels and all(isinstance(p, str) for p in self.panels)
+        _demand(bool(fine), f"a figure's panels are a tuple of names, at least one, not {self.panels!r}")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -96,7 +97,7 @@ class Record:
                 raise ValueError
             files = {name: File(**file) for name, file in body.pop("files").items()}
             return Record(**body, files=files)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise Damaged(step_id, "its SUCCESS is not whole") from None
 
 
@@ -105,6 +106,8 @@ class Store:
 
     def __init__(self, root: str) -> None:
         """Raises StoreError for an address that pyarrow does not know."""
+        if not root:
+            raise StoreError("--root wants the name of a folder")
         self.root = root
         try:
             if "://" in root:
@@ -137,7 +140,9 @@ class Store:
             info = self.fs.get_file_info(self.base)
             if info.type == fs.FileType.File:
                 raise StoreError(f"{self.root} is a file; --root wants a folder")
-            if info.type == fs.FileType.Directory and self.fs.get_file_info(fs.FileSelector(self.base)):
+            inside = fs.FileSelector(self.base, allow_not_found=True)
+            ours = re.compile(rf"{re.escape(MARKER)}\..*\.part|probe-[0-9a-f]*(\..*\.part)?")  # of a killed start
+            if any(not ours.fullmatch(i.base_name) for i in self.fs.get_file_info(inside)):
                 raise StoreError(
                     f"{self.root} holds other files and no {MARKER}; "
                     "--root wants a new or empty folder, or one that raysslprune made"
@@ -235,8 +240,8 @@ class Store:
             raise Damaged(step_id, f"{name} is not there")
         try:
             data = self.read(f"steps/{step_id}/{name}")
-        except FileNotFoundError:
-            raise Damaged(step_id, f"{name} is gone") from None
+        except OSError as error:
+            raise Damaged(step_id, f"{name} can't be read: {_sentence(error)}") from None
         if hashlib.sha256(data).hexdigest() != record.files[name].sha256:
             raise Damaged(step_id, f"{name} does not match its checksum")
         return data
@@ -284,7 +289,7 @@ class Store:
                 stream.write(data)
             if self.local:
                 os.replace(path, target)
-        except OSError:
+        except BaseException:  # Ctrl-C too
             if self.local and os.path.exists(path):
                 os.remove(path)
             raise

@@ -84,7 +84,22 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
         raise SweepError(
             f"points(scale, seed) in {path} must give one raysslprune.spec.Point or more, and nothing else"
         )
+    _check_seeds(path, points)
     return Sweep(name=path.stem, figure=figure, claims=stated, points=points)
+
+
+def _check_seeds(path: Path, points: Sequence[Point]) -> None:
+    """Raise SweepError where one measurement would be counted twice: its standard error would be a lie."""
+    places: set[tuple[object, ...]] = set()
+    seeds: dict[tuple[object, ...], int] = {}
+    for point in points:
+        place = (point.task, point.init, point.level, point.metric)
+        where = f"{point.task}, {point.init}, level {point.level}"
+        if (*place, point.seed) in places:
+            raise SweepError(f"{path} gives two points for {where}, seed {point.seed}")
+        places.add((*place, point.seed))
+        if seeds.setdefault((*place, point.step.id), point.seed) != point.seed:
+            raise SweepError(f"{path} gives the same training for every seed at {where}: it must depend on the seed")
 
 
 def known() -> list[str]:
@@ -93,9 +108,12 @@ def known() -> list[str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    names = known() if options.sweeps == ["all"] else list(dict.fromkeys(options.sweeps))
+    names = known() if "all" in options.sweeps else list(dict.fromkeys(options.sweeps))
     seeds = options.seeds or SETTINGS[options.scale].seeds
     sweeps = [load(name, options.scale, seeds) for name in names]
+    stems = [sweep.name for sweep in sweeps]
+    if len(set(stems)) < len(stems):
+        raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(names)}")
     store = Store(options.root)
     graph = plan.make(point for sweep in sweeps for point in sweep.points)
     new = store.is_new()
@@ -146,7 +164,10 @@ def _train(graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Reco
 
 def _present(sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store) -> None:
     """Table, claims and figure of one sweep, from the store alone."""
-    table = results.table(sweep.name, scale, sweep.points, records)
+    try:
+        table = results.table(sweep.name, scale, sweep.points, records)
+    except ValueError as error:
+        raise SweepError(f"{sweep.name}: {error}") from error
     if not len(table):
         return
     console, folder = _console(), f"results/{scale}/{sweep.name}"
@@ -198,10 +219,13 @@ def _execute(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave nothing beside a user's file
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise SweepError(_where(path, error)) from error
+    finally:
+        sys.dont_write_bytecode = writes
     return module
 
 

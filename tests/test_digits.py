@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,8 @@ def test_split_is_stratified_disjoint_and_complete() -> None:
     assert train_images.shape[1:] == test_images.shape[1:] == (1, 8, 8)
     assert train_images.dtype == torch.uint8
     assert int(train_images.max()) == 16
-    pixels, labels = load_digits(return_X_y=True)
+    digits_of: Any = load_digits()
+    pixels, labels = digits_of.data, digits_of.target
     rows = [tuple(row) for row in np.column_stack([pixels, labels]).astype(int)]
     images, targets = torch.cat([train_images, test_images]), torch.cat([train_labels, test_labels])
     split = [tuple(row) for row in torch.cat([images.flatten(1).long(), targets[:, None]], 1).tolist()]
