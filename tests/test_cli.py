@@ -707,3 +707,62 @@ except RuntimeError:
     assert run.stdout == "out before\nout after\n"
     assert run.stderr == "err before\nfor the person\nerr after\n"
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["err within", "out within"]
+
+
+ONE_SEED = """
+from raysslprune.recipes import SETTINGS
+from raysslprune.spec import Curve, Figure, Init, Point, Train
+
+FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="b", init="a"))
+
+
+def points(scale, seed):
+    s = SETTINGS[scale]
+    step = Train(task="labels", data=s.data, arch=s.arch, recipe=s.recipes["labels"], seed={step}, start=Init(seed=0))
+    yield Point(step=step, task="b", init="a", level=0, seed={point}, metric="{metric}")
+"""
+
+
+def own(cli: Cli, step: str = "seed", point: str = "seed", metric: str = "top1") -> str:
+    text = ONE_SEED.replace("{step}", step).replace("{point}", point).replace("{metric}", metric)
+    (cli.folder / "mine.py").write_text(text)
+    return "mine.py"
+
+
+def test_a_sweep_that_ignores_its_seed_is_refused(cli: Cli) -> None:
+    """Else the table would say ± 0.0, n = 3."""
+    assert "gives two points for b, a, level 0, seed 0" in cli.refused(own(cli, "0", "0"), "--seeds", "3")
+    assert "the same training for every seed" in cli.refused(own(cli, "0", "seed"), "--seeds", "3")
+    assert cli(own(cli), "--seeds", "3", "--dry-run").code == 0
+
+
+def test_two_sweeps_of_one_name_are_refused(cli: Cli) -> None:
+    (cli.folder / "other").mkdir()
+    (cli.folder / "other" / "mine.py").write_text((cli.folder / own(cli)).read_text())
+    assert "same files: mine.py, other/mine.py" in cli.refused("mine.py", "other/mine.py", "--dry-run")
+
+
+def test_an_unknown_metric_is_named_with_the_known_ones(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = own(cli, metric="top5")
+    loaded = sweep.load(str(cli.folder / name), "smoke", 1)
+    store, graph = Store(str(cli.folder / "runs")), plan.make(loaded.points)
+    store.create()
+    commit(store, steps_of(graph), graph)
+    called = cli(name, "--scale", "smoke")
+    assert called.code == USAGE
+    assert "have no metric 'top5', only " in called.err
+    assert "top1" in called.err
+
+
+def test_a_root_whose_first_start_was_killed_is_still_ours(cli: Cli) -> None:
+    root = cli.folder / "runs"
+    root.mkdir()
+    (root / "raysslprune.json.0a1b.part").write_text("")
+    (root / "probe-0a1b").write_text("")
+    assert cli("fig3", "--dry-run").code == 0
+    (root / "thesis.tex").write_text("")
+    assert "holds other files" in cli.refused("fig3", "--dry-run", code=FAILED)
+
+
+def test_an_empty_root_is_refused(cli: Cli) -> None:
+    assert "--root wants the name of a folder" in cli.refused("fig3", "--dry-run", "--root", "", code=FAILED)
