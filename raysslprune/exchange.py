@@ -38,6 +38,10 @@ class _Board:
         size = sum(bits.nbytes for bits in packed.values())
         self.masks[mask_id] = (ray.put(packed), size)
         self.size += size
+        self.drop_excess()
+
+    def drop_excess(self) -> None:
+        """The least recently used go first; the newest always stays."""
         while self.size > self.capacity and len(self.masks) > 1:
             self.size -= self.masks.popitem(last=False)[1][1]
 
@@ -66,7 +70,7 @@ class Exchange:
     @staticmethod
     def start() -> Exchange:
         """Start the actor; Ray starts it anew, empty, should it die."""
-        actor = ray.remote(_Board).options(name=NAME, num_cpus=0, max_restarts=-1).remote(CAPACITY)
+        actor = ray.remote(_Board).options(name=NAME, num_cpus=0, max_restarts=-1, max_task_retries=3).remote(CAPACITY)
         return Exchange(cast("ActorHandle[Any]", actor))
 
     @staticmethod

@@ -18,31 +18,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from raysslprune.exchange import Exchange
 from raysslprune.plan import Job, Plan, Schedule
 from raysslprune.store import Store
-
-# Ray reads these when it is imported (the first) or started.
-_SETTINGS = {
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` builds a new environment in every worker
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # ReadyJobs bounds them; a lower bound here starves starting actors
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-for _name, _value in _SETTINGS.items():
-    os.environ.setdefault(_name, _value)
-
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.experiment import Trial  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-
-from raysslprune.exchange import Exchange  # noqa: E402
 
 RETRIES = 3
 """Times that a job is tried again after the process that ran it died. An exception is not tried again."""
@@ -74,7 +57,7 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     if address is None and os.environ["RAY_AUTH_MODE"] == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)

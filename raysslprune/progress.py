@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
 from rich.console import Console, Group
@@ -75,18 +75,12 @@ class Progress:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Keep the display alive meanwhile."""
+        terminal = self.console.is_terminal
+        live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
+        every, act = (0.5, self._poll) if terminal else (LINE_EVERY, self._line)
         stop = threading.Event()
-        if self.console.is_terminal:
-            with Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True):
-                thread = threading.Thread(target=self._look, args=(stop, 0.5, self._poll), daemon=True)
-                thread.start()
-                try:
-                    yield
-                finally:
-                    stop.set()
-                    thread.join()
-        else:
-            thread = threading.Thread(target=self._look, args=(stop, LINE_EVERY, self._line), daemon=True)
+        thread = threading.Thread(target=self._look, args=(stop, every, act), daemon=True)
+        with live if terminal else nullcontext():
             thread.start()
             try:
                 yield
@@ -114,6 +108,7 @@ class Progress:
         return Group(head, rows)
 
     def _line(self) -> None:
+        self._poll()
         now = [f"{job.title}{self._percent(job)}" for job in list(self.schedule.running.values())]
         doing = self.phase or (f"training {', '.join(now)}" if now else "ending")
         text = f"{self.finished} of {self.total} steps, {self._left()}; {doing}"
