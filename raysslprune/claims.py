@@ -56,15 +56,16 @@ def _judge(claim: Claim, results: pa.Table) -> Verdict:
 def paired(claim: Claim, results: pa.Table) -> tuple[list[float], list[float]]:
     """higher minus lower for each seed that both curves have in range, and the densities at which they are compared.
 
-    Points are compared at the same density (to 1%), whatever their levels, and only at densities that every seed has
-    on both curves. ``above`` and ``equal``: the mean over those in range. ``widens``: the sparsest minus the densest.
+    The dense network is left out: nothing is pruned there. Points are compared at the same density (to 1%), whatever
+    their levels, and only at densities that every seed has on both curves. ``above`` and ``equal``: the mean over those
+    in range. ``widens``: the sparsest minus the densest.
     """
     upper, lower = _values(claim.higher, results), _values(claim.lower, results)
     low, high = claim.within
     gaps = [
         gap
         for seed in sorted(upper.keys() & lower.keys())
-        if (gap := {d: g for d, g in _gaps(upper[seed], lower[seed]).items() if low <= d <= high})
+        if (gap := {d: g for d, g in _gaps(upper[seed], lower[seed]).items() if low <= d <= high and d < 1})
     ]
     shared = [d for d in gaps[0] if all(_near(d, gap) for gap in gaps)] if gaps else []
     shared.sort(reverse=True)

@@ -64,8 +64,12 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
         else:
             ray.init(address=address, **quiet)
     except Exception as error:
-        where = "start Ray" if address is None else f"reach the Ray cluster at {address}"
-        raise ClusterError(f"can't {where}: {error}") from error
+        if address is None:
+            raise ClusterError(f"can't start Ray: {error}") from error
+        raise ClusterError(
+            f"can't reach the Ray cluster at {address} that RAY_ADDRESS names: is it running, and has this process "
+            "its token in RAY_AUTH_TOKEN (or RAY_AUTH_MODE=disabled, where it asks for none)?"
+        ) from error
     try:
         yield
     finally:

@@ -26,10 +26,10 @@ STYLE: dict[str, dict[str, Any]] = {
     "s4l": {"color": "#66bdf0", "marker": "v", "linestyle": "-"},
 }
 SPARE = [
-    {"color": "#9467bd", "marker": "P", "linestyle": "-."},
-    {"color": "#000000", "marker": "*", "linestyle": "-."},
-    {"color": "#b89b00", "marker": "h", "linestyle": "-."},
-    {"color": "#8c2d04", "marker": "p", "linestyle": "-."},
+    {"color": "#9467bd", "marker": "P", "linestyle": "-"},
+    {"color": "#000000", "marker": "*", "linestyle": "-"},
+    {"color": "#b89b00", "marker": "h", "linestyle": "-"},
+    {"color": "#8c2d04", "marker": "p", "linestyle": "-"},
 ]
 """For tasks of a sweep of one's own, in the order in which they first appear."""
 
@@ -59,7 +59,10 @@ def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
         for panel, ax in zip(figure.panels, axes, strict=True):
             _panel(ax, figure, panel, styles, rows, seeds)
         axes[0].set_ylabel(figure.y_label)
-        _legend(canvas, axes)
+        note = "Bands: ± one standard error; dots: single seeds." if any(r["n"] > 1 for r in rows) else "One seed."
+        for curve in figure.everywhere:
+            note += f" {_name(curve.task)}: {PANELS.get(curve.init, curve.init).lower()} in all panels."
+        _legend(canvas, axes, note)
         canvas.suptitle(figure.title + (f" ({subtitle})" if subtitle else ""), fontsize=9)
     return canvas
 
@@ -83,7 +86,7 @@ def _panel(ax: Axes, figure: Figure, panel: str, styles: Styles, rows: Rows, see
         _curve(ax, curve, styles, rows, seeds)
     reference = [r for r in rows if _is(r, figure.reference) and r["level"] == 0]
     if reference:
-        ax.axhline(reference[0]["mean"], color="black", linewidth=0.7, linestyle=(0, (6, 3)), label="Dense")
+        ax.axhline(reference[0]["mean"], color="black", linewidth=0.7, zorder=1, label=f"Dense (n={reference[0]['n']})")
     ax.set_title(PANELS.get(panel, panel), fontsize=8.5)
     ax.set_xscale("log")
     ax.invert_xaxis()
@@ -111,13 +114,19 @@ def _curve(ax: Axes, curve: Curve, styles: Styles, rows: Rows, seeds: Rows) -> N
         ax.plot(*zip(*dots, strict=True), ".", color=style["color"], markersize=2, alpha=0.55)
 
 
-def _legend(canvas: Canvas, axes: Any) -> None:
+def _legend(canvas: Canvas, axes: Any, note: str) -> None:
     entries: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     canvas.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=min(5, len(entries)), frameon=False
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=min(5, len(entries)),
+        frameon=False,
+        title=note,
+        title_fontsize=6.5,
     )
 
 

@@ -228,7 +228,7 @@ class Cost:
     disk: int
 
 
-START = 12.0
+START = 20.0
 """Seconds from the command to the first training: Ray's start, and torch's import in each worker."""
 
 OVERHEAD = 0.15

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raysslprune.plan import Job, Schedule
+from raysslprune.plan import START, Job, Schedule
 
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
@@ -35,6 +35,7 @@ class Progress:
         self.pace = 1.0
         self.spent, self.promised = 0.0, 0.0
         self.phase = "starting Ray"
+        self.begun = time.monotonic()
         self.rates: list[float] = []
         self._seen: Mapping[str, tuple[int, int]] = {}
 
@@ -110,21 +111,22 @@ class Progress:
     def _line(self) -> None:
         self._poll()
         now = [f"{job.title}{self._percent(job)}" for job in list(self.schedule.running.values())]
-        doing = self.phase or (f"training {', '.join(now)}" if now else "ending")
+        doing = self.phase or (f"training {' | '.join(now)}" if now else "ending")
         text = f"{self.finished} of {self.total} steps, {self._left()}; {doing}"
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _left(self) -> str:
         jobs = (*self.schedule.waiting, *self.schedule.running)
         seconds = sum(self.expected.get(i, 0.0) for i in tuple(jobs)) / max(1, self.slots)
-        return f"{duration(self.pace * max(seconds, self.schedule.longest_path))} left"
+        starting = 0.0 if self.done else max(0.0, START - (time.monotonic() - self.begun))
+        return f"{duration(starting + self.pace * max(seconds, self.schedule.longest_path))} left"
 
     def _rate(self) -> Text:
         return Text(f"{sum(self.rates) / len(self.rates):,.0f} images/s each" if self.rates else "", style="dim")
 
     def _percent(self, job: Job) -> str:
         seen, end = self._seen.get(job.id, (0, 0))
-        return f" {100 * seen // end}%" if end else "" if self.done else " (its worker is starting)"
+        return f" ({100 * seen // end}%)" if end else "" if self.done else " (its worker is starting)"
 
     def _poll(self) -> None:
         with self._polling:

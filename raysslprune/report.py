@@ -15,13 +15,18 @@ from raysslprune import plan, results
 from raysslprune.progress import duration, size
 from raysslprune.recipes import NETS
 from raysslprune.spec import Figure
-from raysslprune.store import Damaged, Record
+from raysslprune.store import Damaged, Record, Store
 
 _MARKS = {judged.HOLDS: "green", judged.FAILS: "red", judged.FEW: "yellow"}
 
 
 def dry_run(
-    console: Console, graph: plan.Plan, records: Mapping[str, Record], damaged: Sequence[Damaged], cores: int
+    console: Console,
+    store: Store,
+    graph: plan.Plan,
+    records: Mapping[str, Record],
+    damaged: Sequence[Damaged],
+    cores: int,
 ) -> None:
     """What a sweep would do, and what it would cost on this machine."""
     pending = graph.pending(records)
@@ -29,14 +34,16 @@ def dry_run(
     seconds = sum(cost.seconds[job.id] for job in pending)
     longest = plan.Schedule(pending, cost.seconds).longest_path
     wall = max(seconds / cores, longest) + (plan.START if pending else 0)
+    masks = sum(mask.id not in records for job in pending for mask in job.masks)
     trainings, steps, left = len(graph.jobs), len(graph.ids), graph.trainings_left(records)
     grid = Table.grid(padding=(0, 2))
+    grid.add_row("root", escape(store.path("")))
     grid.add_row("points", f"{len(graph.points):,}")
     grid.add_row("unique steps", f"{steps:,} ({trainings:,} trainings, {steps - trainings:,} masks)")
     grid.add_row("done", f"{trainings - left:,} trainings")
-    grid.add_row("will run", f"{left:,} trainings")
+    grid.add_row("will run", f"{left:,} trainings, {masks:,} masks")
     if damaged:
-        grid.add_row("damaged", f"{len(damaged):,} steps, to be set aside and made again")
+        grid.add_row("damaged", f"{len(damaged):,} of the steps, to be set aside and made again")
     grid.add_row("without sharing", f"{graph.trainings_without_sharing():,} trainings")
     grid.add_row("time", f"about {duration(wall)} on {cores} cores ({duration(seconds)} of training)")
     grid.add_row("disk", f"about {size(cost.disk)} when all is done")
@@ -86,6 +93,10 @@ def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
         said = escape(f"{verdict.claim.says} ({verdict.claim.source})")
         console.print(f"[{_MARKS[verdict.verdict]}]{verdict.verdict}[/]: {said}", highlight=False)
         console.print(f"    {verdict.numbers}", highlight=False, markup=False)
+    if any(verdict.verdict == judged.FEW for verdict in verdicts):
+        console.print(
+            f"verdicts need {judged.LEAST_SEEDS} seeds: run again with --seeds {judged.LEAST_SEEDS}", highlight=False
+        )
     console.print()
 
 

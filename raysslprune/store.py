@@ -155,12 +155,16 @@ class Store:
         """Make the root, or see that it can be written. Raises StoreError."""
         try:
             if self.is_new():
-                self.write(MARKER, json.dumps({"raysslprune": FORMAT}).encode())
+                self.mark()
             probe = f"probe-{uuid.uuid4().hex}"
             self.write(probe, b"probe")
             self.fs.delete_file(self._at(probe))
         except OSError as error:
             raise StoreError(f"can't write to {self.root}: {_sentence(error)}") from None
+
+    def mark(self) -> None:
+        """Say that the root is ours; again after a run, in case somebody deleted the folder meanwhile."""
+        self.write(MARKER, json.dumps({"raysslprune": FORMAT}).encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from raysslprune import claims, plan, progress, report, results
 from raysslprune.recipes import NETS, SETTINGS
-from raysslprune.spec import Claim, Figure, Point
+from raysslprune.spec import Claim, Curve, Figure, Point
 from raysslprune.store import Damaged, Record, Store, StoreError
 
 USAGE, FAILED, STOPPED = 2, 1, 130
@@ -85,6 +85,7 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
             f"points(scale, seed) in {path} must give one raysslprune.spec.Point or more, and nothing else"
         )
     _check_seeds(path, points)
+    _check_curves(path, figure, stated, points)
     return Sweep(name=path.stem, figure=figure, claims=stated, points=points)
 
 
@@ -100,6 +101,18 @@ def _check_seeds(path: Path, points: Sequence[Point]) -> None:
         places.add((*place, point.seed))
         if seeds.setdefault((*place, point.step.id), point.seed) != point.seed:
             raise SweepError(f"{path} gives the same training for every seed at {where}: it must depend on the seed")
+
+
+def _check_curves(path: Path, figure: Figure, stated: Sequence[Claim], points: Sequence[Point]) -> None:
+    """Raise SweepError where a name is wrong: it would be found out only when all is trained, as an empty panel."""
+    for init in dict.fromkeys(point.init for point in points):
+        if init not in figure.panels:
+            panels = ", ".join(figure.panels)
+            raise SweepError(f"{path} has points with init {init!r}, which is none of its figure's panels ({panels})")
+    curves = {Curve(task=point.task, init=point.init) for point in points}
+    for curve in (figure.reference, *figure.everywhere, *(c for claim in stated for c in (claim.higher, claim.lower))):
+        if curve not in curves:
+            raise SweepError(f"{path} names the curve {str(curve)!r}, which none of its points is on")
 
 
 def known() -> list[str]:
@@ -119,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
     new = store.is_new()
     records, damaged = ({}, []) if new else store.survey(graph.ids)
     if options.dry_run:
-        report.dry_run(_console(), graph, records, damaged, progress.cores())
+        report.dry_run(_console(), store, graph, records, damaged, progress.cores())
         return 0
     store.create()
     failures = 0
@@ -128,6 +141,7 @@ def _run(options: argparse.Namespace) -> int:
         pending = graph.pending(records)
         if pending:
             failures = _train(graph, pending, records, store)
+            store.mark()
             records, _ = store.survey(graph.ids)
         for sweep in sweeps:
             _present(sweep, options.scale, records, store)
@@ -175,7 +189,8 @@ def _present(sweep: Sweep, scale: str, records: Mapping[str, Record], store: Sto
     report.claims(console, claims.judge(sweep.claims, table))
     from raysslprune import figures  # imports Matplotlib, which takes a second
 
-    canvas = figures.draw(sweep.figure, table, subtitle=f"{sweep.name}, scale {scale}")
+    of = ", ".join(dict.fromkeys(f"{point.step.data}, {point.step.arch}" for point in sweep.points))
+    canvas = figures.draw(sweep.figure, table, subtitle=of)
     files = {
         f"{folder}.parquet": results.to_parquet(table),
         f"{folder}-runs.parquet": results.to_parquet(results.provenance(sweep.points, records)),
@@ -196,8 +211,10 @@ def _set_aside(store: Store, damaged: Sequence[Damaged]) -> None:
 def _locate(name: str) -> Path:
     if name.endswith(".py") or os.sep in name:
         path = Path(name)
-        if not path.is_file() or path.suffix != ".py":
-            raise SweepError(f"there is no sweep file {name}; its name must end in .py")
+        if not path.is_file():
+            raise SweepError(f"there is no sweep file {name}")
+        if path.suffix != ".py":
+            raise SweepError(f"{name} is no sweep file: its name must end in .py")
         return path
     path = _folder() / f"{name}.py"
     if name not in known():
@@ -281,6 +298,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m raysslprune.sweep",
         description="Train what a figure needs, then draw it. The same command again goes on where it ended.",
         epilog="example: python -m raysslprune.sweep fig3 --seeds 3",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own"

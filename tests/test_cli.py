@@ -393,10 +393,11 @@ def test_dry_run_of_figure_3_counts_what_one_counts_by_hand(cli: Cli, monkeypatc
         called = cli("fig3", "--dry-run")
         assert (called.code, called.err) == (0, "")
         assert rows(called) == {
+            "root": f"{cli.folder}/runs/",
             "points": str(1 + 7 * 6),
             "unique steps": f"{trainings + masks} ({trainings} trainings, {masks} masks)",
             "done": "0 trainings",
-            "will run": f"{trainings} trainings",
+            "will run": f"{trainings} trainings, {masks} masks",
             "without sharing": f"{1 + 5 * (97 + 7) + 7} trainings",
             "time": f"about {progress.duration(wall + plan.START)} on {cores} cores "
             f"({progress.duration(seconds)} of training)",
@@ -434,7 +435,7 @@ def test_dry_run_says_what_is_done_and_what_is_damaged_and_touches_neither(cli: 
     called = cli("fig3", "--scale", "smoke", "--dry-run")
     assert called.code == 0
     assert rows(called)["done"] == "2 trainings"
-    assert rows(called)["will run"] == f"{len(jobs) - 2} trainings"
+    assert rows(called)["will run"].startswith(f"{len(jobs) - 2} trainings, ")
     assert "damaged" not in rows(called)
     left = sum(job.samples for job in jobs if job not in (jobs[0], jobs[-1])) / 1000 + plan.OVERHEAD * (len(jobs) - 2)
     assert f"({progress.duration(left)} of training)" in rows(called)["time"]
@@ -445,7 +446,7 @@ def test_dry_run_says_what_is_done_and_what_is_damaged_and_touches_neither(cli: 
     called = cli("fig3", "--scale", "smoke", "--dry-run")
     assert called.code == 0
     assert rows(called)["done"] == "1 trainings"
-    assert rows(called)["damaged"].startswith("1 steps")
+    assert rows(called)["damaged"].startswith("1 of the steps")
     assert cli.files() == before
 
 
@@ -455,7 +456,7 @@ def test_dry_run_when_all_is_done(cli: Cli) -> None:
     commit(store, steps_of(graph), graph)
     said = rows(cli("fig3", "--scale", "smoke", "--dry-run"))
     assert said["done"] == f"{len(graph.jobs)} trainings"
-    assert said["will run"] == "0 trainings"
+    assert said["will run"] == "0 trainings, 0 masks"
     assert said["time"].startswith("about 0 s ")
 
 
@@ -766,3 +767,19 @@ def test_a_root_whose_first_start_was_killed_is_still_ours(cli: Cli) -> None:
 
 def test_an_empty_root_is_refused(cli: Cli) -> None:
     assert "--root wants the name of a folder" in cli.refused("fig3", "--dry-run", "--root", "", code=FAILED)
+
+
+def test_names_that_no_point_has_are_refused_before_anything_trains(cli: Cli) -> None:
+    name = own(cli)
+    good = (cli.folder / name).read_text()
+    (cli.folder / name).write_text(good.replace('init="a", level', 'init="aa", level'))
+    assert "points with init 'aa', which is none of its figure's panels (a)" in cli.refused(name, "--dry-run")
+    claim = 'from raysslprune.spec import Claim\nA, X = Curve(task="b", init="a"), Curve(task="x", init="a")\n'
+    claim += 'CLAIMS = (Claim(says="s", source="s", higher=A, lower=X, relation="above"),)\n'
+    (cli.folder / name).write_text(good + claim)
+    assert "names the curve 'x a', which none of its points is on" in cli.refused(name, "--dry-run")
+
+
+def test_options_can_not_be_abbreviated(cli: Cli) -> None:
+    """--seed 3 would be taken for three seeds."""
+    cli.refused("fig3", "--dry-run", "--seed", "3")

@@ -170,7 +170,7 @@ def test_the_axis_shows_percent_of_what_is_left() -> None:
 
 def test_the_dense_line_is_the_mean_of_the_reference() -> None:
     for ax in figures.draw(FIGURE, table(figure_3())).axes:
-        (dense,) = (one for one in ax.lines if one.get_label() == "Dense")
+        (dense,) = (one for one in ax.lines if str(one.get_label()).startswith("Dense"))
         expected = value("labels", TICKET, 0, 1)
         assert np.allclose(np.asarray(dense.get_ydata(), dtype=float), expected)
         assert all(x < 1 for x, _ in points(line(ax, "Labels"))), "level 0 is no point of a curve"
@@ -183,7 +183,7 @@ def test_without_a_dense_point_there_is_no_dense_line() -> None:
 
 def test_the_legend_names_each_curve_once_with_its_n() -> None:
     assert sorted(legend(figures.draw(FIGURE, table(figure_3())))) == [
-        "Dense",
+        "Dense (n=3)",
         "Labels (n=3)",
         "Labels, shuffled (n=3)",
         "Random (n=3)",
