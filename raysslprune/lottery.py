@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysslprune.spec import Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Train
+from raysslprune.spec import SVM, Final, Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Start, Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +39,24 @@ def imp(
     keep: float,
     rewind: int,
     scope: str = "all",
+    start: Start | None = None,
 ) -> Chain:
     """Iterative magnitude pruning (paper 3.1) until there is a mask with ``levels`` prunings.
 
     Each round trains from the dense run's state after ``rewind`` samples and then drops all but ``keep``
-    of the weights that were left.
+    of the weights that were left in ``scope`` (as in Prune).
+
+    start: of the dense run; drawn anew by default. With the final weights of a pretext task and labels as the task
+        this is pruning during transfer (paper 4.1, Figure 2); with ``rewind=0``, from the same weights each round.
     """
-    dense = Train(task=task, data=data, arch=arch, recipe=recipe, seed=seed, start=Init(seed=seed))
+    start = start or Init(seed=seed)
+    dense = Train(task=task, data=data, arch=arch, recipe=recipe, seed=seed, start=start)
     rounds: list[Train] = [dense]
     masks: list[Mask | None] = [None]
     for level in range(1, levels + 1):
         masks.append(Prune(of=rounds[-1], keep=keep, scope=scope))
         if level < levels:
-            rounds.append(_trained_from(dense, rewind, masks[-1], dense.task, dense.recipe))
+            rounds.append(_trained_from(dense, rewind, masks[-1], task, recipe))
     return Chain(rounds=tuple(rounds), masks=tuple(masks), rewind=rewind)
 
 
@@ -73,9 +78,31 @@ def random_reinit(mask: Mask | None, *, like: Train, task: str, recipe: Recipe) 
     return Train(task=task, data=like.data, arch=like.arch, recipe=recipe, seed=like.seed, start=start, mask=mask)
 
 
-def random_prune(*, like: Train, keep: float, level: int) -> RandomPrune:
-    """The baseline: a random mask with as many weights as ``level`` rounds of pruning leave."""
-    return RandomPrune(arch=like.arch, data=like.data, keep=keep, level=level, seed=like.seed)
+def random_prune(
+    *, like: Train, keep: float, level: int, scope: str = "all", nonzero: Train | None = None
+) -> RandomPrune:
+    """The baseline: a random mask with as many weights as ``level`` rounds of pruning leave.
+
+    nonzero: a dense training whose natural zeros are not among them (paper 4.3, the adjusted baseline).
+    """
+    return RandomPrune(
+        arch=like.arch, data=like.data, keep=keep, level=level, seed=like.seed, scope=scope, nonzero=nonzero
+    )
+
+
+def linear(of: Train, *, data: str, recipe: Recipe | SVM) -> Train:
+    """How good a training's features are: a linear classifier on them, frozen (paper 4.1, Figure 1)."""
+    return _transferred(of, data=data, recipe=recipe, start=Final(of=of), trunk_frozen=True)
+
+
+def untrained(of: Train, *, data: str, recipe: Recipe | SVM) -> Train:
+    """The control beside :func:`linear`: weights that were never trained, under the same mask."""
+    return _transferred(of, data=data, recipe=recipe, start=Init(seed=of.seed), trunk_frozen=True)
+
+
+def finetune(of: Train, *, data: str, recipe: Recipe) -> Train:
+    """All of a training's network, under its mask, trained further on labels (paper 4.1, Figure 2)."""
+    return _transferred(of, data=data, recipe=recipe, start=Final(of=of), trunk_frozen=False)
 
 
 def shuffled(chain: Chain, level: int) -> Shuffle:
@@ -84,6 +111,19 @@ def shuffled(chain: Chain, level: int) -> Shuffle:
     if mask is None:
         raise ValueError(f"the chain has masks at levels 1 to {len(chain.masks) - 1}, not {level}")
     return Shuffle(of=mask, seed=chain.dense.seed)
+
+
+def _transferred(of: Train, *, data: str, recipe: Recipe | SVM, start: Start, trunk_frozen: bool) -> Train:
+    return Train(
+        task="labels",
+        data=data,
+        arch=of.arch,
+        recipe=recipe,
+        seed=of.seed,
+        start=start,
+        mask=of.mask,
+        trunk_frozen=trunk_frozen,
+    )
 
 
 def _trained_from(dense: Train, rewind: int, mask: Mask | None, task: str, recipe: Recipe) -> Train:

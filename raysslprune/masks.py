@@ -15,6 +15,9 @@ from raysslprune.spec import survivors
 Mask = dict[str, Tensor]
 """Parameter name to a bool tensor of the parameter's shape, True where the weight stays; every prunable weight."""
 
+NATURAL_ZERO = 2.0**-23
+"""The largest magnitude that counts as zero: float32's machine precision. The paper says no more than that."""
+
 
 def full(shapes: Mapping[str, torch.Size]) -> Mask:
     """The mask under which all weights stay."""
@@ -48,12 +51,34 @@ def prune(weights: Mapping[str, Tensor], mask: Mask, keep: float, scope: Iterabl
     return {**mask, **_split(left, {name: mask[name].shape for name in names})}
 
 
-def random(shapes: Mapping[str, torch.Size], count: int, generator: torch.Generator) -> Mask:
-    """Exactly ``count`` weights stay, drawn at random over all tensors together (the paper's *random* baseline)."""
-    total = sum(shape.numel() for shape in shapes.values())
-    flat = torch.zeros(total, dtype=torch.bool)
-    flat[torch.randperm(total, generator=generator)[:count]] = True
-    return _split(flat, shapes)
+def random(
+    shapes: Mapping[str, torch.Size],
+    count: int,
+    generator: torch.Generator,
+    scope: Iterable[str] | None = None,
+    eligible: Mask | None = None,
+) -> Mask:
+    """``count`` weights stay, drawn at random over the tensors of ``scope`` together (the paper's *random* baseline).
+
+    scope: None for all tensors; all weights of the others stay. eligible: only these may stay in the scope, so
+    fewer than ``count`` do where there are no more.
+    """
+    wanted = set(shapes if scope is None else scope)
+    mask = full({name: shape for name, shape in shapes.items() if name not in wanted})
+    drawn = {name: shape for name, shape in shapes.items() if name in wanted}
+    flat = torch.zeros(sum(shape.numel() for shape in drawn.values()), dtype=torch.bool)
+    if eligible is None:
+        flat[torch.randperm(len(flat), generator=generator)[:count]] = True
+    else:
+        candidates = torch.cat([eligible[name].flatten() for name in drawn]).nonzero().flatten()
+        flat[candidates[torch.randperm(len(candidates), generator=generator)[:count]]] = True
+    mask |= _split(flat, drawn)
+    return {name: mask[name] for name in shapes}
+
+
+def nonzero(weights: Mapping[str, Tensor]) -> Mask:
+    """Where weights are not *natural zeros*: larger than float32's machine precision (paper 4.3)."""
+    return {name: weight.abs() > NATURAL_ZERO for name, weight in weights.items()}
 
 
 def shuffle(mask: Mask, generator: torch.Generator) -> Mask:

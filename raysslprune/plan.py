@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from raysslprune.recipes import Net
-from raysslprune.spec import Mask, Point, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
+from raysslprune.spec import SVM, Final, Mask, Point, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
 from raysslprune.store import Record, snapshot_name
 
 
@@ -35,8 +35,12 @@ class Job:
     def title(self) -> str:
         """For people: task, level of pruning, where its weights come from, seed."""
         step = self.train
-        begins = "rewound" if isinstance(step.start, Rewind) else "drawn"
-        return f"{step.task} seed {step.seed}, {_describe(step.mask)}, {begins}"
+        start = step.start
+        begins = (
+            f"from {start.of.task}" if isinstance(start, Final) else "rewound" if isinstance(start, Rewind) else "drawn"
+        )
+        what = ("linear SVMs" if isinstance(step.recipe, SVM) else "linear") if step.trunk_frozen else step.task
+        return f"{what} seed {step.seed}, {_describe(step.mask)}, {begins}"
 
     @property
     def masks(self) -> list[Mask]:
@@ -115,6 +119,8 @@ def make(points: Iterable[Point]) -> Plan:
             parent = jobs[step.start.of.id]
             parent.snapshots.add(step.start.samples)
             needed[parent] = None
+        if isinstance(step.start, Final):
+            needed[jobs[step.start.of.id]] = None
         if step.mask is not None:
             source = _trained_for(step.mask)
             if source is not None:
@@ -231,30 +237,42 @@ class Cost:
 START = 20.0
 """Seconds from the command to the first training: Ray's start, and torch's import in each worker."""
 
+SVMS = 10.0
+"""Seconds that the linear SVMs of one network are taken to need."""
+
 OVERHEAD = 0.15
 """Seconds that a job takes beside its training: reading, writing, Tune's own work."""
 
 
 def cost(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net]) -> Cost:
     """The expected cost of what is left of ``jobs``, by the speeds that ``records`` measured, else by ``nets``."""
-    measured: dict[str, list[float]] = {}
+    measured: dict[tuple[str, str, bool], list[float]] = {}
     jobs = list(jobs)
     for job in jobs:
-        if job.id in records:
-            measured.setdefault(job.train.arch, []).append(records[job.id].facts["images_per_second"])
-    speed = {arch: net.images_per_second for arch, net in nets.items()}
-    speed.update({arch: median(values) for arch, values in measured.items()})
+        if job.id in records and not isinstance(job.train.recipe, SVM):
+            measured.setdefault(_kind(job), []).append(records[job.id].facts["images_per_second"])
+    stated = {arch: net.images_per_second for arch, net in nets.items()}
+    medians = {kind: median(values) for kind, values in measured.items()}
+    fallback = median(stated.values()) if stated else 1000.0
+
+    def seconds(job: Job) -> float:
+        if job.is_trained(records):
+            return OVERHEAD
+        if isinstance(job.train.recipe, SVM):
+            return OVERHEAD + SVMS
+        return OVERHEAD + job.samples / medians.get(_kind(job), stated.get(job.train.arch, fallback))
+
     disk = 0
     for job in jobs:
         net = nets.get(job.train.arch)
         if net:
             disk += 4 * net.parameters * (1 + len(job.snapshots)) + net.prunable // 8 * len(job.masks)
-    fallback = min(speed.values(), default=1000.0)
-    seconds = {
-        job.id: OVERHEAD + (0 if job.is_trained(records) else job.samples / speed.get(job.train.arch, fallback))
-        for job in jobs
-    }
-    return Cost(seconds=seconds, disk=disk)
+    return Cost(seconds={job.id: seconds(job) for job in jobs}, disk=disk)
+
+
+def _kind(job: Job) -> tuple[str, str, bool]:
+    """Trainings of one kind are about as fast."""
+    return job.train.arch, job.train.task, job.train.trunk_frozen
 
 
 def _describe(mask: Mask | None) -> str:
@@ -272,10 +290,10 @@ def _describe(mask: Mask | None) -> str:
 
 
 def _trained_for(mask: Mask) -> Train | None:
-    """The training that a mask comes from, None for a random one."""
+    """The training that a mask comes from, None for a random one that needs none."""
     while isinstance(mask, Shuffle):
         mask = mask.of
-    return mask.of if isinstance(mask, Prune) else None
+    return mask.of if isinstance(mask, Prune) else mask.nonzero
 
 
 def _masks_behind(mask: Mask) -> list[Mask]:

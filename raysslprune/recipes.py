@@ -6,9 +6,173 @@ Lengths are in samples seen; ``n * DIGITS`` reads as n epochs of digits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from raysslprune.spec import Recipe
+from raysslprune.spec import SVM, Recipe
+
+# ------------------------------------------------------------------------------------- the paper
+
+IMAGENET = 1_280_000
+"""Training images of ImageNet as the paper counts them, in Table 1; there are 1,281,167."""
+
+TENTH = 128_000
+"""Images of 10% of each of ImageNet's classes, or of 10% of the classes, counted so too."""
+
+CIFAR = 50_000
+VOC07 = 5_011
+"""Images of VOC2007's trainval."""
+
+SURE = {
+    "P": "read in the paper",
+    "P?": "read in the paper, where a wrong digit in the copy that was read would not be noticed",
+    "D": "follows from what the paper says",
+    "R": "not in the paper; from a work that it cites, or from that work's or its authors' code",
+    "E": "not in the paper; our choice",
+}
+"""How sure a value is."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe of the paper: of ``tasks`` on ``data`` with ``archs``, on so many ``gpus`` (0: it does not say).
+
+    guessed: what is less sure than P of the recipe's fields and of the task's options, by name: a key of SURE.
+    """
+
+    tasks: tuple[str, ...]
+    data: str
+    archs: tuple[str, ...]
+    gpus: int
+    recipe: Recipe | SVM
+    guessed: Mapping[str, str] = field(default_factory=dict)
+
+
+def _imagenet(
+    epochs: int,
+    of: int,
+    batch: int,
+    each: int,
+    lr: float,
+    warmup: int,
+    weight_decay: float,
+    decay_at: tuple[int, ...],
+    crop: float = 0.08,
+    **more: Any,
+) -> Recipe:
+    """epochs, warmup, decay_at: in epochs of ``of`` samples. each: the batch of one GPU."""
+    return Recipe(
+        samples=epochs * of,
+        batch=batch,
+        bn_batch=each,
+        lr=lr,
+        momentum=0.9,
+        weight_decay=weight_decay,
+        schedule="steps" if decay_at else "cosine",
+        decay_at=tuple(at * of for at in decay_at),
+        warmup=warmup * of,
+        crop=crop,
+        flip=True,
+        **more,
+    )
+
+
+def _cifar(epochs: int, lr: float, decay_at: tuple[int, ...], **more: Any) -> Recipe:
+    return Recipe(
+        samples=epochs * CIFAR,
+        batch=512,
+        lr=lr,
+        optimizer="adam",
+        weight_decay=1e-4,
+        schedule="steps",
+        decay_at=tuple(at * CIFAR for at in decay_at),
+        pad=2,
+        flip=True,
+        **more,
+    )
+
+
+_COLOUR: dict[str, Any] = {"angle": 10, "jitter": (0.4, 0.4, 0.4, 0.1)}
+"""Exemplar's "colour augmentation and small random rotations": the paper gives no strengths."""
+
+_EXEMPLAR = (("dimension", 128), ("margin", 0.5), ("negatives", "random"))
+"""The margin is that of Doersch & Zisserman 2017 and of google/revisiting-self-supervised."""
+
+_NPID = (("dimension", 128), ("momentum", 0.5), ("negatives", 16_384), ("temperature", 0.07))
+"""The paper gives the negatives; the others are Wu et al.'s (zhirongw/lemniscate.pytorch)."""
+
+_IN_CROP = {"crop": "R"}
+_IN_EXEMPLAR = {"angle": "E", "jitter": "E", "dimension": "E", "margin": "R", "negatives": "E"}
+
+APPENDIX_D: tuple[Row, ...] = (
+    #                                             epochs       batch each  lr  warm-up wd    decay at
+    Row(("labels",), "imagenet", ("alexnet-bn",), 8,
+        _imagenet(90, IMAGENET, 4096, 512, 0.4, 0, 1e-4, (30, 60)), _IN_CROP),
+    Row(("labels",), "imagenet", ("resnet50",), 16,
+        _imagenet(90, IMAGENET, 1536, 96, 0.1, 0, 1e-4, (50, 65, 80)), _IN_CROP),
+    Row(("labels",), "imagenet:10%-of-images", ("resnet50",), 8,
+        _imagenet(200, TENTH, 768, 96, 0.1, 5, 1e-3, (140, 160, 180)), _IN_CROP),
+    Row(("labels",), "imagenet:10%-of-classes", ("resnet50",), 8,
+        _imagenet(200, TENTH, 768, 96, 0.3, 5, 3e-4, (140, 160, 180)), _IN_CROP | {"lr": "P?"}),
+    # "batch 2048, 32 x 64" counts views: a sample here is a labelled and an unlabelled image, four turns of each
+    Row(("s4l",), "imagenet", ("resnet50",), 32,
+        _imagenet(200, TENTH, 2048 // 8, 64 // 8, 0.1, 5, 3e-4, (140, 160, 180)),
+        _IN_CROP | {"samples": "D", "batch": "D", "bn_batch": "D", "decay_at": "D", "warmup": "D"}),
+    Row(("rotnet",), "imagenet", ("resnet50",), 16,
+        _imagenet(90, IMAGENET, 1536, 96, 1.0, 5, 1e-5, (50, 65, 80)), _IN_CROP | {"lr": "P?", "weight_decay": "P?"}),
+    Row(("exemplar",), "imagenet", ("resnet50",), 32,
+        _imagenet(40, IMAGENET, 1536, 48, 0.3, 0, 1e-5, (20, 30), options=_EXEMPLAR, **_COLOUR),
+        _IN_CROP | _IN_EXEMPLAR | {"weight_decay": "P?"}),
+    Row(("npid",), "imagenet", ("resnet50",), 8,
+        _imagenet(150, IMAGENET, 1024, 128, 0.03, 0, 1e-4, (), crop=0.2, options=_NPID, jitter=(0.4,) * 4,
+                  grayscale=0.2),
+        {"lr": "P?", "crop": "R", "jitter": "R", "grayscale": "R", "dimension": "R", "momentum": "R",
+         "temperature": "R"}),
+    Row(("rotnet",), "imagenet", ("alexnet-bn",), 16,
+        _imagenet(90, IMAGENET, 8192, 512, 0.5, 2, 1e-5, (30, 60)), _IN_CROP | {"weight_decay": "P?"}),
+    Row(("exemplar",), "imagenet", ("alexnet-bn",), 16,
+        _imagenet(30, IMAGENET, 4096, 256, 0.1, 0, 1e-4, (20,), options=_EXEMPLAR, **_COLOUR),
+        _IN_CROP | _IN_EXEMPLAR),
+    Row(("labels", "rotnet"), "cifar10", ("vgg19", "resnet18-cifar"), 1,
+        _cifar(160, 0.001, (80, 120)), {"pad": "P?"}),
+    Row(("exemplar",), "cifar10", ("vgg19", "resnet18-cifar"), 1,
+        _cifar(180, 0.0003, (120,), options=_EXEMPLAR, **_COLOUR), _IN_EXEMPLAR | {"pad": "P?", "lr": "P?"}),
+)  # fmt: skip
+"""The paper's Appendix D, every bullet, in its order. Decays are by 10."""
+
+REWIND = {"imagenet": 3 * IMAGENET, "cifar10": 1 * CIFAR}
+"""Samples seen at the point that winning tickets are rewound to, whatever the task (paper, Appendix A)."""
+
+COSTS = tuple(sorted({*(10.0**e for e in range(-7, 3)), *(2.0**-e for e in range(4, 20))}))
+"""Of linear SVMs, to choose from: the 26 of Goyal et al. 2019."""
+
+TRANSFER: dict[str, Row] = {
+    # Goyal et al. 2019: 140,000 updates. Their colour changes have no strengths in the text; theirs are before a
+    # BatchNorm without weights. The paper says no more than "SGD" and "final representation".
+    "linear": Row(("labels",), "imagenet", ("resnet50", "alexnet-bn"), 0, Recipe(
+        samples=140_000 * 256, batch=256, lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps",
+        decay_at=(40_000 * 256, 80_000 * 256, 120_000 * 256), crop=0.08, flip=True, options=(("standardise", True),),
+    ), dict.fromkeys(("samples", "batch", "lr", "momentum", "nesterov", "weight_decay", "schedule", "decay_at", "crop",
+                      "flip", "standardise"), "R")),
+    "svm": Row(("labels",), "voc07", ("resnet50",), 0, SVM(costs=COSTS), {"costs": "R"}),
+    # The batch and the weight decay are Goyal et al.'s, for the same experiment
+    "finetune": Row(("labels",), "voc07", ("resnet50",), 0, Recipe(
+        samples=90 * VOC07, batch=128, lr=0.01, momentum=0.9, weight_decay=1e-6, schedule="steps",
+        decay_at=(50 * VOC07, 65 * VOC07, 80 * VOC07), crop=0.08, flip=True,
+    ), {"batch": "R", "momentum": "E", "weight_decay": "R", "crop": "R", "flip": "R"}),
+}  # fmt: skip
+"""How pruned features are judged (paper 4.1). ``linear`` is the same for Places205."""
+
+
+def appendix_d(task: str, data: str, arch: str) -> Recipe:
+    """The paper's recipe. Raises KeyError where it has none."""
+    for row in APPENDIX_D:
+        if task in row.tasks and data == row.data and arch in row.archs and isinstance(row.recipe, Recipe):
+            return row.recipe
+    raise KeyError(f"the paper has no recipe of {task} on {data} with {arch}")
+
+
+# ------------------------------------------------------------------------------------- the scales
 
 DIGITS = 1_200
 """Training images of scikit-learn's digits in our split."""
@@ -18,14 +182,18 @@ DIGITS = 1_200
 class Setting:
     """What a figure is made with at one scale.
 
-    recipes, rewind: by task; rewind in samples seen. levels: the numbers of prunings that are drawn, each leaving
-    the fraction ``keep`` of what was left. seeds: how many by default.
+    recipes: by task, or by task and subset, as ``labels:10%-of-images``. rewind: by the same names, in samples seen.
+    levels: the numbers of prunings that are drawn, each leaving the fraction ``keep`` of what was left.
+    linear, svm, finetune: how pruned features are judged. seeds: how many by default.
     """
 
     data: str
     arch: str
     recipes: Mapping[str, Recipe]
     rewind: Mapping[str, int]
+    linear: Recipe
+    svm: SVM
+    finetune: Recipe
     keep: float
     levels: tuple[int, ...]
     seeds: int
@@ -50,15 +218,65 @@ _LAPTOP = Recipe(
     schedule="cosine",
     pad=1,
 )
-_SMOKE = Recipe(samples=2 * DIGITS, batch=64, lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4, pad=1)
+_VIEWS: dict[str, Any] = {"angle": 15, "jitter": (0.4, 0.4, 0.0, 0.0)}
+"""Small rotations, brightness and contrast, for the tasks that tell images apart by their views."""
+
+_DIGITS_EXEMPLAR = (("dimension", 64), ("margin", 0.5), ("negatives", "random"))
+
+# Wu et al.'s temperature of 0.07 diverges at 19 updates an epoch: the memory is renewed faster than the network spreads
+_DIGITS_NPID = (("dimension", 64), ("momentum", 0.5), ("negatives", 64), ("temperature", 0.5))
+
+# Labels on upright images only: a 6 turned by half is a 9
+_DIGITS_S4L = (("labelled", "10%-of-images"), ("labels_turned", False), ("weight", 1.0))
+
+
+def _digits(epochs: float) -> dict[str, Recipe]:
+    """All tasks for as long as labels take with ``epochs`` epochs, or a whole number of times as long.
+
+    With 10% of the labels: as in the paper, as many epochs of the labelled images with labels alone as with S4L, in
+    batches three times as large.
+    """
+    labels = replace(_LAPTOP, samples=round(epochs * DIGITS))
+    npid = replace(labels, samples=2 * labels.samples, lr=0.005)
+    tenth = replace(labels, samples=2 * labels.samples // 10)
+    return {
+        "labels": labels,
+        "rotnet": labels,
+        "exemplar": replace(labels, options=_DIGITS_EXEMPLAR, **_VIEWS),
+        "npid": replace(npid, options=_DIGITS_NPID, **_VIEWS),
+        "s4l": replace(tenth, batch=16, options=_DIGITS_S4L),
+        "labels:10%-of-images": replace(tenth, batch=48),
+    }
+
+
+def _digits_rewind() -> dict[str, int]:
+    """One epoch of what a task sees."""
+    tenths = ("s4l", "labels:10%-of-images")
+    return {task: DIGITS // 10 if task in tenths else DIGITS for task in _digits(1)}
+
+
+# On features that are computed once, so that it takes half a second
+_DIGITS_LINEAR = Recipe(
+    samples=60 * DIGITS,
+    batch=64,
+    lr=0.1,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=1e-4,
+    schedule="cosine",
+    options=(("standardise", True),),
+)
 
 SETTINGS: dict[str, Setting] = {
     # Weights left at levels 3, 7, 10, 14, 18, 21, 24: 51.2, 21.0, 10.7, 4.4, 1.8, 0.92, 0.47 %.
     "laptop": Setting(
         data="digits",
         arch="conv4",
-        recipes={"labels": _LAPTOP, "rotnet": _LAPTOP},
-        rewind={"labels": 1 * DIGITS, "rotnet": 1 * DIGITS},
+        recipes=_digits(12),
+        rewind=_digits_rewind(),
+        linear=_DIGITS_LINEAR,
+        svm=SVM(costs=(0.01, 0.1, 1.0, 10.0, 100.0)),
+        finetune=replace(_LAPTOP, lr=0.01),
         keep=0.8,
         levels=(3, 7, 10, 14, 18, 21, 24),
         seeds=1,
@@ -67,8 +285,11 @@ SETTINGS: dict[str, Setting] = {
     "smoke": Setting(
         data="digits",
         arch="conv4",
-        recipes={"labels": _SMOKE, "rotnet": _SMOKE},
-        rewind={"labels": 1 * DIGITS, "rotnet": 1 * DIGITS},
+        recipes={task: replace(recipe, schedule="constant") for task, recipe in _digits(2).items()},
+        rewind=_digits_rewind(),
+        linear=replace(_DIGITS_LINEAR, samples=10 * DIGITS),
+        svm=SVM(costs=(1.0,)),
+        finetune=replace(_LAPTOP, samples=2 * DIGITS, lr=0.01),
         keep=0.4,
         levels=(1, 3),
         seeds=1,
@@ -76,6 +297,19 @@ SETTINGS: dict[str, Setting] = {
 }
 
 NETS: dict[str, Net] = {
-    # images/s on one core of a two-core virtual machine, 2026-11
+    # parameters with a head of 10 classes, of 1,000 for the nets of ImageNet; images/s on one core of a two-core
+    # virtual machine, 2026-11, for conv4; for the others from conv4's by the ratio of multiplications, unmeasured
     "conv4": Net(parameters=33_338, prunable=32_400, images_per_second=14_000),
+    "resnet18-cifar": Net(parameters=11_173_962, prunable=11_159_232, images_per_second=45),
+    "resnet34-cifar": Net(parameters=21_282_122, prunable=21_259_968, images_per_second=22),
+    "resnet50-cifar": Net(parameters=23_520_842, prunable=23_447_232, images_per_second=18),
+    "resnet18": Net(parameters=11_689_512, prunable=11_166_912, images_per_second=13),
+    "resnet34": Net(parameters=21_797_672, prunable=21_267_648, images_per_second=7),
+    "resnet50": Net(parameters=25_557_032, prunable=23_454_912, images_per_second=5),
+    "vgg11": Net(parameters=9_231_114, prunable=9_217_728, images_per_second=150),
+    "vgg13": Net(parameters=9_416_010, prunable=9_402_048, images_per_second=100),
+    "vgg16": Net(parameters=14_728_266, prunable=14_710_464, images_per_second=75),
+    "vgg19": Net(parameters=20_040_522, prunable=20_018_880, images_per_second=60),
+    "alexnet": Net(parameters=61_100_840, prunable=56_994_496, images_per_second=25),
+    "alexnet-bn": Net(parameters=61_110_184, prunable=56_994_496, images_per_second=25),
 }

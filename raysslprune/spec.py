@@ -35,8 +35,15 @@ class Recipe:
     optimizer: ``sgd``, ``adam`` (L2 coupled, as the paper's CIFAR-10 runs) or ``adamw``.
     schedule: ``constant``, ``cosine`` (to 0 at the end), or ``steps`` (divided by 10 at each of ``decay_at``).
     warmup: samples over which the learning rate rises linearly from 0.
+    bn_batch: samples whose BatchNorm statistics are taken together (the paper's samples per GPU); an update's gradient
+        is accumulated over ``batch / bn_batch`` of these. 0: the whole batch. In-batch negatives are drawn from it too.
     pad, flip: random shift by up to ``pad`` pixels (zero padding, then a crop of the image's size) and
-        horizontal flip, each drawn anew for each sample in each epoch.
+        horizontal flip. crop: random resized crop of at least this fraction of the image's area, 0 for none.
+    angle: random rotation by up to so many degrees. jitter: brightness, contrast, saturation (factors in
+        ``1 ± strength``) and hue (in turns of the colour wheel), in this order. grayscale: probability.
+        All are drawn anew for each view of each sample in each epoch, and applied in the order shift or crop, flip,
+        angle, jitter, grayscale.
+    options: of the task, by name, where they are not its defaults, as ``(("margin", 0.5),)``; sorted by name.
     """
 
     samples: int
@@ -49,10 +56,17 @@ class Recipe:
     schedule: str = "constant"
     decay_at: tuple[int, ...] = ()
     warmup: int = 0
+    bn_batch: int = 0
     pad: int = 0
     flip: bool = False
+    crop: float = 0.0
+    angle: float = 0.0
+    jitter: tuple[float, ...] = ()
+    grayscale: float = 0.0
+    options: tuple[tuple[str, Option], ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(sorted(self.options, key=lambda option: option[0])))
         _demand(self.samples > 0, f"a recipe needs samples > 0, not {self.samples}")
         _demand(self.batch > 1, f"a recipe needs batch > 1 (batch-norm), not {self.batch}")
         _demand(self.lr > 0, f"a recipe needs lr > 0, not {self.lr}")
@@ -73,10 +87,51 @@ class Recipe:
             self.weight_decay >= 0 and self.warmup >= 0 and self.pad >= 0,
             "weight_decay, warmup and pad can't be negative",
         )
+        _demand(
+            self.bn_batch == 0 or (self.bn_batch > 1 and self.batch % self.bn_batch == 0),
+            f"bn_batch must divide the batch of {self.batch} and be at least 2, not {self.bn_batch}",
+        )
+        _demand(0 <= self.crop <= 1, f"crop is a fraction of the image's area, not {self.crop}")
+        _demand(not (self.crop and self.pad), "a recipe shifts by pad or crops, not both")
+        _demand(0 <= self.angle <= 180, f"angle is from 0 to 180 degrees, not {self.angle}")
+        _demand(0 <= self.grayscale <= 1, f"grayscale is a probability, not {self.grayscale}")
+        _demand(
+            len(self.jitter) in (0, 4) and all(0 <= strength <= 1 for strength in self.jitter),
+            "jitter is four strengths from 0 to 1: brightness, contrast, saturation, hue",
+        )
+        _demand(not self.jitter or self.jitter[3] <= 0.5, "hue jitter is at most half a turn of the colour wheel")
+        names = [name for name, _ in self.options]
+        _demand(len(set(names)) == len(names), f"an option is given twice: {', '.join(names)}")
 
+
+Option = bool | int | float | str
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SVM:
+    """Linear SVMs on frozen features instead of gradient descent: one for each class against the others.
+
+    The benchmark of Goyal et al. 2019 (https://arxiv.org/abs/1905.01235): features divided by their length, squared
+    hinge loss, and for each class the cost among ``costs`` with the best average precision in ``folds``-fold
+    cross-validation.
+    positive_weight: how much more a sample of the class counts than one of the others.
+    """
+
+    costs: tuple[float, ...]
+    folds: int = 3
+    positive_weight: float = 2.0
+    tolerance: float = 1e-4
+    iterations: int = 2000
+
+    samples: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "costs", tuple(sorted(self.costs)))
+        _demand(bool(self.costs) and self.costs[0] > 0, "an SVM needs costs, all above 0")
+        _demand(self.folds > 1, f"cross-validation needs 2 folds or more, not {self.folds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +160,14 @@ class Rewind:
         )
 
 
-Start = Init | Rewind
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """The trunk as training ``of`` left it, to transfer to another task or data set; the head is drawn anew."""
+
+    of: Train
+
+
+Start = Init | Rewind | Final
 
 # ------------------------------------------------------------------------------------- steps
 
@@ -121,6 +183,8 @@ class Step:
 
     def __post_init__(self) -> None:
         self.check()
+        spent = any(isinstance(step, Train) and isinstance(step.recipe, SVM) for step in self.parents)
+        _demand(not spent, "SVMs leave no network to start from or to prune")
         text = json.dumps(to_plain(self), sort_keys=True, separators=(",", ":"))
         object.__setattr__(self, "id", hashlib.sha256(text.encode()).hexdigest()[:16])
 
@@ -153,18 +217,23 @@ class Train(Step):
     start: where the weights come from. A Rewind whose training has the same task and data brings its
         head along; from any other task only the trunk comes and the head is drawn anew.
     mask: which weights of the trunk stay; the others are exactly 0 throughout. None: all stay.
+    trunk_frozen: train the head alone, on the features of a trunk that is in evaluation mode (a linear classifier).
     """
 
     VERSION: ClassVar[int] = 1
     task: str
     data: str
     arch: str
-    recipe: Recipe
+    recipe: Recipe | SVM
     seed: int
     start: Start
     mask: Mask | None = None
+    trunk_frozen: bool = False
 
     def check(self) -> None:
+        if isinstance(self.recipe, SVM):
+            _demand(self.trunk_frozen and self.task == "labels", "SVMs are for labels on a frozen trunk")
+            return
         _demand(
             self.first_sample < self.recipe.samples,
             f"nothing is left to train: the recipe ends at {self.recipe.samples} samples, where it would begin",
@@ -201,14 +270,21 @@ class Prune(Step):
     def check(self) -> None:
         _demand(0 < self.keep < 1, f"keep is a fraction between 0 and 1, not {self.keep}")
         _demand(
-            re.fullmatch("all|convs|convs:[1-9][0-9]*", self.scope) is not None,
+            re.fullmatch(SCOPES, self.scope) is not None,
             f"scope {self.scope!r} is not 'all', 'convs', or 'convs:d' with d from 1",
         )
 
 
+SCOPES = "all|convs|convs:[1-9][0-9]*"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RandomPrune(Step):
-    """A mask over the whole trunk at random (the paper's baseline), as sparse as ``level`` rounds of Prune."""
+    """A mask over ``scope`` (as in Prune) at random (the paper's baseline), as sparse as ``level`` rounds of Prune.
+
+    nonzero: a dense training whose natural zeros are never among the weights that stay (paper 4.3, the adjusted
+        baseline); where fewer weights than wanted are not zero, those are what stays.
+    """
 
     VERSION: ClassVar[int] = 1
     arch: str
@@ -216,9 +292,15 @@ class RandomPrune(Step):
     keep: float
     level: int
     seed: int
+    scope: str = "all"
+    nonzero: Train | None = None
 
     def check(self) -> None:
         _demand(0 < self.keep < 1, f"keep is a fraction between 0 and 1, not {self.keep}")
+        _demand(
+            re.fullmatch(SCOPES, self.scope) is not None,
+            f"scope {self.scope!r} is not 'all', 'convs', or 'convs:d' with d from 1",
+        )
         _demand(self.level >= 0, f"a level is a number of prunings, not {self.level}")
 
 
@@ -302,7 +384,7 @@ def _plain(item: Any) -> Any:
     """Whole floats as whole numbers: 1 and 1.0 are equal, so they must be the same step."""
     if isinstance(item, Step):
         return {"step": item.id}
-    if isinstance(item, (Recipe, Init, Rewind)):
+    if isinstance(item, (Recipe, SVM, Init, Rewind, Final)):
         return {"value": type(item).__name__, **_fields(item)}
     if isinstance(item, tuple):
         return [_plain(part) for part in item]
@@ -313,7 +395,7 @@ def _build(plain: dict[str, Any], steps: dict[str, Step]) -> Any:
     def item(value: Any) -> Any:
         if isinstance(value, dict):
             return steps[value["step"]] if "step" in value else _build(value, steps)
-        return tuple(value) if isinstance(value, list) else value
+        return tuple(item(part) for part in value) if isinstance(value, list) else value
 
     kind = _KINDS[plain.get("kind") or plain["value"]]
     return kind(**{k: item(v) for k, v in plain.items() if k not in ("kind", "value", "version")})
@@ -324,7 +406,7 @@ def _steps_in(value: Any) -> Iterator[Step]:
         item = getattr(value, field.name)
         if isinstance(item, Step):
             yield item
-        elif isinstance(item, Rewind):
+        elif isinstance(item, (Rewind, Final)):
             yield item.of
 
 
@@ -334,7 +416,7 @@ def _demand(condition: bool, sentence: str) -> None:
 
 
 _KINDS: dict[str, Callable[..., Any]] = {
-    kind.__name__: kind for kind in (Recipe, Init, Rewind, Train, Prune, RandomPrune, Shuffle)
+    kind.__name__: kind for kind in (Recipe, SVM, Init, Rewind, Final, Train, Prune, RandomPrune, Shuffle)
 }
 
 # ------------------------------------------------------------------------------------- a sweep

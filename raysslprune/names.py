@@ -1,0 +1,95 @@
+"""What the names in a step stand for: tasks, architectures and data sets, and the code behind each.
+
+A new one is a file and a line here. From outside the package it is a file only: a name of the form
+``module:attribute`` means that attribute of a module that every worker can import.
+
+Standard library only, so that a wrong name is found before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+TASKS = {
+    "labels": "raysslprune.tasks.labels:Labels",
+    "rotnet": "raysslprune.tasks.rotnet:RotNet",
+    "exemplar": "raysslprune.tasks.exemplar:Exemplar",
+    "npid": "raysslprune.tasks.npid:NPID",
+    "s4l": "raysslprune.tasks.s4l:S4L",
+}
+"""To a subclass of tasks.task.Task, a dataclass whose fields are the options that a recipe may set."""
+
+ARCHITECTURES = {
+    "conv4": "raysslprune.models.conv4:Conv4",
+    "resnet18-cifar": "raysslprune.models.resnet:resnet18_cifar",
+    "resnet34-cifar": "raysslprune.models.resnet:resnet34_cifar",
+    "resnet50-cifar": "raysslprune.models.resnet:resnet50_cifar",
+    "resnet18": "raysslprune.models.resnet:resnet18",
+    "resnet34": "raysslprune.models.resnet:resnet34",
+    "resnet50": "raysslprune.models.resnet:resnet50",
+    "vgg11": "raysslprune.models.vgg:vgg11",
+    "vgg13": "raysslprune.models.vgg:vgg13",
+    "vgg16": "raysslprune.models.vgg:vgg16",
+    "vgg19": "raysslprune.models.vgg:vgg19",
+    "alexnet": "raysslprune.models.alexnet:alexnet",
+    "alexnet-bn": "raysslprune.models.alexnet:alexnet_bn",
+}
+"""To a function from the number of image channels to a trunk with an attribute ``width``, the number of features."""
+
+DATASETS = {
+    "digits": "raysslprune.data.digits:Digits",
+    "cifar10": "raysslprune.data.cifar:CIFAR10",
+    "cifar100": "raysslprune.data.cifar:CIFAR100",
+    "imagenet": "raysslprune.data.folder:ImageNet",
+    "places205": "raysslprune.data.folder:Places205",
+    "voc07": "raysslprune.data.voc07:VOC07",
+    "folder": "raysslprune.data.folder:Folder",
+    "parquet": "raysslprune.data.parquet:Parquet",
+}
+"""To a subclass of data.Source. Written ``folder/NAME`` and ``parquet/NAME``, the name is handed to the source."""
+
+EMBEDDED = {"digits"}
+"""Data sets that come with the package's dependencies, so that nobody has to look for them."""
+
+SUBSET = re.compile(r"([1-9][0-9]?)%-of-(images|classes)")
+"""Of a data set's training images, written ``imagenet:10%-of-images``: see data.subsets."""
+
+
+def check(kind: str, table: Mapping[str, str], name: str) -> None:
+    """Raise ValueError for a name that is neither in the table nor of the form ``module:attribute``."""
+    if name in table or re.fullmatch(r"[\w.]+:\w+", name):
+        return
+    near = difflib.get_close_matches(name, table, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"{kind} {name!r} is not known; {hint}Known: {', '.join(table)}; or module:attribute")
+
+
+def resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
+    """What the name stands for. Raises ValueError where it stands for nothing."""
+    check(kind, table, name)
+    module, _, attribute = table.get(name, name).partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if name in table:
+            raise
+        raise ValueError(f"{kind} {name!r} can't be imported here: {error}") from error
+
+
+def data_parts(data: str) -> tuple[str, str, str]:
+    """A step's data as (source, what is handed to it, subset); the last two may be empty.
+
+    ``folder/pets:10%-of-images`` is ("folder", "pets", "10%-of-images"). Raises ValueError for another subset.
+    """
+    whole, _, subset = data.rpartition(":")
+    if whole and "%" in subset:
+        if not SUBSET.fullmatch(subset):
+            raise ValueError(f"subset {subset!r} is not of the form '10%-of-images' or '10%-of-classes'")
+    else:
+        whole, subset = data, ""
+    source, _, argument = whole.partition("/")
+    return source, argument, subset
