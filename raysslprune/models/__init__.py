@@ -1,46 +1,67 @@
-"""Networks: a trunk that gives features, which pruning sees, and a linear head for a task, which it never sees.
+"""Networks: a trunk that gives features, which pruning sees, and a task's head, which it never sees.
 
-A new architecture is a file here and a line in ``TRUNKS``.
+A new architecture is a file here and a line in ``names.ARCHITECTURES``: a function from the number of image channels
+to a trunk, a module with an int attribute ``width`` that takes images (n, channels, h, w) to features (n, width).
+Its layers are ones that :func:`draw` knows, and it has no dropout: no global random state may decide a result.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from raysslprune.models import conv4
+from raysslprune import names
+from raysslprune.models import checkpoint
+from raysslprune.models.checkpoint import read as read_checkpoint
 
-TRUNKS: dict[str, Callable[[int], nn.Module]] = {"conv4": conv4.Conv4}
-"""Name to a function from the number of image channels to a trunk with an attribute ``features`` (its width)."""
+__all__ = ["Network", "convolutions", "draw", "from_torchvision", "network", "prunable", "read_checkpoint", "trunk"]
 
 
 class Network(nn.Module):
-    """trunk: images (n, c, h, w) to features (n, f). head: features to outputs (n, outputs)."""
+    """trunk: images (n, c, h, w) to features (n, width). head: features to outputs (n, outputs)."""
 
-    def __init__(self, trunk: nn.Module, outputs: int) -> None:
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = nn.Linear(_width(trunk), outputs)
+        self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.trunk(images))
 
 
 def trunk(arch: str, channels: int) -> nn.Module:
-    """The trunk on the meta device: shapes and names, no memory. Raises ValueError for an unknown name."""
-    if arch not in TRUNKS:
-        raise ValueError(f"architecture {arch!r} is not one of {', '.join(TRUNKS)}")
+    """The trunk on the meta device: shapes and names, no memory.
+
+    Raises ValueError for an unknown name, TypeError where the name stands for what is not a trunk.
+    """
+    make = names.resolve("architecture", names.ARCHITECTURES, arch)
     with torch.device("meta"):
-        return TRUNKS[arch](channels)
+        made = make(channels)
+    if not (isinstance(made, nn.Module) and isinstance(getattr(made, "width", None), int)):
+        raise TypeError(f"architecture {arch!r} gave no module with an int attribute 'width', its number of features")
+    return made
 
 
-def network(arch: str, channels: int, outputs: int, generator: torch.Generator, device: torch.device) -> Network:
-    """A network with weights drawn from ``generator``, the same on every device; no global random state is used."""
+def network(
+    arch: str,
+    channels: int,
+    head: Callable[[int], nn.Module],
+    generator: torch.Generator,
+    device: torch.device,
+) -> Network:
+    """A network with weights drawn from ``generator``, the same on every device; no global random state is used.
+
+    head: from the number of features to the layers after the trunk, ones that :func:`draw` knows. They are drawn
+    last, so that the trunk is the same under every head. Raises as :func:`trunk` and :func:`draw` do.
+    """
+    body = trunk(arch, channels)
+    width = body.width
+    assert isinstance(width, int)
     with torch.device("meta"):
-        model = Network(trunk(arch, channels), outputs)
+        model = Network(body, head(width))
     model.to_empty(device="cpu")
     draw(model.trunk, generator)
     draw(model.head, generator)
@@ -48,8 +69,12 @@ def network(arch: str, channels: int, outputs: int, generator: torch.Generator, 
 
 
 def draw(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights in place. Convolutions: Kaiming normal by fan-out. Linear: torch's own default distribution."""
+    """Draw all weights in place. Convolutions: Kaiming normal by fan-out. Linear: torch's own default distribution.
+
+    Batch-norm begins neutral. Raises TypeError for a tensor that it does not know, which would be left as it is.
+    """
     for part in module.modules():
+        known = {"weight", "bias"}
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             if part.bias is not None:
@@ -57,13 +82,16 @@ def draw(module: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(part, nn.Linear):
             bound = 1 / math.sqrt(part.in_features)
             nn.init.uniform_(part.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(part.bias, -bound, bound, generator=generator)
-        elif isinstance(part, nn.BatchNorm2d):
-            part.reset_running_stats()
-            nn.init.ones_(part.weight)
-            nn.init.zeros_(part.bias)
-        elif [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-            raise TypeError(f"models.draw does not know how to initialise {type(part).__name__}")
+            if part.bias is not None:
+                nn.init.uniform_(part.bias, -bound, bound, generator=generator)
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.reset_parameters()
+            known |= {"running_mean", "running_var", "num_batches_tracked"}
+        else:
+            known = set()
+        own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        if unknown := [name for name, _ in own if name not in known]:
+            raise TypeError(f"models.draw does not know how to initialise {unknown[0]!r} of {type(part).__name__}")
 
 
 def prunable(module: nn.Module) -> dict[str, Tensor]:
@@ -83,7 +111,10 @@ def convolutions(module: nn.Module) -> list[str]:
     return [f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
 
 
-def _width(trunk: nn.Module) -> int:
-    width = trunk.features
-    assert isinstance(width, int)
-    return width
+def from_torchvision(arch: str, state_dict: Mapping[str, Tensor], channels: int = 3) -> dict[str, Tensor]:
+    """The state dict of a torchvision model as that of our network's trunk: ``trunk.*``, on the CPU, no head.
+
+    ``vgg*`` are torchvision's ``vgg*_bn``. Raises ValueError, in one sentence, for weights of another architecture.
+    """
+    fitted = checkpoint.fit(state_dict, trunk(arch, channels).state_dict(), arch)
+    return {f"trunk.{name}": tensor for name, tensor in fitted.items()}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Conv4(nn.Module):
-    features = 64
+    width = 64
 
     def __init__(self, channels: int) -> None:
         super().__init__()
