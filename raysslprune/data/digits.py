@@ -7,21 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+
+from raysslprune.data.dataset import Dataset, no_argument, resident
 
 TRAIN = 1200
 SPLIT_SEED = 20200116
 """Of the one fixed split that everybody gets; numpy guarantees RandomState's stream for ever."""
 
 
-def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+class Digits:
     """1,200 training and 597 test images, every class in its share. uint8 from 0 to 16, (n, 1, 8, 8)."""
-    table = read()
-    labels = table[:, -1].astype(np.int64)
-    train, test = stratified(labels, TRAIN, np.random.RandomState(SPLIT_SEED))
-    images = torch.from_numpy(table[:, :-1].astype(np.uint8)).view(-1, 1, 8, 8)
-    targets = torch.from_numpy(labels)
-    return images[train], targets[train], images[test], targets[test]
+
+    def __init__(self, argument: str = "") -> None:
+        no_argument("digits", argument)
+
+    def locate(self, root: Path, fetch: bool = False) -> None:
+        """It came with scikit-learn."""
+
+    def load(self, root: Path) -> Dataset:
+        table = read()
+        labels = table[:, -1].astype(np.int64)
+        train, test = stratified(labels, TRAIN, np.random.RandomState(SPLIT_SEED))
+        images = torch.from_numpy(table[:, :-1].astype(np.uint8)).view(-1, 1, 8, 8)
+        targets = torch.from_numpy(labels)
+        return resident((images[train], targets[train]), (images[test], targets[test]))
 
 
 def read() -> np.ndarray:

@@ -16,7 +16,7 @@ from raysslprune.spec import seed_of
 
 
 @dataclass(frozen=True)
-class Batch:
+class Samples:
     """index: which samples, (n,). draws: uniform in [0, 1), (n, draws), each row fixed by (seed, epoch, sample)."""
 
     index: Tensor
@@ -28,27 +28,27 @@ class Stream:
 
     def __init__(self, samples: int, draws: int, seed: int) -> None:
         self.samples, self.draws, self.seed = samples, draws, seed
-        self._epochs: dict[int, Batch] = {}
+        self._epochs: dict[int, Samples] = {}
 
-    def take(self, position: int, count: int) -> Batch:
+    def take(self, position: int, count: int) -> Samples:
         """The ``count`` samples from ``position`` on."""
-        parts: list[Batch] = []
+        parts: list[Samples] = []
         while count > 0:
             epoch, offset = divmod(position, self.samples)
             whole = self._epoch(epoch)
             part = slice(offset, offset + count)
-            parts.append(Batch(whole.index[part], whole.draws[part]))
+            parts.append(Samples(whole.index[part], whole.draws[part]))
             taken = len(parts[-1].index)
             position, count = position + taken, count - taken
         if len(parts) == 1:
             return parts[0]
-        return Batch(torch.cat([p.index for p in parts]), torch.cat([p.draws for p in parts]))
+        return Samples(torch.cat([p.index for p in parts]), torch.cat([p.draws for p in parts]))
 
-    def _epoch(self, epoch: int) -> Batch:
+    def _epoch(self, epoch: int) -> Samples:
         if epoch not in self._epochs:
             self._epochs = {e: b for e, b in self._epochs.items() if e == epoch - 1}  # at most two in memory
             generator = torch.Generator().manual_seed(seed_of("epoch", self.seed, epoch))
             order = torch.randperm(self.samples, generator=generator)
             draws = torch.rand(self.samples, self.draws, generator=generator)
-            self._epochs[epoch] = Batch(order, draws[order])
+            self._epochs[epoch] = Samples(order, draws[order])
         return self._epochs[epoch]

@@ -1,0 +1,275 @@
+"""Images that stay on disk: only their names are held, and threads decode them ahead of whoever uses them.
+
+Threads, not processes: Pillow lets go of Python's lock while it decodes and resizes, so they scale with the cores.
+Forking inside a Ray actor is unsafe, and starting processes afresh would import torch again for each of the 31
+trainings of a chain.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from raysslprune.data.dataset import DataError, Dataset
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Of the files that are taken for images, in lower case; the same as torchvision's."""
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+"""What these files may really be. Nothing else is tried: for some formats Pillow starts other programs."""
+
+MAX_PIXELS = 89_478_485
+"""Of an image, decoded or resized: where Pillow begins to warn of decompression bombs."""
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of red, green and blue over ImageNet, on the uint8 scale; everybody's constants."""
+
+SKIP = "skip.txt"
+"""In a data set's folder: images that are left out, as paths from that folder with ``/``, one a line."""
+
+Box = Sequence[float]
+"""Left, top, right and bottom edge in pixels."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class BrokenImage(DataError):
+    """A file that could be read, but is no image, or only part of one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Files:
+    """A data.Split of images on disk, as RGB.
+
+    root: the data set's folder. names: paths from there, numpy strings (n,), which hold 1.28 million in 80 MB.
+    labels: as in Split. size: of the square crops. resize: what the shorter side becomes before the central crop.
+    """
+
+    root: str
+    names: np.ndarray
+    labels: Tensor
+    size: int = 224
+    resize: int = 256
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As in Split: the views for testing, in memory for at most two batches. Raises DataError."""
+        images = ahead(self.view, range(len(self)), count)
+        for labels in self.labels.split(count):
+            batch = np.empty((len(labels), self.channels, self.size, self.size), np.uint8)
+            for place, image in zip(batch, images, strict=False):
+                place[:] = image
+            yield torch.from_numpy(batch), labels
+
+    def some(self, index: Tensor, labels: Tensor | None = None) -> Files:
+        chosen = self.labels[index.to(self.labels.device)] if labels is None else labels
+        return replace(self, names=self.names[index.cpu().numpy()], labels=chosen)
+
+    def to(self, device: torch.device) -> Files:
+        return replace(self, labels=self.labels.to(device))
+
+    def view(self, index: int, choose: Callable[[int, int], Box | None] | None = None) -> np.ndarray:
+        """One image as uint8 (3, size, size), bilinear with antialiasing. Any thread may call it. Raises DataError.
+
+        choose: from width and height, the box that is resized to a square. Without it, or where it gives None: the
+        view for testing, the central square after the shorter side became ``resize``, exactly as torchvision's
+        ``Resize`` and ``CenterCrop`` make it.
+        """
+        image, square = self.image(index), (self.size, self.size)
+        box = choose(*image.size) if choose else None
+        if box is not None:
+            left, top, right, bottom = box
+            image = image.resize(square, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+        else:
+            short, long = min(image.size), max(image.size)
+            scaled = int(self.resize * long / short)
+            size = (self.resize, scaled) if image.width <= image.height else (scaled, self.resize)
+            image = image.resize(size, Image.Resampling.BILINEAR)
+            left, top = (round((side - self.size) / 2) for side in size)
+            image = image.crop((left, top, left + self.size, top + self.size))
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+    def image(self, index: int) -> Image.Image:
+        """One image, decoded, in mode RGB or L. Raises DataError where it can't be read, BrokenImage where decoded."""
+        name: str = self.names[index]
+        path = os.path.join(self.root, name)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise DataError(f"image {path} can't be read: {error.strerror}") from error
+        try:
+            image = decode(data)
+            if self.resize**2 * max(image.size) > MAX_PIXELS * min(image.size):
+                raise ValueError(f"{image.width} x {image.height} pixels are too long and narrow")
+        except ValueError as error:
+            raise BrokenImage(
+                f"image {path} is broken: {error}; mend it, or leave it out by the line {name} in"
+                f" {os.path.join(self.root, SKIP)}"
+            ) from error
+        return image
+
+
+def dataset(
+    root: Path, train: tuple[Sequence[str], Tensor], test: tuple[Sequence[str], Tensor], classes: int
+) -> Dataset:
+    """A data set of images on disk under a folder, from names and labels, without those that its skip file lists.
+
+    Raises DataError, also where the skip file lists what is not in the data set, or all that is in it.
+    """
+    listed = skipped(root)
+    unknown = set(listed).difference(train[0], test[0])
+    if unknown:
+        raise DataError(f"{root / SKIP} lists {min(unknown)!r}, which is no image of this data set")
+    splits = [_without(set(listed), root, *split) for split in (train, test)]
+    if not all(map(len, splits)):
+        raise DataError(f"{root / SKIP} leaves no image for training or none for testing")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return Dataset(train=splits[0], test=splits[1], classes=classes, mean=mean, std=std)
+
+
+def _without(listed: set[str], root: Path, names: Sequence[str], labels: Tensor) -> Files:
+    if listed:
+        kept = [i for i, name in enumerate(names) if name not in listed]
+        names, labels = [names[i] for i in kept], labels[kept]
+    try:
+        packed = np.array(names, dtype=np.dtypes.StringDType())
+    except UnicodeEncodeError as error:
+        raise DataError(f"the file name {error.object!r} under {root} is not UTF-8; rename it") from error
+    return Files(root=str(root), names=packed, labels=labels)
+
+
+def skipped(root: Path) -> list[str]:
+    """The images that a data set's skip file leaves out; none where there is no such file. Raises DataError."""
+    path = root / SKIP
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+    return [line for line in lines if line]
+
+
+def listed(folder: Path, layout: str) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden. Raises DataError."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError as error:
+        raise DataError(f"there is no folder {folder}; {layout}") from error
+    except NotADirectoryError as error:
+        raise DataError(f"{folder} is not a folder; {layout}") from error
+    except OSError as error:
+        raise DataError(f"folder {folder} can't be listed: {error.strerror}; {layout}") from error
+
+
+def below(root: Path, kind: str, name: str) -> Path:
+    """``root / name``, for a data set whose name stands after a slash: ``kind/name``.
+
+    Raises ValueError where there is none, or where it would lead out of the data root.
+    """
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"data set {kind}/NAME needs a name below the data root after the slash, not {name!r}")
+    return root.absolute() / path
+
+
+def decode(data: bytes) -> Image.Image:
+    """An encoded image in Pillow's mode RGB, or L if it has no colours. Raises ValueError with the reason.
+
+    What is transparent is laid over white, 16-bit grey is cut to its upper eight bits, and the orientation that a
+    camera noted is ignored, as it is in torchvision's loader. Of several frames it is the first.
+    """
+    _hush_pillow()
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+        image.load()
+        return _opaque(image)
+    except MemoryError:
+        raise
+    except UnidentifiedImageError as error:
+        kind = f"in one of the formats {', '.join(FORMATS)}" if data else "at all, but an empty file"
+        raise ValueError(f"it is no image {kind}") from error
+    except Exception as error:  # Pillow raises anything on bytes that make no sense: SyntaxError, struct.error, ...
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """In mode L or RGB."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers, which have no agreed range")
+    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+_IGNORED = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_HUSHING = threading.Lock()
+
+
+def _hush_pillow() -> None:
+    """Keep Pillow's warnings of oddities that do not matter, as a broken EXIF block, from the terminal.
+
+    A filter for good: ``warnings.catch_warnings`` is not safe in threads, which would undo each other's.
+    """
+    if _IGNORED not in warnings.filters:
+        with _HUSHING:
+            if _IGNORED not in warnings.filters:  # setting it takes it away for a moment
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@cache
+def executor() -> ThreadPoolExecutor:
+    """This process's threads for reading and decoding: one for each core that it may use.
+
+    torch knows how many these are, as a sweep tells it. Work in it must not wait for other work in it.
+    """
+    return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="decode")
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
+    """``map(work, items)`` by the executor's threads: in order, begun for at most ``count`` items not yet asked for.
+
+    ``count`` is raised where it would leave threads idle.
+    """
+    pool, count = executor(), max(count, 2 * torch.get_num_threads())
+    begun: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > count:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for future in begun:
+            future.cancel()
