@@ -1,23 +1,150 @@
-"""Measurements on a trained network, every sample counted once."""
+"""Measurements on a trained network, every sample counted once. Linear SVMs on its features are in ``svm.py``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from raysslprune.data import Dataset
+from raysslprune.data import IGNORED, Dataset, Split
+from raysslprune.masks import NATURAL_ZERO, Mask
 
 BATCH = 1024
 
+# ------------------------------------------------------------------------------------- of a network
+
 
 @torch.inference_mode()
-def accuracy(net: nn.Module, data: Dataset, images: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy in percent on uint8 ``images`` (n, c, h, w) with ``labels`` (n,); ``net`` in eval mode."""
-    hits = [
-        (net(data.normalise(some)).argmax(1) == wanted).sum()
-        for some, wanted in zip(images.split(BATCH), labels.split(BATCH), strict=True)
-    ]
-    return 100 * int(torch.stack(hits).sum()) / len(labels)
+def accuracy(net: Callable[[Tensor], Tensor], data: Dataset, split: Split) -> float:
+    """Top-1 accuracy in percent on a split with one class for each image; ``net`` in eval mode."""
+    hits = torch.zeros((), dtype=torch.int64, device=data.device)
+    for images, labels in data.batches(split, BATCH):
+        hits += (net(images).argmax(1) == labels).sum()
+    return 100 * int(hits) / len(split)  # the one wait for the device
+
+
+def features(net: nn.Module, data: Dataset, split: Split) -> Tensor:
+    """What ``net``, in eval mode, gives for every image of a split, in order: float32 (n, f), on the CPU."""
+    with torch.inference_mode():
+        parts = [net(images).float().cpu() for images, _ in data.batches(split, BATCH)]
+    return torch.cat(parts)  # out here it is an ordinary tensor, which a head may be trained on
+
+
+def multilabel_map(net: nn.Module, data: Dataset, split: Split) -> float:
+    """Mean average precision in percent of the outputs of ``net``, in eval mode, one for each class.
+
+    Raises ValueError as :func:`mean_average_precision` does.
+    """
+    return mean_average_precision(features(net, data, split), split.labels.cpu())
+
+
+# ------------------------------------------------------------------------------------- average precision
+
+
+def average_precision(scores: Tensor, present: Tensor) -> float:
+    """Area under the precision-recall curve of one class, from 0 to 1, as VOC defines it since 2010.
+
+    The precision at a recall is the highest that is reached at this recall or above, and all points of the curve
+    count, not eleven (paper.md 5.1). Samples with equal scores are retrieved together, so their order can't matter.
+
+    scores: (n,), high where the class is thought to be. present: bool (n,).
+    Raises ValueError where no sample is of the class, and where a score is not a number.
+    """
+    positives = int(present.sum())
+    if positives == 0:
+        raise ValueError("average precision needs at least one sample of the class")
+    if scores.isnan().any():
+        raise ValueError("average precision needs scores that are numbers, not NaN")
+    scores, order = scores.sort(descending=True)
+    last = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])  # of those with equal scores
+    found = present[order].cumsum(0)[last]
+    retrieved = last.nonzero().flatten() + 1
+    precision = (found.double() / retrieved).flip(0).cummax(0).values.flip(0)
+    gained = found.diff(prepend=found.new_zeros(1))
+    return float((gained * precision).sum() / positives)
+
+
+def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
+    """The mean over classes of :func:`average_precision`, in percent.
+
+    scores: (n, classes). labels: as in data.Split; one class for each image is taken as one against all. Class by
+    class, ignored samples are left out. Raises ValueError for a class that no sample is of, and for a NaN.
+    """
+    found = presence(labels, scores.shape[1])
+    total = 0.0
+    for c in range(scores.shape[1]):
+        counted = found[:, c] != IGNORED
+        try:
+            total += average_precision(scores[counted, c], found[counted, c] == 1)
+        except ValueError as error:
+            raise ValueError(f"class {c}: {error}") from None
+    return 100 * total / scores.shape[1]
+
+
+def presence(labels: Tensor, classes: int) -> Tensor:
+    """Labels as in data.Split, as int8 (n, classes) of 1, 0 and IGNORED in either case."""
+    return labels if labels.ndim == 2 else F.one_hot(labels, classes).to(torch.int8)
+
+
+# ------------------------------------------------------------------------------------- nearest neighbours
+
+SIMILARITIES = 1 << 25
+"""Held at once, at most, unless the training set is larger: 128 MiB."""
+
+
+def knn_accuracy(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    temperature: float,
+    neighbours: int = 200,
+) -> float:
+    """Top-1 accuracy in percent of NPID's weighted nearest neighbours (Wu et al. 2018, paper.md 5.5).
+
+    Each of the ``neighbours`` training samples (all, where there are fewer) with the highest cosine similarity votes
+    for its class with weight exp(similarity / temperature). Features (n, f), labels int64 (n,).
+    Raises ValueError for features that are not finite and a temperature or a number of neighbours not above 0.
+    """
+    if temperature <= 0 or neighbours < 1:
+        raise ValueError(f"temperature and neighbours must be above 0, not {temperature} and {neighbours}")
+    if not (train_features.isfinite().all() and test_features.isfinite().all()):
+        raise ValueError("nearest neighbours need finite features")
+    known, asked = F.normalize(train_features.float()), F.normalize(test_features.float())
+    neighbours, classes = min(neighbours, len(known)), int(train_labels.max()) + 1
+    rows = max(1, SIMILARITIES // len(known))
+    hits = 0
+    for some, wanted in zip(asked.split(rows), test_labels.split(rows), strict=True):
+        similarity, nearest = (some @ known.T).topk(neighbours)
+        weight = ((similarity - similarity[:, :1]) / temperature).exp()  # less the highest: can't overflow
+        votes = weight.new_zeros(len(some), classes).scatter_add_(1, train_labels[nearest], weight)
+        hits += int((votes.argmax(1) == wanted).sum())
+    return 100 * hits / len(test_labels)
+
+
+# ------------------------------------------------------------------------------------- natural sparsity
+
+THRESHOLDS = {
+    "natural_sparsity": NATURAL_ZERO,
+    "natural_sparsity_1e-30": 1e-30,
+    "natural_sparsity_1e-20": 1e-20,
+    "natural_sparsity_1e-12": 1e-12,
+    "natural_sparsity_1e-9": 1e-9,
+    "natural_sparsity_1e-6": 1e-6,
+}
+"""Metric to the largest magnitude that it counts as zero."""
+
+
+def natural_sparsity(weights: Mapping[str, Tensor], mask: Mask) -> dict[str, float]:
+    """How many of the weights that ``mask`` leaves are zero all the same, in percent (paper 4.3, paper.md 5.9).
+
+    One metric for each of THRESHOLDS, since "zero" is a matter of the threshold. 0 where the mask leaves no weight.
+    weights: float, by the names in ``mask``.
+    """
+    kept = [weights[name].detach()[m.to(weights[name].device)].float().abs() for name, m in mask.items()]
+    left = sum(len(magnitude) for magnitude in kept)
+    # Every threshold is a normal number, so a subnormal weight is below it also where torch takes it for 0.
+    zeros = {name: sum(int((magnitude <= at).sum()) for magnitude in kept) for name, at in THRESHOLDS.items()}
+    return {name: 100 * count / max(1, left) for name, count in zeros.items()}

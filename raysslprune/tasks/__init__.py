@@ -1,49 +1,26 @@
 """What a network is trained on: the views, the loss and the metric of a task.
 
-A new task is a file here and a line in ``TASKS``.
+A new task is a ``Task`` in a file here and a line in ``names.TASKS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import dataclasses
+from collections.abc import Iterable
 
-from torch import Tensor, nn
-
-from raysslprune.data import Dataset
-from raysslprune.data.stream import Batch
-from raysslprune.data.views import Views
-from raysslprune.tasks.labels import Labels
-from raysslprune.tasks.rotnet import RotNet
+from raysslprune import names
+from raysslprune.spec import Option
+from raysslprune.tasks.task import Task
 
 
-class Task(Protocol):
-    """draws: how many uniform numbers each sample needs in each epoch, those of its view included."""
-
-    draws: int
-
-    def outputs(self, data: Dataset) -> int:
-        """Width of the head."""
-        ...
-
-    def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
-        """What the loss needs of these training samples: views, targets; each with a row for each sample."""
-        ...
-
-    def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
-        """The mean loss over rows of what :meth:`sample` gave, a scalar to call ``backward`` on."""
-        ...
-
-    def evaluate(self, net: nn.Module, data: Dataset) -> dict[str, float]:
-        """The task's own metric on the test set, by name, in percent; the network in eval mode."""
-        ...
-
-
-TASKS: dict[str, Task] = {"labels": Labels(), "rotnet": RotNet()}
-
-
-def find(name: str) -> Task:
-    """The task by name. Raises ValueError for a name that is not known."""
-    if name not in TASKS:
-        raise ValueError(f"task {name!r} is not one of {', '.join(TASKS)}")
-    return TASKS[name]
+def find(name: str, options: Iterable[tuple[str, Option]] = ()) -> Task:
+    """A task, with a recipe's options. Raises ValueError for a name, an option or a value that it does not know."""
+    kind: type[Task] = names.resolve("task", names.TASKS, name)
+    known = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    for option, value in options:
+        if option not in known:
+            raise ValueError(f"task {name} has no option {option!r}, only {', '.join(known) or 'none at all'}")
+        wanted = type(known[option].default)
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise ValueError(f"option {option} of task {name} is of type {wanted.__name__}, not {value!r}")
+    return kind(**dict(options))

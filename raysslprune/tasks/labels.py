@@ -1,30 +1,51 @@
-"""Classification by labels, the supervised task."""
+"""Classification by labels, the supervised task, and the linear classifier on frozen features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune.data import Dataset
-from raysslprune.data.stream import Batch
-from raysslprune.data.views import DRAWS, Views
-from raysslprune.evaluate import accuracy
+from raysslprune.data import IGNORED, Dataset
+from raysslprune.data.feed import Batch
+from raysslprune.data.views import Views
+from raysslprune.evaluate import accuracy, multilabel_map
+from raysslprune.spec import Recipe
+from raysslprune.tasks.task import Task
 
 
-class Labels:
-    draws = DRAWS
+@dataclass(kw_only=True)
+class Labels(Task):
+    """One class for each image: cross-entropy, top-1. Several at once (VOC07): a logistic loss for each, mAP.
 
-    def outputs(self, data: Dataset) -> int:
-        return data.classes
+    standardise: a BatchNorm without weights before the last layer, as the linear classifiers of Goyal et al. 2019
+        have it (https://arxiv.org/abs/1905.01235).
+    """
+
+    standardise: bool = False
+
+    def head(self, width: int, data: Dataset) -> nn.Module:
+        last = nn.Linear(width, data.classes)
+        return nn.Sequential(nn.BatchNorm1d(width, affine=False), last) if self.standardise else last
 
     def sample(self, views: Views, batch: Batch) -> tuple[Tensor, Tensor]:
-        return views(batch), views.data.train.labels[batch.index.to(views.pixels.device)]
+        labels = views.split.labels
+        return views(batch), labels[batch.index[:, 0].to(labels.device)]
 
     def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
         images, labels = parts
-        return F.cross_entropy(net(images), labels)
+        outputs = net(images)
+        return F.cross_entropy(outputs, labels) if labels.ndim == 1 else logistic(outputs, labels)
 
-    def evaluate(self, net: nn.Module, data: Dataset) -> dict[str, float]:
-        return {"top1": accuracy(net, data, data.test.images, data.test.labels)}
+    def evaluate(self, net: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, float]:
+        if data.multilabel:
+            return {"map": multilabel_map(net, data, data.test)}
+        return {"top1": accuracy(net, data, data.test)}
+
+
+def logistic(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy summed over classes, ignored ones left out, averaged over samples. Both (n, classes)."""
+    each = F.binary_cross_entropy_with_logits(outputs, (labels == 1).to(outputs), reduction="none")
+    return (each * (labels != IGNORED)).sum() / len(outputs)

@@ -1,37 +1,61 @@
-"""RotNet (Gidaris et al.): which of four quarter turns was applied to the image? One random turn for each view."""
+"""RotNet (Gidaris et al. 2018): which of four quarter turns was applied to the image?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysslprune.data import Dataset
-from raysslprune.data.stream import Batch
-from raysslprune.data.views import DRAWS, Views
-from raysslprune.evaluate import accuracy
+from raysslprune.data.feed import Batch
+from raysslprune.data.views import Views
+from raysslprune.evaluate import BATCH
+from raysslprune.spec import Recipe
+from raysslprune.tasks.task import Task
 
 TURNS = 4
 
 
-class RotNet:
-    draws = DRAWS + 1
+@dataclass(kw_only=True)
+class RotNet(Task):
+    """all_turns: each view in all four turns, as in the authors' code; else in one, drawn at random."""
 
-    def outputs(self, data: Dataset) -> int:
-        return TURNS
+    draws = 1
+    all_turns: bool = False
 
-    def sample(self, views: Views, batch: Batch) -> tuple[Tensor, Tensor]:
-        turns = (batch.draws[:, DRAWS] * TURNS).long().to(views.pixels.device)
-        return views(batch, turns), turns
+    def head(self, width: int, data: Dataset) -> nn.Module:
+        return nn.Linear(width, TURNS)
+
+    def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
+        if self.all_turns:
+            return (views(batch),)
+        turns = (batch.own[:, 0] * TURNS).long().to(views.data.device)
+        return views(batch, turns=turns), turns
 
     def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
-        images, turns = parts
+        images, turns = all_turns(parts[0]) if self.all_turns else parts
         return F.cross_entropy(net(images), turns)
 
-    def evaluate(self, net: nn.Module, data: Dataset) -> dict[str, float]:
+    def evaluate(self, net: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, float]:
         """Accuracy over all four turns of every test image: chance is 25%."""
-        images = torch.cat([data.test.images.rot90(turns, (2, 3)) for turns in range(TURNS)])
-        turns = torch.arange(TURNS, device=images.device).repeat_interleave(len(data.test))
-        return {"rotation_top1": accuracy(net, data, images, turns)}
+        return {"rotation_top1": rotation_accuracy(net, data)}
+
+
+def all_turns(images: Tensor) -> tuple[Tensor, Tensor]:
+    """(4 n, c, s, s): every image as it is, then all turned by one quarter, by two, by three; and the turns (4 n,)."""
+    turns = torch.arange(TURNS, device=images.device).repeat_interleave(len(images))
+    turned = torch.cat([images.rot90(turn, (2, 3)) for turn in range(TURNS)])
+    return turned.contiguous(memory_format=torch.channels_last), turns
+
+
+@torch.inference_mode()
+def rotation_accuracy(net: Callable[[Tensor], Tensor], data: Dataset) -> float:
+    """Of ``net``'s four outputs, over all turns of every test image, in percent."""
+    hits = torch.zeros((), dtype=torch.int64, device=data.device)
+    for images, _ in data.batches(data.test, BATCH // TURNS):
+        turned, turns = all_turns(images)
+        hits += (net(turned).argmax(1) == turns).sum()
+    return 100 * int(hits) / (TURNS * len(data.test))

@@ -1,0 +1,103 @@
+"""Exemplar, as a triplet loss (Dosovitskiy et al. 2014; Doersch & Zisserman 2017): views of one image are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysslprune.data import Dataset
+from raysslprune.data.feed import Batch, still
+from raysslprune.data.views import Views
+from raysslprune.data.views import draws as draws_of
+from raysslprune.evaluate import BATCH
+from raysslprune.spec import Recipe, seed_of
+from raysslprune.tasks.task import Task
+
+NEGATIVES = ("random", "semi-hard")
+
+
+@dataclass(kw_only=True)
+class Exemplar(Task):
+    """Two views of each image; the second should be nearer to the first than a view of another image, by a margin.
+
+    Distance is 1 - cosine of the embeddings. The paper gives none of these options (docs/reproducing.md).
+
+    dimension: of the embedding. margin: of the hinge.
+    negatives: the other image of each triplet, among the samples whose BatchNorm statistics are taken together:
+        ``random``, or ``semi-hard``: the nearest one that is farther than the positive, else the farthest.
+    """
+
+    views = 2
+    draws = 1
+    dimension: int = 128
+    margin: float = 0.5
+    negatives: str = "random"
+
+    def __post_init__(self) -> None:
+        if self.negatives not in NEGATIVES:
+            raise ValueError(f"negatives {self.negatives!r} is not one of {', '.join(NEGATIVES)}")
+        if self.dimension < 1 or self.margin <= 0:
+            raise ValueError("Exemplar needs a dimension of at least 1 and a margin above 0")
+
+    def head(self, width: int, data: Dataset) -> nn.Module:
+        return nn.Linear(width, self.dimension)
+
+    def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
+        return views(batch, 0), views(batch, 1), batch.own[:, 0].to(views.data.device)
+
+    def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
+        first, second, drawn = parts
+        anchors, positives = F.normalize(net(torch.cat([first, second]))).chunk(2)
+        other = others(drawn) if self.negatives == "random" else semi_hard(anchors.detach(), positives.detach())
+        return triplet(anchors, positives, positives[other], self.margin)
+
+    @torch.inference_mode()
+    def evaluate(self, net: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, float]:
+        """How often a view of a test image is nearer to another view of it than to one of another: chance is 50%.
+
+        The views are the same for everybody.
+        """
+        views = Views(data, data.test, recipe)
+        generator = torch.Generator().manual_seed(seed_of("triplets"))
+        drawn = torch.rand(len(data.test), 2, draws_of(recipe), generator=generator)
+        other = others(torch.rand(len(data.test), generator=generator))
+        embedded: list[Tensor] = []
+        for index in torch.arange(len(data.test)).split(BATCH):
+            batch = still(data.test, recipe, index[:, None].expand(-1, 2), drawn[index])
+            embedded.append(torch.stack([F.normalize(net(views(batch, view))) for view in range(2)], dim=1).cpu())
+        anchors, positives = torch.cat(embedded).unbind(1)
+        nearer = distance(anchors, positives) < distance(anchors, positives[other])
+        return {"triplet_accuracy": 100 * int(nearer.sum()) / len(nearer)}
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine, row by row, of vectors of length 1."""
+    return 1 - (a * b).sum(1)
+
+
+def triplet(anchors: Tensor, positives: Tensor, negatives: Tensor, margin: float) -> Tensor:
+    """Mean of max(D(anchor, positive) - D(anchor, negative) + margin, 0), over rows of length 1."""
+    return (distance(anchors, positives) - distance(anchors, negatives) + margin).clamp(min=0).mean()
+
+
+def others(drawn: Tensor) -> Tensor:
+    """For each row another row, uniformly, by uniform numbers (n,) in [0, 1)."""
+    n = len(drawn)
+    if n < 2:
+        raise ValueError("a triplet needs two samples or more in a batch")
+    step = (drawn * (n - 1)).long().clamp(max=n - 2)
+    return (torch.arange(n, device=drawn.device) + 1 + step) % n
+
+
+def semi_hard(anchors: Tensor, positives: Tensor) -> Tensor:
+    """For each anchor the row of the nearest other positive farther than its own, else of the farthest."""
+    apart = 1 - anchors @ positives.T
+    own = apart.diagonal()[:, None]
+    same = torch.eye(len(apart), dtype=torch.bool, device=apart.device)
+    farther = apart.masked_fill(same | (apart <= own), torch.inf)
+    farthest = apart.masked_fill(same, -torch.inf).argmax(1)
+    return torch.where(farther.isfinite().any(1), farther.argmin(1), farthest)

@@ -1,0 +1,80 @@
+"""S4L with rotations (Zhai et al. 2019): labels on some of the images, RotNet on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysslprune.data import Dataset, subsets
+from raysslprune.data.feed import Batch
+from raysslprune.data.views import Views
+from raysslprune.evaluate import accuracy
+from raysslprune.spec import Recipe
+from raysslprune.tasks.rotnet import TURNS, all_turns, rotation_accuracy
+from raysslprune.tasks.task import Task
+
+
+@dataclass(kw_only=True)
+class S4L(Task):
+    """A sample is a labelled image and another from the whole training set, both in all four turns.
+
+    The loss is the cross-entropy of the labels plus ``weight`` times the rotation loss on all turns of both images (the
+    paper's plain sum: 1). An epoch is one of the labelled images.
+
+    labelled: the part of the images whose labels may be used, as in names.SUBSET.
+    labels_turned: cross-entropy on all four turns of the labelled image, as in the authors' code; else on the upright
+        one, for images whose class depends on where up is.
+    """
+
+    views = 2
+    partner = True
+    labelled: str = "10%-of-images"
+    weight: float = 1.0
+    labels_turned: bool = True
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ValueError("S4L needs a weight above 0")
+
+    def begin(self, data: Dataset, generator: torch.Generator) -> None:
+        self.part = subsets.of(data, self.labelled)
+        self.index, labels = subsets.choose(data, self.labelled)
+        self.labels = torch.full((len(data.train),), -1)
+        self.labels[self.index] = labels
+        self.labels = self.labels.to(data.device)
+
+    def pool(self) -> Tensor:
+        return self.index
+
+    def head(self, width: int, data: Dataset) -> nn.Module:
+        """Classes first, then the four turns."""
+        return nn.Linear(width, self.part.classes + TURNS)
+
+    def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
+        return views(batch, 0), views(batch, 1), self.labels[batch.index[:, 0].to(self.labels.device)]
+
+    def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
+        labelled, unlabelled, labels = parts
+        (first, turns), (second, _) = all_turns(labelled), all_turns(unlabelled)
+        outputs = net(torch.cat([first, second]))
+        return s4l(outputs, labels.repeat(TURNS if self.labels_turned else 1), turns.repeat(2), self.weight)
+
+    def evaluate(self, net: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, float]:
+        classes = self.part.classes
+        return {
+            "top1": accuracy(lambda images: net(images)[:, :classes], self.part, self.part.test),
+            "rotation_top1": rotation_accuracy(lambda images: net(images)[:, classes:], data),
+        }
+
+
+def s4l(outputs: Tensor, labels: Tensor, turns: Tensor, weight: float) -> Tensor:
+    """Cross-entropy of as many rows as there are labels, the first, plus ``weight`` times that of all rows' turns.
+
+    outputs: (n, classes + 4). labels: (labelled rows,). turns: (n,).
+    """
+    by_class, by_turn = outputs.split([outputs.shape[1] - TURNS, TURNS], dim=1)
+    return F.cross_entropy(by_class[: len(labels)], labels) + weight * F.cross_entropy(by_turn, turns)
