@@ -1,20 +1,23 @@
-"""``python -m raysslprune.bench loop`` and ``... sweep``: how much of the machine reaches the training.
+"""``python -m raysslprune.bench NAME``: how much of the machine reaches the training, and what networks learn.
 
-Ratios within one run, because machines are noisy; what each means stands in docs/performance.md.
+``loop`` and ``sweep`` are ratios within one run, because machines are noisy (docs/performance.md). ``tasks`` and
+``cifar`` show that each task learns (docs/results.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean, median, stdev
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +26,7 @@ from rich.table import Table
 from raysslprune.progress import cores
 
 
-def loop(repeats: int) -> dict[str, Any]:
+def loop(options: argparse.Namespace) -> dict[str, Any]:
     """Images/s of our loop, with augmentation, mask and checks, over a bare loop on the same resident tensors."""
     import torch
 
@@ -53,8 +56,11 @@ def loop(repeats: int) -> dict[str, Any]:
     def bare() -> float:
         recipe = setting.recipes["labels"]
         generator = torch.Generator().manual_seed(0)
-        net = models.network(setting.arch, digits.channels, digits.classes, generator, torch.device("cpu"))
+        net = models.network(
+            setting.arch, digits.channels, lambda w: torch.nn.Linear(w, digits.classes), generator, torch.device("cpu")
+        )
         net = net.to(memory_format=torch.channels_last)
+        assert isinstance(digits.train, data.Resident)
         images = digits.normalise(digits.train.images).contiguous(memory_format=torch.channels_last)
         labels = digits.train.labels
         optimizer = torch.optim.SGD(
@@ -78,14 +84,14 @@ def loop(repeats: int) -> dict[str, Any]:
         return seen / (time.perf_counter() - begun)
 
     bare()  # the first run of a process pays for its warm-up
-    runs = [{"bare": bare(), "labels": ours("labels"), "rotnet": ours("rotnet")} for _ in range(repeats)]
+    runs = [{"bare": bare(), "labels": ours("labels"), "rotnet": ours("rotnet")} for _ in range(options.repeats)]
     return {
         "images_per_second": {name: _spread([run[name] for run in runs]) for name in runs[0]},
         "over_bare": {task: _spread([run[task] / run["bare"] for run in runs]) for task in ("labels", "rotnet")},
     }
 
 
-def sweep(repeats: int) -> dict[str, Any]:
+def sweep(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of pure training over (wall seconds x cores) of fig3 with three seeds, from the command to the figure."""
     from raysslprune import plan, results
     from raysslprune.store import Store
@@ -94,7 +100,7 @@ def sweep(repeats: int) -> dict[str, Any]:
     fig3 = load("fig3", "laptop", 3)
     graph = plan.make(fig3.points)
     walls, trainings = [], []
-    for _ in range(repeats):
+    for _ in range(options.repeats):
         with tempfile.TemporaryDirectory() as folder:
             root = os.path.join(folder, "runs")
             command = [sys.executable, "-m", "raysslprune.sweep", "fig3", "--seeds", "3", "--root", root]
@@ -112,36 +118,151 @@ def sweep(repeats: int) -> dict[str, Any]:
     }
 
 
-BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {"loop": (loop, 7), "sweep": (sweep, 1)}
-"""Name to the function and its number of repeats by default."""
+def tasks(options: argparse.Namespace) -> dict[str, Any]:
+    """What each task learns at laptop scale: its own metrics, and linear classifiers on its and on untrained features.
+
+    By the same steps as in a sweep, one after the other on one core.
+    """
+    import torch
+
+    from raysslprune import lottery, plan
+    from raysslprune.recipes import SETTINGS
+    from raysslprune.run import NoExchange, Runner
+    from raysslprune.spec import Init, Point, Train
+    from raysslprune.store import Store
+
+    torch.set_num_threads(1)
+    s = SETTINGS["laptop"]
+
+    def step(task: str, data: str, recipe: str, seed: int, **changes: Any) -> Train:
+        made = replace(s.recipes[recipe], **changes)
+        return Train(task=task, data=data, arch=s.arch, recipe=made, seed=seed, start=Init(seed=seed))
+
+    steps: dict[str, list[Train]] = {}
+    part = f"{s.data}:10%-of-images"
+    for seed in range(options.repeats):
+        for task in ("labels", "rotnet", "exemplar", "npid", "s4l"):
+            dense = step(task, s.data, task, seed)
+            named = {
+                task: dense,
+                f"{task}: linear": lottery.linear(dense, data=s.data, recipe=s.linear),
+                f"{task}: SVM": lottery.linear(dense, data=s.data, recipe=s.svm),
+            }
+            for name, one in named.items():
+                steps.setdefault(name, []).append(one)
+        tenth = step("labels", part, "labels:10%-of-images", seed)
+        many = step("labels", part, "labels:10%-of-images", seed, batch=s.recipes["s4l"].batch)
+        for name, dense in {"labels 10%": tenth, "labels 10%, as many updates as s4l": many}.items():
+            steps.setdefault(name, []).append(dense)
+            linear = lottery.linear(dense, data=s.data, recipe=s.linear)
+            steps.setdefault(f"{name}: linear", []).append(linear)
+        steps.setdefault("untrained: linear", []).append(lottery.untrained(dense, data=s.data, recipe=s.linear))
+        steps.setdefault("untrained: SVM", []).append(lottery.untrained(dense, data=s.data, recipe=s.svm))
+    points = [
+        Point(step=one, task=name, init="", level=0, seed=one.seed) for name, made in steps.items() for one in made
+    ]
+    measured: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        store.create()
+        runner = Runner(store=store, exchange=NoExchange())
+        for job in plan.make(points).jobs.values():
+            runner.run(job.to_plain())
+        for name, made in steps.items():
+            records = [record for one in made if (record := store.record(one.id))]
+            for metric in records[0].metrics:
+                if metric.endswith(("top1", "accuracy", "map")):
+                    values = [record.metrics[metric] for record in records]
+                    measured[f"{name} {metric}"] = _over_seeds(values)
+    return measured
+
+
+def cifar(options: argparse.Namespace) -> dict[str, Any]:
+    """CIFAR-10 for real: the paper's recipe, shortened to some epochs with its decays where they were in proportion."""
+    import torch
+
+    from raysslprune import data
+    from raysslprune.recipes import CIFAR, appendix_d
+    from raysslprune.spec import Init, Train
+    from raysslprune.train import Hooks, Loop
+
+    paper = appendix_d(options.task, "cifar10", options.arch)
+    samples = round(options.epochs * CIFAR)
+    recipe = replace(paper, samples=samples, decay_at=tuple(at * samples // paper.samples for at in paper.decay_at))
+    step = Train(task=options.task, data=options.dataset, arch=options.arch, recipe=recipe, seed=0, start=Init(seed=0))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def shown(seen: int, end: int) -> None:
+        print(f"\r{seen:,} of {end:,} samples", end="" if seen < end else "\n", file=sys.stderr, flush=True)
+
+    loop = Loop(step=step, data=data.load(options.dataset, options.data), device=device, hooks=Hooks(progress=shown))
+    outcome = loop.run()
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "samples": loop.seen,
+        "seconds": outcome.seconds,
+        "images_per_second": outcome.images_per_second,
+        **outcome.metrics,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m raysslprune.bench", description=__doc__)
-    parser.add_argument("name", choices=list(BENCHMARKS), help="loop: the training loop; sweep: the whole command")
-    parser.add_argument("--repeats", type=int, help="how often (default: 7 loops, 1 sweep)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    kinds = parser.add_subparsers(dest="name", required=True)
+    for run, repeats, says in (
+        (loop, 7, "images/s of the training loop over a bare one"),
+        (sweep, 1, "efficiency of the whole command"),
+        (tasks, 3, "what each task learns on digits, over seeds"),
+    ):
+        kind = kinds.add_parser(run.__name__, help=says)
+        kind.add_argument("--repeats", type=int, default=repeats, help="how often (default: %(default)s)")
+        kind.set_defaults(run=run)
+    kind = kinds.add_parser("cifar", help="accuracy and images/s of one training on CIFAR-10")
+    kind.add_argument("--data", default=os.environ.get("RAYSSLPRUNE_DATA") or "data", help="where data sets lie")
+    kind.add_argument("--dataset", default="cifar10", help="cifar10, or parquet/NAME (default: %(default)s)")
+    kind.add_argument("--task", default="labels", choices=["labels", "rotnet", "exemplar"])
+    kind.add_argument("--arch", default="resnet18-cifar", choices=["resnet18-cifar", "vgg19"])
+    kind.add_argument("--epochs", type=float, default=160, help="the paper's: 160; 180 for exemplar")
+    kind.set_defaults(run=cifar)
     options = parser.parse_args(arguments)
-    run, repeats = BENCHMARKS[options.name]
-    measured = run(options.repeats or repeats)
+    measured = options.run(options)
     machine = {"cores": cores(), "processor": platform.machine(), "python": platform.python_version()}
     if options.json:
         print(json.dumps({"benchmark": options.name, "machine": machine, **measured}, indent=1))
         return 0
-    table = Table("", "median", "lowest", "highest", "n", box=None, padding=(0, 3, 0, 0))
-    for name, values in measured.items():
-        rows = values.items() if isinstance(values, dict) and "median" not in values else [("", values)]
-        for part, value in rows:
-            title = f"{name.replace('_', ' ')} {part}".strip()
-            cells = [value] if isinstance(value, int) else [value[k] for k in ("median", "lowest", "highest", "n")]
-            table.add_row(title, *(f"{c:,.3f}" if isinstance(c, float) and c < 10 else f"{c:,.0f}" for c in cells))
+    statistics = next((list(v) for v in _leaves(measured).values() if isinstance(v, dict)), [])
+    table = Table("", *statistics, box=None, padding=(0, 3, 0, 0))
+    for name, value in _leaves(measured).items():
+        cells = value.values() if isinstance(value, dict) else [value]
+        table.add_row(name.replace("_", " "), *map(_shown, cells))
     Console().print(table)
     return 0
 
 
+def _leaves(measured: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Groups of measurements flattened; a leaf is a value or its statistics."""
+    flat: dict[str, Any] = {}
+    for name, value in measured.items():
+        if isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
+            flat |= _leaves(value, f"{prefix}{name} ")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _shown(value: float | str) -> str:
+    return f"{value:,.{3 if abs(value) < 10 else 1}f}" if isinstance(value, float) else str(value)
+
+
 def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": median(values), "lowest": min(values), "highest": max(values), "n": len(values)}
+
+
+def _over_seeds(values: Sequence[float]) -> dict[str, float]:
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return {"mean": mean(values), "standard error": error, "n": len(values)}
 
 
 if __name__ == "__main__":

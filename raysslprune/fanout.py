@@ -94,6 +94,7 @@ class JobTrial(tune.Trainable):
         self.runner = Runner(
             store=Store(config["root"]),
             exchange=self.exchange,
+            data_root=config["data"],
             run_loop=by_ray_train,
             progress=self.exchange.report,
         )
@@ -125,9 +126,16 @@ class ReadyJobs(Searcher):
     """Tune's searcher: the next job whose parents are done, None while there is none, FINISHED at the end."""
 
     def __init__(
-        self, schedule: Schedule, plan: Plan, store: Store, watcher: Watcher, slots: Callable[[], int]
+        self,
+        schedule: Schedule,
+        plan: Plan,
+        store: Store,
+        data_root: str,
+        watcher: Watcher,
+        slots: Callable[[], int],
     ) -> None:
         super().__init__()
+        self.data_root = data_root
         self.schedule, self.plan, self.store, self.watcher, self.slots = schedule, plan, store, watcher, slots
         self.jobs: dict[str, Job] = {}
         self.causes: dict[str, str] = {}
@@ -146,7 +154,7 @@ class ReadyJobs(Searcher):
             return None
         self.jobs[trial_id] = job
         self.watcher.job_started(job)
-        return {"job": json.dumps(job.to_plain()), "root": self.store.address}
+        return {"job": json.dumps(job.to_plain()), "root": self.store.address, "data": self.data_root}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a job gives one result, its last."""
@@ -213,12 +221,12 @@ class Causes(tune.Callback):
     on_trial_recover = on_trial_error
 
 
-def run(plan: Plan, schedule: Schedule, store: Store, watcher: Watcher) -> None:
+def run(plan: Plan, schedule: Schedule, store: Store, data_root: str, watcher: Watcher) -> None:
     """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
 
     The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
     """
-    searcher = ReadyJobs(schedule, plan, store, watcher, _every(5.0, slots))
+    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, _every(5.0, slots))
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
         tune.Tuner(
             JobTrial,

@@ -26,6 +26,7 @@ def dry_run(
     graph: plan.Plan,
     records: Mapping[str, Record],
     damaged: Sequence[Damaged],
+    missing: Sequence[str],
     cores: int,
 ) -> None:
     """What a sweep would do, and what it would cost on this machine."""
@@ -44,6 +45,8 @@ def dry_run(
     grid.add_row("will run", f"{left:,} trainings, {masks:,} masks")
     if damaged:
         grid.add_row("damaged", f"{len(damaged):,} of the steps, to be set aside and made again")
+    for sentence in missing:
+        grid.add_row("data", escape(sentence))
     grid.add_row("without sharing", f"{graph.trainings_without_sharing():,} trainings")
     grid.add_row("time", f"about {duration(wall)} on {cores} cores ({duration(seconds)} of training)")
     grid.add_row("disk", f"about {size(cost.disk)} when all is done")

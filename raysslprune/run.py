@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
-from raysslprune import data, masks, models
-from raysslprune.spec import Mask, Prune, RandomPrune, Rewind, Shuffle, Train, load, seed_of
+from raysslprune import data, evaluate, masks, models, svm, tasks
+from raysslprune.spec import SVM, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Train, load, seed_of
 from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name, snapshots_in
-from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State
+from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, starting_network
 
 CHECKPOINT_EVERY = 60.0
 
@@ -66,11 +66,13 @@ def by_ray_train(loop: Loop) -> Outcome:
 class Runner:
     """Executes jobs against a store.
 
-    run_loop: how a training is run. progress: called with (job id, samples seen, of all).
+    data_root: where data sets lie. run_loop: how a training is run. progress: called with (job id, done, of all), in
+    samples, or in fits where SVMs are fitted.
     """
 
     store: Store
     exchange: Masks
+    data_root: str = ""
     run_loop: Callable[[Loop], Outcome] = in_this_process
     progress: Callable[[str, int, int], None] = lambda _job, _seen, _end: None
 
@@ -98,31 +100,28 @@ class Runner:
     ) -> tuple[Train, dict[str, bytes], dict[str, float], dict[str, Any]]:
         """Train a step from its last checkpoint on; gives what Store.commit wants."""
         begun = time.time()
-        start: State | None = None
-        if isinstance(step.start, Rewind):
-            name = snapshot_name(step.start.samples)
-            start = from_safetensors(self.store.artefact(step.start.of.id, name))
-
-        def save(checkpoint: Checkpoint) -> None:
-            tensors = {**checkpoint.tensors, "seen": torch.tensor(checkpoint.seen)}
-            self.store.save_checkpoint(step.id, to_safetensors(tensors))
-
-        loop = Loop(
-            step=step,
-            data=data.load(step.data),
-            start=start,
-            mask=None if step.mask is None else self.mask(step.mask),
-            snapshots_at=snapshots,
-            hooks=Hooks(
-                save=save,
-                save_every=CHECKPOINT_EVERY,
-                progress=lambda seen, end: self.progress(step.id, seen, end),
-            ),
-        )
-        checkpoint = self.checkpoint(step, snapshots)
-        if checkpoint is not None:
-            loop.restore(checkpoint)
-        outcome = self.run_loop(loop)
+        start = self.starting_state(step)
+        mask = None if step.mask is None else self.mask(step.mask)
+        dataset = data.load(step.data, self.data_root)
+        if isinstance(step.recipe, SVM):
+            outcome, checkpoint = self.svms(step, dataset, start, mask), None
+        else:
+            loop = Loop(
+                step=step,
+                data=dataset,
+                start=start,
+                mask=mask,
+                snapshots_at=snapshots,
+                hooks=Hooks(
+                    save=lambda checkpoint: self.save(step, checkpoint),
+                    save_every=CHECKPOINT_EVERY,
+                    progress=lambda seen, end: self.progress(step.id, seen, end),
+                ),
+            )
+            checkpoint = self.checkpoint(step, snapshots)
+            if checkpoint is not None:
+                loop.restore(checkpoint)
+            outcome = self.run_loop(loop)
         files = {WEIGHTS: to_safetensors(outcome.weights)}
         files |= {snapshot_name(s): to_safetensors(state) for s, state in outcome.snapshots.items()}
         facts = {
@@ -131,10 +130,48 @@ class Runner:
             "begun": begun,
             "resumed_at": checkpoint.seen if checkpoint else None,
             "host": platform.node(),
-            "device": str(loop.device),
+            "device": str(dataset.device),
             "versions": versions(),
         }
         return step, files, outcome.metrics, facts
+
+    def starting_state(self, step: Train) -> State | None:
+        """What a training starts from, unless its weights are drawn."""
+        if isinstance(step.start, Init):
+            return None
+        name = snapshot_name(step.start.samples) if isinstance(step.start, Rewind) else WEIGHTS
+        return from_safetensors(self.store.artefact(step.start.of.id, name))
+
+    def svms(self, step: Train, dataset: data.Dataset, start: State | None, mask: masks.Mask | None) -> Outcome:
+        """Linear SVMs on the features of a frozen trunk, in the place of a loop."""
+        assert isinstance(step.recipe, SVM)
+        begun = time.perf_counter()
+        trunk = starting_network(step, tasks.find(step.task), dataset, start).trunk.eval()
+        weights = models.prunable(trunk)
+        kept = mask or masks.full({name: weight.shape for name, weight in weights.items()})
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight *= kept[name]
+        known = evaluate.features(trunk, dataset, dataset.train)
+        asked = evaluate.features(trunk, dataset, dataset.test)
+        featured = time.perf_counter() - begun
+        fitted = svm.fit(
+            step.recipe, known, dataset.train.labels, progress=lambda done, of: self.progress(step.id, done, of)
+        )
+        metrics = fitted.metrics(asked, dataset.test.labels)
+        metrics["density"] = masks.density(kept)
+        metrics["collapsed_layers"] = float(len(masks.collapsed_layers(kept)))
+        return Outcome(
+            weights={"head.weight": fitted.weight, "head.bias": fitted.bias, "costs": fitted.costs},
+            snapshots={},
+            metrics=metrics,
+            seconds=time.perf_counter() - begun,
+            images_per_second=(len(known) + len(asked)) / featured,
+        )
+
+    def save(self, step: Train, checkpoint: Checkpoint) -> None:
+        tensors = {**checkpoint.tensors, "seen": torch.tensor(checkpoint.seen)}
+        self.store.save_checkpoint(step.id, to_safetensors(tensors))
 
     def checkpoint(self, step: Train, snapshots: set[int]) -> Checkpoint | None:
         """The last one of a training that was interrupted, unless it is past a snapshot that it did not take."""
@@ -168,22 +205,28 @@ class Runner:
 
     def make_mask(self, step: Mask, shapes: dict[str, torch.Size]) -> masks.Mask:
         if isinstance(step, Prune):
-            weights = from_safetensors(self.store.artefact(step.of.id, WEIGHTS))
-            trunk = {name: weights[f"trunk.{name}"] for name in shapes}
+            trunk = self.trunk_weights(step.of, shapes)
             before = masks.full(shapes) if step.of.mask is None else self.mask(step.of.mask)
             convolutions = models.convolutions(self.trunk(step))
             return masks.prune(trunk, before, step.keep, masks.scope_names(step.scope, shapes, convolutions))
         generator = torch.Generator().manual_seed(seed_of(step.id))
         if isinstance(step, Shuffle):
             return masks.shuffle(self.mask(step.of), generator)
-        total = sum(shape.numel() for shape in shapes.values())
-        return masks.random(shapes, masks.left_after(total, step.keep, step.level), generator)
+        scope = masks.scope_names(step.scope, shapes, models.convolutions(self.trunk(step)))
+        total = sum(shapes[name].numel() for name in scope)
+        count = masks.left_after(total, step.keep, step.level)
+        eligible = None if step.nonzero is None else masks.nonzero(self.trunk_weights(step.nonzero, shapes))
+        return masks.random(shapes, count, generator, scope, eligible)
+
+    def trunk_weights(self, step: Train, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+        weights = from_safetensors(self.store.artefact(step.id, WEIGHTS))
+        return {name: weights[f"trunk.{name}"] for name in shapes}
 
     def trunk(self, step: Mask) -> torch.nn.Module:
         while isinstance(step, Shuffle):
             step = step.of
         net = step if isinstance(step, RandomPrune) else step.of
-        return models.trunk(net.arch, data.load(net.data).channels)
+        return models.trunk(net.arch, data.load(net.data, self.data_root).channels)
 
     def shapes(self, step: Mask) -> dict[str, torch.Size]:
         return {name: weight.shape for name, weight in models.prunable(self.trunk(step)).items()}

@@ -23,9 +23,9 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from raysslprune import claims, plan, progress, report, results
+from raysslprune import claims, names, plan, progress, report, results
 from raysslprune.recipes import NETS, SETTINGS
-from raysslprune.spec import Claim, Curve, Figure, Point
+from raysslprune.spec import Claim, Curve, Figure, Point, Train, closure
 from raysslprune.store import Damaged, Record, Store, StoreError
 
 USAGE, FAILED, STOPPED = 2, 1, 130
@@ -84,9 +84,24 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
         raise SweepError(
             f"points(scale, seed) in {path} must give one raysslprune.spec.Point or more, and nothing else"
         )
+    _check_names(path, points)
     _check_seeds(path, points)
     _check_curves(path, figure, stated, points)
     return Sweep(name=path.stem, figure=figure, claims=stated, points=points)
+
+
+def _check_names(path: Path, points: Sequence[Point]) -> None:
+    """Raise SweepError for a task, architecture or data set that nobody knows."""
+    trainings = [step for step in closure(point.step for point in points) if isinstance(step, Train)]
+    try:
+        for task in dict.fromkeys(step.task for step in trainings):
+            names.check("task", names.TASKS, task)
+        for arch in dict.fromkeys(step.arch for step in trainings):
+            names.check("architecture", names.ARCHITECTURES, arch)
+        for data in dict.fromkeys(step.data for step in trainings):
+            names.check("data set", names.DATASETS, names.data_parts(data)[0])
+    except ValueError as error:
+        raise SweepError(f"{path}: {error}") from error
 
 
 def _check_seeds(path: Path, points: Sequence[Point]) -> None:
@@ -131,16 +146,19 @@ def _run(options: argparse.Namespace) -> int:
     graph = plan.make(point for sweep in sweeps for point in sweep.points)
     new = store.is_new()
     records, damaged = ({}, []) if new else store.survey(graph.ids)
+    pending = graph.pending(records)
     if options.dry_run:
-        report.dry_run(_console(), store, graph, records, damaged, progress.cores())
+        missing = _missing_data(pending, options.data, fetch=False)
+        report.dry_run(_console(), store, graph, records, damaged, missing, progress.cores())
         return 0
+    for sentence in _missing_data(pending, options.data, fetch=True):
+        return _say(sentence, FAILED)
     store.create()
     failures = 0
     with store.lock():
         _set_aside(store, damaged)
-        pending = graph.pending(records)
         if pending:
-            failures = _train(graph, pending, records, store)
+            failures = _train(graph, pending, records, store, os.path.abspath(options.data))
             store.mark()
             records, _ = store.survey(graph.ids)
         for sweep in sweeps:
@@ -150,7 +168,25 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Record], store: Store) -> int:
+def _missing_data(pending: Sequence[plan.Job], root: str, fetch: bool) -> list[str]:
+    """A sentence for each data set that the pending jobs need and that is not whole under the data root."""
+    wanted = dict.fromkeys(names.data_parts(job.train.data)[:2] for job in pending)
+    missing: list[str] = []
+    for kind, argument in wanted:
+        if kind in names.EMBEDDED:
+            continue
+        from raysslprune import data  # imports torch, which takes seconds
+
+        try:
+            data.source(f"{kind}/{argument}" if argument else kind).locate(Path(os.path.abspath(root)), fetch)
+        except (data.DataError, ValueError) as error:
+            missing.append(str(error))
+    return missing
+
+
+def _train(
+    graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Record], store: Store, data_root: str
+) -> int:
     """Run what is pending on Ray; gives the number of jobs that failed or were skipped."""
     cost = plan.cost(graph.jobs.values(), records, NETS)
     schedule = plan.Schedule(pending, cost.seconds)
@@ -170,7 +206,7 @@ def _train(graph: plan.Plan, pending: list[plan.Job], records: Mapping[str, Reco
                 with fanout.cluster(), _sigterm_as_interrupt():
                     exchange = fanout.Exchange.start()
                     with shown.watching(exchange.training):
-                        fanout.run(graph, schedule, store, shown)
+                        fanout.run(graph, schedule, store, data_root, shown)
             except fanout.ClusterError as error:
                 raise StoreError(str(error)) from error
     return len(schedule.failed) + len(schedule.skipped) + len(schedule.waiting)
@@ -307,6 +343,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_count, metavar="N", help="seeds 0 to N-1 (default: the scale's)")
     parser.add_argument(
         "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
+    )
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("RAYSSLPRUNE_DATA") or "data",
+        metavar="DIR",
+        help="where data sets lie (default: $RAYSSLPRUNE_DATA, else ./data); digits come with the package",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
     return parser

@@ -1,6 +1,7 @@
 """THE training loop: one function for the pretext task, the rounds of a chain and re-training on labels.
 
-It knows torch but neither Ray nor the store: what must outlive the process goes through ``Hooks``.
+Linear classifiers on a frozen trunk and fine-tuning are trainings like any other. It knows torch but neither Ray nor
+the store: what must outlive the process goes through ``Hooks``.
 
 Three things are exact. A masked weight is 0 after every update. A training that is interrupted and resumed
 gives the same bits as one that is not (on the CPU). A training rewound to sample k of a dense run and left
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 
 from raysslprune import masks, models, tasks
 from raysslprune.data import Dataset
-from raysslprune.data.stream import Stream
-from raysslprune.data.views import Views
+from raysslprune.data.feed import Batch, Feed
+from raysslprune.data.views import Views, draws
+from raysslprune.evaluate import features, natural_sparsity
 from raysslprune.spec import Init, Recipe, Train, seed_of
+from raysslprune.tasks.labels import Labels
+from raysslprune.tasks.task import Task
 
 VIEWS_AT_ONCE = 1024
 """Samples whose views are made in one go, at most, unless one batch has more."""
@@ -30,7 +34,7 @@ LOOK_EVERY = 0.5
 """Seconds between looks at the loss and at what hooks want; each waits for the device."""
 
 State = dict[str, Tensor]
-"""A network's parameters and buffers by name, on the CPU: ``trunk.*`` and ``head.*``."""
+"""A network's parameters and buffers by name, on the CPU: ``trunk.*`` and ``head.*``; in snapshots ``task.*`` too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """metrics: the task's own (percent), ``density``, ``collapsed_layers``, ``train_loss`` of the last epoch.
+    """metrics: the task's own; ``density``, ``collapsed_layers``; natural_sparsity's; ``train_loss`` of the last epoch.
 
     seconds: wall time of this process in the loop and the evaluation. images_per_second: of the loop alone.
     """
@@ -77,40 +81,64 @@ class Loop:
     hooks: Hooks = field(default_factory=Hooks)
 
     def __post_init__(self) -> None:
-        recipe = self.step.recipe
-        self.task = tasks.find(self.step.task)
+        step, recipe = self.step, self.step.recipe
+        assert isinstance(recipe, Recipe)
+        self.recipe = recipe
+        self.task = tasks.find(step.task, recipe.options)
         self.data = self.data.to(self.device)
-        net = starting_network(self.step, self.data, self.start).to(self.device)
+        self.task.begin(self.data, torch.Generator().manual_seed(seed_of("task", step.seed)))
+        net = starting_network(step, self.task, self.data, self.start).to(self.device)
         self.net = net.to(memory_format=torch.channels_last)  # a third faster on the CPU, and what GPUs want
-        self.views = Views(self.data, recipe)
-        self.stream = Stream(len(self.data.train), self.task.draws, self.step.seed)
-        self.optimizer = optimizer(recipe, self.net)
+        if step.keeps_head and self.start is not None:
+            self.set_task_state(self.start)
+        self.trained = net.head if step.trunk_frozen else net
+        net.trunk.requires_grad_(not step.trunk_frozen)
+        self.optimizer = optimizer(recipe, self.trained)
         weights = models.prunable(self.net.trunk)
         self.kept = self.mask or masks.full({name: w.shape for name, w in weights.items()})
         self.masked = list(weights.values()) if self.mask else []
         self.keeps = [torch.empty_like(w).copy_(self.kept[name]).detach() for name, w in weights.items() if self.mask]
         self.apply_mask()
-        self.seen = updates(self.step.first_sample, recipe.batch) * recipe.batch
+        self.micro = recipe.bn_batch or recipe.batch
+        self.statistics = running_statistics(self.trained) if self.micro < recipe.batch else []
+        self.forward: nn.Module = self.net
+        self.views = Views(self.data, self.data.train, recipe)
+        if step.trunk_frozen and isinstance(self.task, Labels) and not self.views.random:
+            self.views = Features(net.eval().trunk, self.data)
+            self.forward = self.net.head
+        self.feed = Feed(
+            self.data.train,
+            recipe,
+            step.seed,
+            views=self.task.views,
+            draws=draws(recipe),
+            own=self.task.draws,
+            pool=self.task.pool(),
+            partner=self.task.partner,
+            decode=self.forward is self.net,
+        )
+        self.seen = updates(step.first_sample, recipe.batch) * recipe.batch
         self.end = updates(recipe.samples, recipe.batch) * recipe.batch
+        self.position = self.seen
         self.losses, self.counted = torch.zeros((), device=self.device), 0
         self.snapshots: dict[int, State] = {}
         self.ready: list[tuple[Tensor, ...]] = []
 
     def run(self) -> Outcome:
         """Train to the end and evaluate. Raises FloatingPointError where the loss is no longer finite."""
-        recipe, begun, first = self.step.recipe, time.perf_counter(), self.seen
+        recipe, begun, first = self.recipe, time.perf_counter(), self.seen
         looked = saved = begun
-        self.net.train()
+        self.net.eval()
+        self.trained.train()
         self.take_snapshots()
         while self.seen < self.end:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, self.seen)
-            loss = self.task.loss(self.net, *self.next_batch())
             self.optimizer.zero_grad()
-            loss.backward()
+            self.accumulate()
             self.optimizer.step()
             self.apply_mask()
-            self.add_loss(loss.detach())
+            self.task.updated()
             self.seen += recipe.batch
             self.take_snapshots()
             now = time.perf_counter()
@@ -128,9 +156,10 @@ class Loop:
         if not all(tensor.isfinite().all() for tensor in self.net.state_dict().values()):
             raise FloatingPointError(f"the weights are no longer finite after {self.seen:,} samples")
         self.net.eval()
-        metrics = self.task.evaluate(self.net, self.data)
+        metrics = self.task.evaluate(self.net, self.data, recipe)
         metrics["density"] = masks.density(self.kept)
         metrics["collapsed_layers"] = float(len(masks.collapsed_layers(self.kept)))
+        metrics |= natural_sparsity(models.prunable(self.net.trunk), self.kept)
         metrics["train_loss"] = train_loss
         return Outcome(
             weights=_copy(self.net.state_dict()),
@@ -140,22 +169,43 @@ class Loop:
             images_per_second=(self.seen - first) / trained,
         )
 
-    def next_batch(self) -> tuple[Tensor, ...]:
-        """Views are made for many updates at once: on small images the calls cost more than the pixels."""
-        batch = self.step.recipe.batch
-        if not self.ready:
-            ahead = min(max(1, VIEWS_AT_ONCE // batch) * batch, self.end - self.seen)
-            views = self.task.sample(self.views, self.stream.take(self.seen, ahead))
-            self.ready = list(zip(*(part.split(batch) for part in views), strict=True))[::-1]
-        return self.ready.pop()
+    def accumulate(self) -> None:
+        """The gradient of one update.
 
-    def add_loss(self, loss: Tensor) -> None:
-        """The mean is of one epoch: the sum begins anew with each."""
-        if self.seen // len(self.data.train) != (self.seen - self.step.recipe.batch) // len(self.data.train):
-            self.losses.zero_()
+        Where BatchNorm sees less than the whole batch, the running statistics move once an update, by the mean over
+        its parts: what many GPUs with a part each would do, if they shared their statistics.
+        """
+        if self.seen // self.feed.samples != (self.seen - self.recipe.batch) // self.feed.samples:
+            self.losses.zero_()  # the mean is of one epoch
             self.counted = 0
-        self.losses += loss
+        parts = self.recipe.batch // self.micro
+        before = [statistic.clone() for statistic in self.statistics]
+        sums = [torch.zeros_like(statistic) for statistic in self.statistics]
+        for _ in range(parts):
+            for statistic, old in zip(self.statistics, before, strict=True):
+                statistic.copy_(old)
+            loss = self.task.loss(self.forward, *self.next_batch())
+            (loss if parts == 1 else loss / parts).backward()
+            self.losses += loss.detach() / parts
+            for total, statistic in zip(sums, self.statistics, strict=True):
+                total += statistic
+        for statistic, total in zip(self.statistics, sums, strict=True):
+            statistic.copy_(total / parts)
         self.counted += 1
+
+    def next_batch(self) -> tuple[Tensor, ...]:
+        """Views are made for many updates at once: on small images the calls cost more than the pixels.
+
+        Images on disk come in the parts that BatchNorm sees, decoded ahead by the feed.
+        """
+        if not self.ready:
+            batch = self.recipe.batch
+            ahead = min(max(1, VIEWS_AT_ONCE // batch) * batch, self.end - self.seen)
+            count = self.micro if self.feed.decodes else ahead
+            parts = self.task.sample(self.views, self.feed.take(self.position, count))
+            self.ready = list(zip(*(part.split(self.micro) for part in parts), strict=True))[::-1]
+        self.position += self.micro
+        return self.ready.pop()
 
     def mean_loss(self) -> float:
         """Over the epoch so far. The one place that waits for the device, so it is where NaN is found."""
@@ -178,16 +228,21 @@ class Loop:
 
     def take_snapshots(self) -> None:
         for samples in self.snapshots_at:
-            if samples not in self.snapshots and updates(samples, self.step.recipe.batch) == self.updates_done:
-                self.snapshots[samples] = _copy(self.net.state_dict())
+            at = updates(samples, self.recipe.batch) * self.recipe.batch
+            if samples not in self.snapshots and at == self.seen:
+                self.snapshots[samples] = _copy(self.net.state_dict()) | self.task_state()
 
-    @property
-    def updates_done(self) -> int:
-        return self.seen // self.step.recipe.batch
+    def task_state(self) -> State:
+        return {f"task.{name}": tensor for name, tensor in _copy(self.task.state).items()}
+
+    def set_task_state(self, state: State) -> None:
+        for name, tensor in self.task.state.items():
+            tensor.copy_(state[f"task.{name}"])
 
     def checkpoint(self) -> Checkpoint:
         """All that changes during training, as flat tensors: nothing needs unpickling to come back."""
         tensors = {f"net.{name}": t for name, t in _copy(self.net.state_dict()).items()}
+        tensors |= self.task_state()
         for index, state in self.optimizer.state_dict()["state"].items():
             kept = {key: t for key, t in state.items() if t is not None}
             tensors |= {f"optimizer.{index}.{key}": t for key, t in _copy(kept).items()}
@@ -199,14 +254,15 @@ class Loop:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from ``checkpoint`` as if there had been no interruption."""
-        groups: dict[str, dict[str, Tensor]] = {"net": {}, "optimizer": {}, "snapshot": {}}
+        groups: dict[str, dict[str, Tensor]] = {"net": {}, "task": {}, "optimizer": {}, "snapshot": {}}
         for name, tensor in checkpoint.tensors.items():
             kind, _, rest = name.partition(".")
             if rest:
                 groups[kind][rest] = tensor
         self.net.load_state_dict(groups["net"])
+        self.set_task_state(checkpoint.tensors)
         state: dict[int, dict[str, Tensor]] = {}
-        parameters = list(self.net.parameters())
+        parameters = list(self.trained.parameters())
         for name, tensor in groups["optimizer"].items():
             index, _, key = name.partition(".")
             like = parameters[int(index)]
@@ -219,40 +275,56 @@ class Loop:
             self.snapshots.setdefault(int(samples), {})[key] = tensor
         self.losses.copy_(checkpoint.tensors["losses"])
         self.counted = int(checkpoint.tensors["counted"])
-        self.seen = checkpoint.seen
+        self.seen = self.position = checkpoint.seen
         self.ready = []
 
 
-def starting_network(step: Train, data: Dataset, start: State | None) -> models.Network:
-    """The network as ``step.start`` says, on the CPU. ``start``: the snapshot's state where it is a Rewind.
+class Features(Views):
+    """In the place of views where they are not random and the trunk is frozen: its features, computed once."""
+
+    def __init__(self, trunk: nn.Module, data: Dataset) -> None:
+        self.data, self.split = data, data.train
+        self.rows = features(trunk, data, data.train).to(data.device)
+
+    def __call__(self, batch: Batch, view: int = 0, turns: Tensor | int = 0) -> Tensor:
+        return self.rows[batch.index[:, view].to(self.rows.device)]
+
+
+def starting_network(step: Train, task: Task, data: Dataset, start: State | None) -> models.Network:
+    """The network as ``step.start`` says, on the CPU. ``start``: the state where it is a Rewind or Final.
 
     Raises ValueError where that state is of another network.
     """
     origin = step.start
     key = (origin.seed, origin.draw) if isinstance(origin, Init) else (step.seed, 0)
     generator = torch.Generator().manual_seed(seed_of("init", *key))
-    outputs = tasks.find(step.task).outputs(data)
-    net = models.network(step.arch, data.channels, outputs, generator, torch.device("cpu"))
+    net = models.network(step.arch, data.channels, lambda width: task.head(width, data), generator, torch.device("cpu"))
     if isinstance(origin, Init):
         return net
     if start is None:
-        raise ValueError("a rewound training needs the state to rewind to")
+        raise ValueError("a training that starts from another needs its state")
     own = net.state_dict()
-    brought = {name: t for name, t in start.items() if step.keeps_head or name.startswith("trunk.")}
-    kept = {} if step.keeps_head else {name: t for name, t in own.items() if name.startswith("head.")}
+    brought = {name: t for name, t in start.items() if name.startswith("trunk.")}
+    head = {name: t for name, t in (start if step.keeps_head else own).items() if name.startswith("head.")}
     try:
-        net.load_state_dict({**brought, **kept})
+        net.load_state_dict({**brought, **head})
     except RuntimeError as error:
         raise ValueError(f"the weights to start from do not fit {step.arch}: {error}") from error
     return net
 
 
-def optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
+def running_statistics(module: nn.Module) -> list[Tensor]:
+    """The means and variances that BatchNorm layers keep."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    return [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+
+
+def optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
     """A fresh optimiser over all parameters; weight decay on all of them, as in the paper's time."""
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     extra = {"momentum": recipe.momentum, "nesterov": recipe.nesterov} if recipe.optimizer == "sgd" else {}
     return kinds[recipe.optimizer](
-        net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra
+        module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra
     )
 
 
