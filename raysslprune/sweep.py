@@ -173,7 +173,7 @@ def _missing_data(pending: Sequence[plan.Job], root: str, fetch: bool) -> list[s
     wanted = dict.fromkeys(names.data_parts(job.train.data)[:2] for job in pending)
     missing: list[str] = []
     for kind, argument in wanted:
-        if kind in names.EMBEDDED:
+        if kind in names.EMBEDDED and not argument:
             continue
         from raysslprune import data  # imports torch, which takes seconds
 

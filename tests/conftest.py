@@ -1,17 +1,22 @@
-"""What the tests that start real sweeps share."""
+"""What the tests that run whole chains, with Ray or without, share."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from raysslprune import plan
+from raysslprune.spec import Point, Recipe, Train
+from raysslprune.store import Store
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -107,3 +112,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     command = sweep("fig3", "--scale", "smoke", "--root", str(root))
     assert command.code == 0, command.err
     return Finished(root=root, command=command)
+
+
+def execute(steps: Iterable[Train], root: Path, snapshots: Collection[int] = ()) -> Store:
+    """Plan the trainings and run the jobs in the plan's order, each as the JSON that a worker gets. Without Ray.
+
+    snapshots: that all trainings keep, beside those that others are rewound to.
+    """
+    from raysslprune.run import NoExchange, Runner
+
+    store = Store(str(root))
+    store.create()
+    runner = Runner(store=store, exchange=NoExchange())
+    points = [Point(step=step, task=step.task, init="", level=0, seed=step.seed) for step in steps]
+    for job in plan.make(points).jobs.values():
+        if isinstance(job.train.recipe, Recipe):
+            job.snapshots |= set(snapshots)
+        runner.run(json.loads(json.dumps(job.to_plain())))
+    return store

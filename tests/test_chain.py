@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import execute
 from safetensors.numpy import load as from_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
-from raysslprune import data, models, plan, run
+from raysslprune import data, models, run
 from raysslprune import train as training
+from raysslprune.data.feed import Batch
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views
 from raysslprune.lottery import Chain, imp, random_prune, random_reinit, shuffled, winning_ticket
 from raysslprune.run import NoExchange, Runner
-from raysslprune.spec import Point, Recipe, Step, Train, dump, seed_of
+from raysslprune.spec import Recipe, Step, dump, seed_of
 from raysslprune.store import Store
 
 LEVELS = 5
@@ -54,17 +55,6 @@ def chain(task: str, keep: float, scope: str = "all", seed: int = 0) -> Chain:
         rewind=REWIND,
         scope=scope,
     )
-
-
-def execute(steps: list[Train], root: Path) -> Store:
-    """Plan the trainings and run the jobs in the plan's order, each as the JSON that a worker gets."""
-    store = Store(str(root))
-    store.create()
-    runner = Runner(store=store, exchange=NoExchange())
-    points = [Point(step=step, task=step.task, init="", level=0, seed=step.seed) for step in steps]
-    for job in plan.make(points).jobs.values():
-        runner.run(json.loads(json.dumps(job.to_plain())))
-    return store
 
 
 def mask_in(store: Store, step: Step | None) -> dict[str, np.ndarray]:
@@ -110,17 +100,18 @@ def learn(
     trained = [t.requires_grad_() for name, t in w.items() if name.endswith(("weight", "bias"))]
     optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9, nesterov=True, weight_decay=5e-3, fused=True)
     digits = data.load("digits")
-    stream, views, early = Stream(1_200, 3 if task == "labels" else 4, seed), Views(digits, RECIPE), w
+    stream, views, early = Stream(1_200, 3 if task == "labels" else 4, seed), Views(digits, digits.train, RECIPE), w
     for position in range(-(-first // BATCH) * BATCH, SAMPLES, BATCH):
         for name, stays in mask.items():
             w[f"trunk.{name}"].data[torch.from_numpy(~stays)] = 0
         if position == -(-REWIND // BATCH) * BATCH:
             early = {name: t.detach().clone() for name, t in w.items()}
         optimizer.param_groups[0]["lr"] = 0.05 * (1 + np.cos(np.pi * position / SAMPLES)) / 2
-        batch = stream.take(position, BATCH)
-        images, targets = views(batch), digits.train.labels[batch.index]
+        samples = stream.take(position, BATCH)
+        images = views(Batch(samples.index[:, None], samples.draws[:, None, :3], samples.draws[:, 3:]))
+        targets = digits.train.labels[samples.index]
         if task == "rotnet":
-            targets = torch.floor(batch.draws[:, 3] * 4).long()
+            targets = torch.floor(samples.draws[:, 3] * 4).long()
             turned = [np.rot90(x[0], k) for x, k in zip(images.numpy(), targets.tolist(), strict=True)]
             images = torch.from_numpy(np.stack(turned)[:, None])
         optimizer.zero_grad()
@@ -131,12 +122,17 @@ def learn(
     return early, {name: t.detach() for name, t in w.items()}
 
 
+def drawn_network(outputs: int, generator: torch.Generator) -> dict[str, Tensor]:
+    net = models.network("conv4", 1, lambda width: nn.Linear(width, outputs), generator, torch.device("cpu"))
+    return net.state_dict()
+
+
 def naive_chain(
     task: str, keep: float, prunable: list[str], seed: int = 0
 ) -> tuple[list[dict[str, np.ndarray]], list[dict[str, Tensor]]]:
     """Masks of levels 1 to 5, and the final weights under each of levels 0 to 4. All digits, one loop."""
     generator = torch.Generator().manual_seed(seed_of("init", seed, 0))
-    drawn = models.network("conv4", 1, 10 if task == "labels" else 4, generator, torch.device("cpu")).state_dict()
+    drawn = drawn_network(10 if task == "labels" else 4, generator)
     mask = {name: np.ones(shape, dtype=bool) for name, shape in zip(CONVOLUTIONS, SHAPES, strict=True)}
     early, weights = learn(task, seed, drawn, mask, 0)
     masks, finals = [], [weights]
@@ -197,7 +193,7 @@ def test_the_comparison_can_fail() -> None:
     """Another seed's chain has other masks: equality above is no accident of the shapes."""
     mask = {name: np.ones(shape, dtype=bool) for name, shape in zip(CONVOLUTIONS, SHAPES, strict=True)}
     generator = torch.Generator().manual_seed(0)
-    drawn = models.network("conv4", 1, 10, generator, torch.device("cpu")).state_dict()
+    drawn = drawn_network(10, generator)
     a, b = (learn("labels", seed, drawn, mask, 1_500)[1] for seed in (0, 1))
     assert not torch.equal(a["trunk.layers.conv1.weight"], b["trunk.layers.conv1.weight"])
 

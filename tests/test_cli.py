@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysslprune import plan, progress, sweep
+from raysslprune import names, plan, progress, sweep
 from raysslprune.recipes import NETS
-from raysslprune.spec import Point, Step, Train
+from raysslprune.spec import Point, Step, Train, closure
 from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
 
 USAGE, FAILED, STOPPED = 2, 1, 130
@@ -41,6 +41,25 @@ def step(seed):
 def points(scale, seed):
     yield Point(step=step(seed), task="labels", init="winning ticket", level=0, seed=seed)
 """
+
+
+NAMED = """
+from raysslprune.lottery import imp, random_prune, random_reinit
+from raysslprune.recipes import SETTINGS
+from raysslprune.spec import Curve, Figure, Point
+
+FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="b", init="a"))
+
+
+def points(scale, seed):
+    s = SETTINGS[scale]
+    recipe = s.recipes["labels"]
+    for number, (task, data, arch) in enumerate({}):
+        chain = imp(task=task, data=data, arch=arch, recipe=recipe, seed=seed, levels=1, keep=0.5, rewind=1200)
+        step = random_reinit(chain.masks[1], like=chain.dense, task="labels", recipe=recipe)
+        yield Point(step=step, task="b", init="a", level=number, seed=seed)
+"""
+"""A sweep with chains on other (task, data, architecture), whose masks are then trained on labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,7 +456,10 @@ def test_dry_run_says_what_is_done_and_what_is_damaged_and_touches_neither(cli: 
     assert rows(called)["done"] == "2 trainings"
     assert rows(called)["will run"].startswith(f"{len(jobs) - 2} trainings, ")
     assert "damaged" not in rows(called)
-    left = sum(job.samples for job in jobs if job not in (jobs[0], jobs[-1])) / 1000 + plan.OVERHEAD * (len(jobs) - 2)
+    others = [job for job in jobs if job not in (jobs[0], jobs[-1])]
+    assert {job.train.task for job in (jobs[0], jobs[-1])} == {"labels"}  # measured at 1,000 images/s
+    speeds = {"labels": 1000, "rotnet": NETS["conv4"].images_per_second}
+    left = sum(plan.OVERHEAD + job.samples / speeds[job.train.task] for job in others)
     assert f"({progress.duration(left)} of training)" in rows(called)["time"]
     assert cli.files() == before
 
@@ -783,3 +805,272 @@ def test_names_that_no_point_has_are_refused_before_anything_trains(cli: Cli) ->
 def test_options_can_not_be_abbreviated(cli: Cli) -> None:
     """--seed 3 would be taken for three seeds."""
     cli.refused("fig3", "--dry-run", "--seed", "3")
+
+
+# ------------------------------------------------------------------ names
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "name", "near"),
+    [
+        ("task", names.TASKS, "rotnt", "rotnet"),
+        ("task", names.TASKS, "Labels", "labels"),
+        ("architecture", names.ARCHITECTURES, "resnet-50", "resnet50"),
+        ("architecture", names.ARCHITECTURES, "vgg-19", "vgg19"),
+        ("data set", names.DATASETS, "cifar", "cifar10"),
+        ("data set", names.DATASETS, "ImageNet", "imagenet"),
+        ("data set", names.DATASETS, "zzzzzz", None),
+        ("task", names.TASKS, "", None),
+        ("task", names.TASKS, "labels ", "labels"),
+        ("task", names.TASKS, "a.module", None),
+        ("task", names.TASKS, "a:b:c", None),
+        ("task", names.TASKS, ":x", None),
+        ("task", names.TASKS, "x:", None),
+        ("task", names.TASKS, "../x:y", None),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest_and_all(
+    kind: str, table: dict[str, str], name: str, near: str | None
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{kind} {name!r} is not known; ")) as caught:
+        names.check(kind, table, name)
+    sentence = str(caught.value)
+    assert ("did you mean" in sentence) == (near is not None)
+    if near:
+        assert f"did you mean {near!r}? " in sentence
+    assert sentence.endswith(f"Known: {', '.join(table)}; or module:attribute")
+    with pytest.raises(ValueError, match="is not known"):
+        names.resolve(kind, table, name)
+
+
+def test_known_names_and_those_of_a_users_modules_are_taken() -> None:
+    for kind, table in (("task", names.TASKS), ("architecture", names.ARCHITECTURES), ("data set", names.DATASETS)):
+        for name in (*table, "mine:Task", "a_package.module:Name", "b:_c"):
+            names.check(kind, table, name)
+
+
+def test_a_name_is_resolved_to_the_code_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raysslprune.data.digits import Digits
+    from raysslprune.tasks.npid import NPID
+
+    assert names.resolve("task", names.TASKS, "npid") is NPID
+    assert names.resolve("data set", names.DATASETS, "digits") is Digits
+    for table in (names.TASKS, names.DATASETS):
+        for name in table:
+            assert callable(names.resolve("name", table, name))
+    (tmp_path / "a_users_own.py").write_text("class Mine: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert names.resolve("task", names.TASKS, "a_users_own:Mine").__name__ == "Mine"
+    for name, why in (("a_users_own:Yours", "no attribute 'Yours'"), ("nowhere_at_all:X", "No module named")):
+        with pytest.raises(ValueError, match=f"task {name!r} can't be imported here: .*{why}"):
+            names.resolve("task", names.TASKS, name)
+    with pytest.raises(ModuleNotFoundError):  # our own: no user's mistake
+        names.resolve("task", {"broken": "nowhere_at_all:X"}, "broken")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("digits", ("digits", "", "")),
+        ("imagenet:10%-of-images", ("imagenet", "", "10%-of-images")),
+        ("imagenet:1%-of-classes", ("imagenet", "", "1%-of-classes")),
+        ("folder/pets", ("folder", "pets", "")),
+        ("folder/pets/small:99%-of-images", ("folder", "pets/small", "99%-of-images")),
+        ("folder/odd:name", ("folder", "odd:name", "")),
+        ("mine:Source", ("mine:Source", "", "")),
+        ("a.mine:Source/x", ("a.mine:Source", "x", "")),
+        ("mine:Source:10%-of-classes", ("mine:Source", "", "10%-of-classes")),
+        ("mine:Source/x/y:10%-of-images", ("mine:Source", "x/y", "10%-of-images")),
+    ],
+)
+def test_the_parts_of_a_data_sets_name(text: str, parts: tuple[str, str, str]) -> None:
+    assert names.data_parts(text) == parts
+
+
+@pytest.mark.parametrize(
+    "subset", ["10%", "0%-of-images", "100%-of-images", "05%-of-images", "10%-of-pixels", "10%-of-images ", "1.5%-of-x"]
+)
+def test_a_subset_of_another_form_is_refused(subset: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"subset {subset!r} is not of the form '10%-of-images' or")):
+        names.data_parts(f"imagenet:{subset}")
+
+
+WRONG_NAMES = {
+    "task": (("lables", "digits", "conv4"), "task 'lables' is not known; did you mean 'labels'?"),
+    "architecture": (("labels", "digits", "conv5"), "architecture 'conv5' is not known; did you mean 'conv4'?"),
+    "data set": (("labels", "digit", "conv4"), "data set 'digit' is not known; did you mean 'digits'?"),
+    "data set with a part": (("labels", "folders/pets", "conv4"), "data set 'folders' is not known; did you mean"),
+    "subset": (("labels", "digits:10%-of-pixels", "conv4"), "subset '10%-of-pixels' is not of the form"),
+    "only behind a mask": (("rotnett", "digits", "conv4"), "task 'rotnett' is not known; did you mean 'rotnet'?"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_NAMES)
+def test_a_sweep_file_with_a_wrong_name_is_refused(what: str, cli: Cli) -> None:
+    wrong, sentence = WRONG_NAMES[what]
+    assert sentence in refuse_file(cli, NAMED.replace("{}", f"[('labels', 'digits', 'conv4'), {wrong}]"))
+
+
+def test_wrong_names_are_found_without_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from raysslprune import sweep
+codes = [sweep.main([f"{name}.py", *more]) for name in sys.argv[1:] for more in ([], ["--dry-run"])]
+print(codes, {"torch", "ray"} & set(sys.modules))
+"""
+    for number, (wrong, _) in enumerate(WRONG_NAMES.values()):
+        (tmp_path / f"wrong{number}.py").write_text(NAMED.replace("{}", f"[{wrong}]"))
+    files = [f"wrong{number}" for number in range(len(WRONG_NAMES))]
+    run = subprocess.run([sys.executable, "-c", code, *files], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert run.stdout == f"{[USAGE] * 2 * len(files)} set()\n", run.stderr
+    lines = run.stderr.splitlines()
+    assert len(lines) == 2 * len(files)
+    for line, (_, sentence) in zip(lines[::2], WRONG_NAMES.values(), strict=True):
+        assert line.startswith("raysslprune: ")
+        assert sentence in line
+
+
+# ------------------------------------------------------------------ data
+
+
+@pytest.fixture
+def trained_with(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The data roots that the training was called with."""
+    roots: list[str] = []
+
+    def train(*arguments: Any) -> int:
+        roots.append(arguments[-1])
+        return 0
+
+    monkeypatch.setattr(sweep, "_train", train)
+    monkeypatch.delenv("RAYSSLPRUNE_DATA", raising=False)
+    return roots
+
+
+def test_data_lies_where_the_option_says_else_the_environment_else_here(
+    trained_with: list[str], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an absolute path, since workers run in other folders."""
+    name = own(cli)
+    here = str(cli.folder)
+    for env, arguments, root in (
+        (None, [], f"{here}/data"),
+        ("", [], f"{here}/data"),
+        ("elsewhere", [], f"{here}/elsewhere"),
+        ("/mnt/sets", [], "/mnt/sets"),
+        ("/mnt/sets", ["--data", "mine"], f"{here}/mine"),
+        (None, ["--data", "/srv/data/"], "/srv/data"),
+    ):
+        monkeypatch.delenv("RAYSSLPRUNE_DATA", raising=False)
+        if env is not None:
+            monkeypatch.setenv("RAYSSLPRUNE_DATA", env)
+        called = cli(name, *arguments)
+        assert (called.code, called.err) == (0, "")
+        assert trained_with.pop() == root
+    assert not (cli.folder / "data").exists()
+
+
+def needs(cli: Cli, *data: str) -> str:
+    cases = [("labels", name, "resnet50") for name in data]
+    (cli.folder / "needs.py").write_text(NAMED.replace("{}", repr(cases)))
+    return "needs.py"
+
+
+ABSENT = {
+    "imagenet": "imagenet/train",
+    "imagenet:10%-of-images": "imagenet/train",
+    "places205": "places205/train",
+    "voc07": "voc07",
+    "folder/pets": "pets/train",
+    "folder/pets:20%-of-classes": "pets/train",
+}
+
+
+@pytest.mark.parametrize("data", ABSENT)
+def test_a_sweep_without_its_data_is_refused_with_the_path(data: str, cli: Cli) -> None:
+    """And a dry run, which one may want before the data is there, says so and goes on."""
+    name, wanted = needs(cli, data), str(cli.folder / "sets" / ABSENT[data])
+    sentence = cli.refused(name, "--data", "sets", code=FAILED)
+    assert wanted in sentence
+    before = cli.files()
+    called = cli(name, "--data", "sets", "--dry-run")
+    assert (called.code, called.err) == (0, "")
+    printed = "".join(called.out.split())  # what is long is wrapped
+    assert wanted in printed
+    words = sentence.removeprefix("raysslprune: ").split()
+    assert "".join(words[:3]) in printed
+    assert all(word in printed for word in words if len(word) <= 80)
+    assert "without sharing" in called.out
+    assert cli.files() == before
+
+
+def test_a_dry_run_names_each_missing_data_set_once(cli: Cli) -> None:
+    name = needs(cli, "imagenet", "digits", "imagenet:10%-of-images", "folder/pets", "imagenet:10%-of-classes")
+    called = cli(name, "--dry-run")
+    assert called.code == 0
+    assert len(re.findall(r"^data ", called.out, flags=re.MULTILINE)) == 2
+    assert "imagenet/train" in cli.refused(name, code=FAILED)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("folder", "folder"),
+        ("folder/../up", "folder"),
+        ("imagenet/small", "takes nothing after a slash, but was given 'small'"),
+        ("digits/small", "takes nothing after a slash, but was given 'small'"),
+        ("nowhere_at_all:Source", "data set 'nowhere_at_all:Source' can't be imported here"),
+    ],
+)
+def test_data_that_can_not_be_is_refused_before_anything_trains(data: str, words: str, cli: Cli) -> None:
+    name = needs(cli, data)
+    assert words in cli.refused(name, code=FAILED)
+    assert cli(name, "--dry-run").code == 0
+
+
+def test_only_what_is_to_run_downloads(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raysslprune.data import DataError
+    from raysslprune.data.cifar import CIFAR10
+
+    asked: list[tuple[Path, bool]] = []
+
+    def locate(self: CIFAR10, root: Path, fetch: bool = False) -> None:
+        asked.append((root, fetch))
+        raise DataError("cifar10 is\nnot there")
+
+    monkeypatch.setattr(CIFAR10, "locate", locate)
+    name = needs(cli, "cifar10", "cifar10:10%-of-images")
+    assert "cifar10 is not there" in cli.refused(name, "--data", "sets", code=FAILED)
+    assert cli(name, "--data", "sets", "--dry-run").code == 0
+    assert asked == [(cli.folder / "sets", True), (cli.folder / "sets", False)]
+
+
+def test_data_that_is_there_is_trained_on(trained_with: list[str], cli: Cli) -> None:
+    for split in ("train", "val"):
+        for kind in ("cat", "dog"):
+            (cli.folder / "data" / "pets" / split / kind).mkdir(parents=True)
+            (cli.folder / "data" / "pets" / split / kind / "1.png").write_bytes(b"")
+    called = cli(needs(cli, "folder/pets"))
+    assert (called.code, called.err) == (0, "")
+    assert trained_with == [str(cli.folder / "data")]
+
+
+def test_what_is_finished_is_drawn_without_its_data(cli: Cli) -> None:
+    name = needs(cli, "imagenet")
+    graph, store = plan.make(sweep.load(name, "smoke", 1).points), Store(str(cli.folder / "runs"))
+    store.create()
+    commit(store, steps_of(graph), graph)
+    called = cli(name, "--scale", "smoke")
+    assert (called.code, called.err) == (0, "")
+    assert (cli.folder / "runs" / "results" / "smoke" / "needs.png").is_file()
+
+
+@pytest.mark.parametrize("name", sweep.known())
+@pytest.mark.parametrize("scale", ["laptop", "smoke"])
+def test_the_packages_own_sweeps_use_known_names(name: str, scale: str) -> None:
+    """Which load checks; their options, which only the workers' torch could check, too."""
+    from raysslprune import tasks
+
+    for step in closure(point.step for point in sweep.load(name, scale, 1).points):
+        if isinstance(step, Train):
+            tasks.find(step.task, getattr(step.recipe, "options", ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,14 @@ import torch
 from sklearn.datasets import load_digits
 
 from raysslprune import data
-from raysslprune.data import digits
+from raysslprune.data import Resident, digits
+
+
+def loaded() -> tuple[Resident, Resident]:
+    found = digits.Digits().load(Path())
+    assert isinstance(found.train, Resident)
+    assert isinstance(found.test, Resident)
+    return found.train, found.test
 
 
 def test_is_what_scikit_learn_loads() -> None:
@@ -21,7 +29,7 @@ def test_is_what_scikit_learn_loads() -> None:
 
 
 def test_split_is_stratified_disjoint_and_complete() -> None:
-    train_images, train_labels, test_images, test_labels = digits.load()
+    (train_images, train_labels), (test_images, test_labels) = ((split.images, split.labels) for split in loaded())
     assert (len(train_labels), len(test_labels)) == (1200, 597)
     assert train_images.shape[1:] == test_images.shape[1:] == (1, 8, 8)
     assert train_images.dtype == torch.uint8
@@ -39,7 +47,7 @@ def test_split_is_stratified_disjoint_and_complete() -> None:
 
 def test_split_is_the_same_for_everybody() -> None:
     """A checksum of the split: a change here changes what every stored result was measured on."""
-    train_images, train_labels, _, _ = digits.load()
+    train_images, train_labels = loaded()[0].images, loaded()[0].labels
     weights = torch.arange(1, train_labels.numel() + 1)
     assert int((train_labels * weights).sum()) == SPLIT_LABELS
     assert int((train_images.flatten(1).long().sum(1) * weights).sum()) == SPLIT_PIXELS
@@ -50,5 +58,5 @@ SPLIT_PIXELS = 224_470_432
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"not one of .*digits"):
+    with pytest.raises(ValueError, match=r"Known: digits"):
         data.load("nothing")

@@ -54,13 +54,14 @@ def drive(graph: plan.Plan, store: Store, spoil: Mapping[str, str] | None = None
     records, _ = store.survey(graph.ids)
     pending = graph.pending(records)
     schedule = plan.Schedule(pending, plan.cost(graph.jobs.values(), records, NETS).seconds)
-    searcher = ReadyJobs(schedule, graph, store, watcher, lambda: 1)
+    searcher = ReadyJobs(schedule, graph, store, "/the/data", watcher, lambda: 1)
     runner = Runner(store=store, exchange=NoExchange())
     for number in range(200):
         config = searcher.suggest(str(number))
         if not isinstance(config, dict):
             assert config == searcher.FINISHED
             return watcher
+        assert (config["root"], config["data"]) == (store.address, "/the/data")
         job = json.loads(config["job"])
         try:
             result = {"facts": json.dumps(runner.run(job))}
@@ -106,7 +107,7 @@ def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: plan
     other.create()
     watcher = Watcher()
     schedule = plan.Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
-    searcher = ReadyJobs(schedule, graph, other, watcher, lambda: 100)
+    searcher = ReadyJobs(schedule, graph, other, "", watcher, lambda: 100)
     trial = 0
     while isinstance(config := searcher.suggest(str(trial)), dict):
         broken = json.loads(config["job"])["train"] == dense.id
@@ -139,33 +140,55 @@ FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="goo
 def points(scale, seed):
     s = SETTINGS[scale]
     recipe = s.recipes["labels"]
-    for name, task, lr in (("good", "labels", recipe.lr), ("unknown", "colours", recipe.lr), ("wild", "labels", 1e30)):
-        chain = imp(task=task, data=s.data, arch=s.arch, recipe=replace(recipe, lr=lr), seed=seed, levels=1, keep=0.5,
-                    rewind=1200)
+    for name, data, changes in (
+        ("good", s.data, {}),
+        ("unknown", s.data, {"options": (("colours", True),)}),
+        ("wild", s.data, {"lr": 1e30}),
+        ("lost", "probe:Source", {}),
+    ):
+        chain = imp(task="labels", data=data, arch=s.arch, recipe=replace(recipe, **changes), seed=seed, levels=1,
+                    keep=0.5, rewind=1200)
         for level in (0, 1):
-            step = winning_ticket(chain, level, task=task, recipe=chain.dense.recipe)
+            step = winning_ticket(chain, level, task="labels", recipe=chain.dense.recipe)
             yield Point(step=step, task=name, init="a", level=level, seed=seed)
+"""
+
+PROBE = """
+from raysslprune.data import DataError
+
+
+class Source:
+    def __init__(self, argument): ...
+
+    def locate(self, root, fetch=False): ...
+
+    def load(self, root):
+        raise DataError(f"the disk under {root} went away")
 """
 
 
 def test_what_fails_is_named_with_its_log_and_the_rest_is_shown(tmp_path: Path) -> None:
+    """Among them data that a worker finds gone: it looks where --data says, as seen from the command's folder."""
     (tmp_path / "broken.py").write_text(BROKEN)
-    result = sweep("broken.py", "--scale", "smoke", cwd=tmp_path)
+    (tmp_path / "probe.py").write_text(PROBE)
+    result = sweep("broken.py", "--scale", "smoke", "--data", "sets", cwd=tmp_path)
     assert result.code == 1
     assert "Traceback" not in result.err + result.out
     failed = [line for line in result.err.splitlines() if line.startswith("failed: ")]
-    assert len(failed) == 2
+    assert len(failed) == 3
     unknown = next(line for line in failed if "colours" in line)
-    assert "task 'colours' is not one of labels, rotnet" in unknown
-    assert "1 steps that need it are skipped" in unknown
-    wild = next(line for line in failed if line is not unknown)
+    assert "task labels has no option 'colours', only standardise" in unknown
+    lost = next(line for line in failed if "DataError" in line)
+    assert f"the disk under {tmp_path}/sets went away" in lost
+    assert all("1 steps that need it are skipped" in line for line in failed)
+    wild = next(line for line in failed if line not in (unknown, lost))
     assert "FloatingPointError: the loss is " in wild
     assert "samples" in wild
     for line in failed:
         log = next(word.rstrip(";") for word in line.split() if ".log" in word)
         assert "Traceback" in Path(log).read_text()
     assert result.err.splitlines()[-1] == (
-        "raysslprune: 4 steps failed or were skipped; the results above are without them"
+        "raysslprune: 6 steps failed or were skipped; the results above are without them"
     )
     assert "good" in result.out
     assert "wild" not in result.out

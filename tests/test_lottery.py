@@ -6,11 +6,22 @@ import dataclasses
 
 import pytest
 
-from raysslprune.lottery import Chain, imp, random_prune, random_reinit, shuffled, winning_ticket
-from raysslprune.spec import Init, Prune, RandomPrune, Recipe, Rewind, Shuffle, Train, closure
+from raysslprune.lottery import (
+    Chain,
+    finetune,
+    imp,
+    linear,
+    random_prune,
+    random_reinit,
+    shuffled,
+    untrained,
+    winning_ticket,
+)
+from raysslprune.spec import SVM, Final, Init, Prune, RandomPrune, Recipe, Rewind, Shuffle, Train, closure
 
 RECIPE = Recipe(samples=14_400, batch=64, lr=0.05, momentum=0.9)
 OTHER = dataclasses.replace(RECIPE, lr=0.1)
+MACHINES = SVM(costs=(0.1, 1.0))
 LEVELS = 5
 
 
@@ -166,3 +177,144 @@ def test_shuffled_is_the_chains_mask_permuted_by_its_seed() -> None:
 def test_level_0_has_no_mask_to_shuffle() -> None:
     with pytest.raises(ValueError, match="masks at levels 1 to"):
         shuffled(chain(), 0)
+
+
+# ------------------------------------------------------------------------------------- scopes and other starts
+
+
+def test_layerwise_pruning_is_a_scope_on_every_mask_random_ones_too() -> None:
+    deep = chain(scope="convs:2")
+    assert [mask.scope for mask in deep.masks if isinstance(mask, Prune)] == ["convs:2"] * LEVELS
+    assert deep.dense == chain().dense, "the dense training knows nothing of it"
+    assert not set(deep.rounds[1:]) & set(chain().rounds)
+    random = random_prune(like=deep.dense, keep=0.8, level=4, scope="convs:2")
+    assert random == RandomPrune(arch="conv4", data="digits", keep=0.8, level=4, seed=3, scope="convs:2")
+
+
+def test_the_adjusted_baseline_reads_the_dense_training_and_is_otherwise_the_baseline() -> None:
+    dense = chain(seed=6).dense
+    made = random_prune(like=dense, keep=0.8, level=4, nonzero=dense)
+    assert made == RandomPrune(arch="conv4", data="digits", keep=0.8, level=4, seed=6, nonzero=dense)
+    assert made.parents == (dense,)
+    assert made != random_prune(like=dense, keep=0.8, level=4)
+
+
+def transferred(chained: Chain, rewind: int) -> Chain:
+    return imp(
+        task="labels",
+        data="voc07",
+        arch="conv4",
+        recipe=OTHER,
+        seed=3,
+        levels=3,
+        keep=0.5,
+        rewind=rewind,
+        start=Final(of=chained.dense),
+    )
+
+
+def test_pruning_during_transfer_written_out() -> None:
+    """Each round starts where the dense fine-tuning did: at the pretext task's weights, with its head of that time."""
+    pretext = chain("rotnet")
+    made = transferred(pretext, rewind=0)
+    dense = Train(task="labels", data="voc07", arch="conv4", recipe=OTHER, seed=3, start=Final(of=pretext.dense))
+    mask_1 = Prune(of=dense, keep=0.5)
+    round_1 = dataclasses.replace(dense, start=Rewind(of=dense, samples=0), mask=mask_1)
+    mask_2 = Prune(of=round_1, keep=0.5)
+    round_2 = dataclasses.replace(round_1, mask=mask_2)
+    assert made.rounds == (dense, round_1, round_2)
+    assert made.masks == (None, mask_1, mask_2, Prune(of=round_2, keep=0.5))
+    assert [step.first_sample for step in made.rounds] == [0, 0, 0]
+    assert [step.keeps_head for step in made.rounds] == [False, True, True]
+    assert {step.task for step in closure([made.rounds[-1]]) if isinstance(step, Train)} == {"rotnet", "labels"}
+
+
+def test_a_start_is_drawn_by_default() -> None:
+    made = chain(seed=8)
+    same = imp(
+        task="labels",
+        data="digits",
+        arch="conv4",
+        recipe=RECIPE,
+        seed=8,
+        levels=LEVELS,
+        keep=0.8,
+        rewind=1_200,
+        start=Init(seed=8),
+    )
+    assert made == same
+    assert made.dense.start == Init(seed=8)
+
+
+# ------------------------------------------------------------------------------------- judging features
+
+
+@pytest.mark.parametrize("recipe", [OTHER, MACHINES])
+@pytest.mark.parametrize("level", [0, 2])
+def test_linear_classifiers_are_on_the_final_weights_under_the_training_s_own_mask(
+    level: int, recipe: Recipe | SVM
+) -> None:
+    made = chain("npid")
+    of = made.rounds[level]
+    step = linear(of, data="places205", recipe=recipe)
+    assert step == Train(
+        task="labels",
+        data="places205",
+        arch="conv4",
+        recipe=recipe,
+        seed=3,
+        start=Final(of=of),
+        mask=made.masks[level],
+        trunk_frozen=True,
+    )
+    control = untrained(of, data="places205", recipe=recipe)
+    assert differing(step, control) == {"start"}
+    assert control.start == Init(seed=3)
+
+
+def test_the_control_shares_no_training_with_what_is_judged_but_its_mask() -> None:
+    """Without a mask it needs no training at all."""
+    made = chain("npid")
+    assert closure([untrained(made.dense, data="digits", recipe=MACHINES)])[:-1] == []
+    of = made.rounds[1]
+    assert of not in closure([untrained(of, data="digits", recipe=MACHINES)])
+    assert of in closure([linear(of, data="digits", recipe=MACHINES)])
+
+
+def test_fine_tuning_trains_all_of_the_network_under_its_mask() -> None:
+    made = chain("rotnet", seed=5)
+    for level in (0, 3):
+        step = finetune(made.rounds[level], data="voc07", recipe=OTHER)
+        assert step == Train(
+            task="labels",
+            data="voc07",
+            arch="conv4",
+            recipe=OTHER,
+            seed=5,
+            start=Final(of=made.rounds[level]),
+            mask=made.masks[level],
+        )
+        assert step.keeps_head is False
+
+
+def test_fine_tuning_unpruned_is_where_pruning_during_transfer_begins() -> None:
+    """So the two curves of the paper's Figure 2 share their first point."""
+    pretext = chain("rotnet")
+    assert finetune(pretext.dense, data="voc07", recipe=OTHER) == transferred(pretext, rewind=0).dense
+
+
+def test_semi_supervised_is_the_chain_on_another_task_or_on_a_subset() -> None:
+    tenth = imp(
+        task="labels",
+        data="imagenet:10%-of-images",
+        arch="resnet50",
+        recipe=RECIPE,
+        seed=0,
+        levels=2,
+        keep=0.8,
+        rewind=1_200,
+    )
+    assert {step.data for step in tenth.rounds} == {"imagenet:10%-of-images"}
+    assert tenth.rounds[1].keeps_head
+    ticket = winning_ticket(chain("s4l"), 2, task="labels", recipe=OTHER)
+    assert ticket.keeps_head is False

@@ -243,6 +243,116 @@ def test_random_draws_over_all_layers_together() -> None:
     assert abs(in_b.var() / variance - 1) < 0.2
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [0, 1, 37, 100])
+def test_random_over_everything_draws_as_it_always_has(count: int, seed: int) -> None:
+    """Stored random masks were drawn so: the first ``count`` places of one permutation of all weights."""
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(seed)).tolist()
+    stays = [place in set(order[:count]) for place in range(100)]
+    expected = {"a": stays[:20], "b": stays[20:50], "c": stays[50:]}
+    assert plain(masks.random(SHAPES, count, torch.Generator().manual_seed(seed))) == expected
+    named = masks.random(SHAPES, count, torch.Generator().manual_seed(seed), scope=["c", "a", "b"])
+    assert plain(named) == expected
+    assert list(named) == list(SHAPES)
+
+
+@given(
+    seed=st.integers(0, 1 << 30),
+    count=st.integers(0, 120),
+    scope=st.none() | st.sets(st.sampled_from(list(SHAPES)), min_size=1),
+    share=st.none() | st.floats(0, 1),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_random_keeps_what_is_out_of_scope_and_an_exact_number_of_what_is_eligible(
+    seed: int, count: int, scope: set[str] | None, share: float | None
+) -> None:
+    rng, inside = np.random.default_rng(seed), set(SHAPES) if scope is None else scope
+    eligible = None
+    if share is not None:
+        eligible = {name: torch.from_numpy(rng.random(tuple(shape)) < share) for name, shape in SHAPES.items()}
+    given_scope = None if scope is None else iter(sorted(scope))
+    made = masks.random(SHAPES, count, torch.Generator().manual_seed(seed), given_scope, eligible)
+    assert list(made) == list(SHAPES)
+    assert {name: m.shape for name, m in made.items()} == SHAPES
+    able = 0
+    for name in SHAPES:
+        bits, may = plain(made)[name], plain(eligible)[name] if eligible else [True] * SHAPES[name].numel()
+        if name in inside:
+            able += sum(may)
+            assert not any(bit and not ok for bit, ok in zip(bits, may, strict=True)), "an ineligible weight stays"
+        else:
+            assert all(bits)
+    assert sum(sum(plain(made)[name]) for name in inside) == min(count, able)
+
+
+@pytest.mark.parametrize("scope", [None, ["a", "c"]])
+def test_random_draws_every_eligible_weight_equally_often(scope: list[str] | None) -> None:
+    """And the layers together: how many fall into one is hypergeometric."""
+    rng = np.random.default_rng(3)
+    flat = np.zeros(100, dtype=bool)
+    flat[[0, 19, 20, 49, 50, 99]] = True  # the ends of every layer
+    flat[rng.permutation(np.flatnonzero(~flat))[:54]] = True
+    eligible = {"a": torch.from_numpy(flat[:20]), "b": torch.from_numpy(flat[20:50]), "c": torch.from_numpy(flat[50:])}
+    eligible = {name: eligible[name].view(shape) for name, shape in SHAPES.items()}
+    inside = flat.copy()
+    if scope:
+        inside[20:50] = False
+    places = int(inside.sum())
+    generator, draws, count = torch.Generator().manual_seed(5), 3000, places // 3
+    drawn = [masks.random(SHAPES, count, generator, scope, eligible) for _ in range(draws)]
+    bits = np.array([[bit for layer in plain(m).values() for bit in layer] for m in drawn])
+    assert not bits[:, ~flat & (inside | (scope is None))].any()
+    share = count / places
+    observed = bits[:, inside].sum(0)
+    # a sum of squares of nearly independent standard normal deviates, one fewer than places as the count is fixed
+    chi_square = ((observed - draws * share) ** 2).sum() / (draws * share * (1 - share)) * (places - 1) / places
+    assert abs(chi_square - (places - 1)) < 5 * math.sqrt(2 * (places - 1))
+    in_a = int(inside[:20].sum())
+    of_a = bits[:, :20][:, inside[:20]].sum(1)
+    variance = count * in_a / places * (1 - in_a / places) * (places - count) / (places - 1)
+    assert abs(of_a.mean() - count * in_a / places) < 5 * math.sqrt(variance / draws)
+    assert abs(of_a.var() / variance - 1) < 0.2
+
+
+def net_with_zeros(share: float) -> dict[str, Tensor]:
+    """A made network of 1,000 weights, of which exactly that share is naturally zero."""
+    rng = np.random.default_rng(1)
+    values = rng.uniform(1e-6, 1, 1000) * rng.choice([-1, 1], 1000)
+    zeros = rng.permutation(1000)[: round(1000 * share)]
+    values[zeros] = rng.choice([0.0, -0.0, 1e-39, -1e-30, 1e-12, 2.0**-23, -(2.0**-23)], len(zeros))
+    flat = torch.from_numpy(values).float()
+    return {"conv": flat[:300].view(10, 30), "fc": flat[300:].view(70, 10)}
+
+
+@pytest.mark.parametrize(("level", "left"), [(2, 640), (4, 410), (5, 328), (8, 168), (20, 11)])
+def test_random_adjusted_for_natural_zeros_never_keeps_one(level: int, left: int) -> None:
+    """On a network with 60 % of zeros: as sparse as asked for, or as it is by itself, whichever is sparser."""
+    weights = net_with_zeros(0.6)
+    shapes = {name: w.shape for name, w in weights.items()}
+    eligible = masks.nonzero(weights)
+    alive = {name: [abs(x) > 2.0**-23 for x in w.flatten().tolist()] for name, w in weights.items()}
+    assert plain(eligible) == alive
+    assert sum(map(sum, alive.values())) == 400
+    count = masks.left_after(1000, 0.8, level)
+    assert count == left
+    made = plain(masks.random(shapes, count, torch.Generator().manual_seed(level), eligible=eligible))
+    assert sum(map(sum, made.values())) == min(left, 400)
+    for name in shapes:
+        assert not any(stays and not ok for stays, ok in zip(made[name], alive[name], strict=True))
+    if left > 400:
+        assert made == alive
+
+
+def test_a_natural_zero_is_at_most_float32s_machine_precision() -> None:
+    assert torch.finfo(torch.float32).eps == masks.NATURAL_ZERO
+    edge = np.float32(2.0**-23)
+    above = float(np.nextafter(edge, np.float32(1)))
+    weights = {"a": torch.tensor([float(edge), above, -float(edge), -above, 0.0, -0.0, 1e-40, 1.0, -math.inf])}
+    expected = [False, True, False, True, False, False, False, True, True]
+    assert plain(masks.nonzero(weights)) == {"a": expected}
+    assert masks.nonzero(weights)["a"].dtype == torch.bool
+
+
 def test_shuffle_keeps_the_count_of_every_layer_and_nothing_else() -> None:
     counts = {"a": 3, "b": 30, "c": 11}
     mask = {name: torch.arange(shape.numel()).view(shape) < counts[name] for name, shape in SHAPES.items()}

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysslprune.lottery import Chain, imp
+from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, untrained
 from raysslprune.recipes import SETTINGS
 from raysslprune.spec import (
+    SVM,
     Claim,
     Curve,
+    Final,
     Init,
     Mask,
     Prune,
@@ -45,13 +47,20 @@ REWIND = Rewind(of=DENSE, samples=1_200)
 PRUNE = Prune(of=DENSE, keep=0.8)
 RANDOM = RandomPrune(arch="conv4", data="digits", keep=0.8, level=3, seed=0)
 SHUFFLE = Shuffle(of=PRUNE, seed=0)
+FINAL = Final(of=ROTNET)
+MACHINES = SVM(costs=(0.1, 1.0))
+VOC = Train(
+    task="labels", data="voc07", arch="conv4", recipe=MACHINES, seed=0, start=FINAL, mask=PRUNE, trunk_frozen=True
+)
 
 
 def id_of(value: Any) -> str:
     """Of a step, or of a training that has this recipe or start."""
     if isinstance(value, Recipe):
         return dataclasses.replace(DENSE, recipe=value).id
-    if isinstance(value, (Init, Rewind)):
+    if isinstance(value, SVM):
+        return dataclasses.replace(VOC, recipe=value).id
+    if isinstance(value, (Init, Rewind, Final)):
         return dataclasses.replace(DENSE, start=value).id
     assert isinstance(value, Step)
     return value.id
@@ -119,6 +128,43 @@ GOLDEN = {
         ).rounds[20],
         "86ad763fc7ff8709",
     ),
+    "every newer field of a recipe": (
+        dataclasses.replace(
+            DENSE,
+            task="exemplar",
+            recipe=Recipe(
+                samples=51_200_000,
+                batch=1_536,
+                lr=0.3,
+                bn_batch=48,
+                flip=True,
+                crop=0.08,
+                angle=10,
+                jitter=(0.4, 0.4, 0.4, 0.1),
+                grayscale=0.2,
+                options=(("dimension", 128), ("margin", 0.5), ("negatives", "random")),
+            ),
+        ),
+        "a25455f5e13ee92b",
+    ),
+    "linear classifier": (linear(_ROUND_1, data="places205", recipe=RECIPE), "17273c2f00d08296"),
+    "linear SVMs": (VOC, "1a7dae9db1aee330"),
+    "linear SVMs on drawn weights": (untrained(_ROUND_1, data="voc07", recipe=MACHINES), "a65bb6e74a845d3e"),
+    "fine-tuning": (finetune(ROTNET, data="voc07", recipe=RECIPE), "7d9aa4c5b4ad90f2"),
+    "random mask over three convolutions": (
+        random_prune(like=DENSE, keep=0.8, level=3, scope="convs:3"),
+        "0c3e3c32d5170b11",
+    ),
+    "random mask without natural zeros": (
+        random_prune(like=DENSE, keep=0.8, level=3, nonzero=DENSE),
+        "7069df7a4a90091d",
+    ),
+    "under that mask": (
+        random_reinit(
+            random_prune(like=DENSE, keep=0.8, level=3, nonzero=DENSE), like=DENSE, task="labels", recipe=RECIPE
+        ),
+        "2c9939b6b8e3d7db",
+    ),
 }
 
 
@@ -140,6 +186,28 @@ def test_an_id_by_hand() -> None:
     assert PRUNE.id == hashlib.sha256(prune.encode()).hexdigest()[:16]
 
 
+def test_ids_of_the_newer_kinds_by_hand() -> None:
+    machines = (
+        '{"arch":"conv4","data":"voc07","kind":"Train","mask":{"step":"%s"},'
+        '"recipe":{"costs":[0.1,1],"value":"SVM"},"seed":0,"start":{"of":{"step":"%s"},"value":"Final"},'
+        '"task":"labels","trunk_frozen":true,"version":1}'
+    )
+    assert VOC.id == hashlib.sha256((machines % (PRUNE.id, ROTNET.id)).encode()).hexdigest()[:16]
+    drawn = (
+        '{"arch":"conv4","data":"digits","keep":0.8,"kind":"RandomPrune","level":3,"nonzero":{"step":"%s"},'
+        '"scope":"convs:2","seed":0,"version":1}'
+    )
+    step = dataclasses.replace(RANDOM, scope="convs:2", nonzero=DENSE)
+    assert step.id == hashlib.sha256((drawn % DENSE.id).encode()).hexdigest()[:16]
+    recipe = '{"batch":64,"lr":0.05,"momentum":0.9,"options":[["a",true],["b","x"],["c",2]],"samples":14400,'
+    dense = (
+        f'{{"arch":"conv4","data":"digits","kind":"Train","recipe":{recipe}"value":"Recipe"}},"seed":0,'
+        '"start":{"seed":0,"value":"Init"},"task":"labels","version":1}'
+    )
+    made = dataclasses.replace(RECIPE, options=(("c", 2.0), ("a", True), ("b", "x")))
+    assert id_of(made) == hashlib.sha256(dense.encode()).hexdigest()[:16]
+
+
 def test_an_id_does_not_depend_on_the_order_of_keywords() -> None:
     recipe = Recipe(momentum=0.9, lr=0.05, batch=64, samples=14_400)
     assert Train(start=INIT, seed=0, recipe=recipe, arch="conv4", data="digits", task="labels").id == DENSE.id
@@ -147,12 +215,35 @@ def test_an_id_does_not_depend_on_the_order_of_keywords() -> None:
 
 def test_an_id_does_not_depend_on_fields_at_their_default() -> None:
     recipe = dataclasses.replace(
-        RECIPE, optimizer="sgd", nesterov=False, schedule="constant", decay_at=(), warmup=0, pad=0, flip=False
+        RECIPE,
+        optimizer="sgd",
+        nesterov=False,
+        schedule="constant",
+        decay_at=(),
+        warmup=0,
+        bn_batch=0,
+        pad=0,
+        flip=False,
+        crop=0,
+        angle=0,
+        jitter=(),
+        grayscale=0,
+        options=(),
     )
     step = Train(
-        task="labels", data="digits", arch="conv4", recipe=recipe, seed=0, start=Init(seed=0, draw=0), mask=None
+        task="labels",
+        data="digits",
+        arch="conv4",
+        recipe=recipe,
+        seed=0,
+        start=Init(seed=0, draw=0),
+        mask=None,
+        trunk_frozen=False,
     )
     assert step.id == DENSE.id
+    assert dataclasses.replace(RANDOM, scope="all", nonzero=None).id == RANDOM.id
+    spelled = SVM(costs=(0.1, 1.0), folds=3, positive_weight=2.0, tolerance=1e-4, iterations=2000)
+    assert id_of(spelled) == VOC.id
     assert Prune(of=DENSE, keep=0.8, scope="all").id == PRUNE.id
     assert to_plain(DENSE)["recipe"].keys() == {"value", "samples", "batch", "lr", "momentum"}
 
@@ -192,11 +283,25 @@ CHANGES: dict[str, dict[str, tuple[Any, Any]]] = {
         "schedule": (RECIPE, "cosine"),
         "decay_at": (STEPPED, (7_200, 9_600)),
         "warmup": (RECIPE, 640),
+        "bn_batch": (RECIPE, 32),
         "pad": (RECIPE, 1),
         "flip": (RECIPE, True),
+        "crop": (RECIPE, 0.08),
+        "angle": (RECIPE, 10.0),
+        "jitter": (RECIPE, (0.4, 0.4, 0.4, 0.1)),
+        "grayscale": (RECIPE, 0.2),
+        "options": (RECIPE, (("margin", 0.5),)),
+    },
+    "SVM": {
+        "costs": (MACHINES, (0.1,)),
+        "folds": (MACHINES, 5),
+        "positive_weight": (MACHINES, 1.0),
+        "tolerance": (MACHINES, 1e-3),
+        "iterations": (MACHINES, 1000),
     },
     "Init": {"seed": (INIT, 1), "draw": (INIT, 1)},
     "Rewind": {"of": (REWIND, ROTNET), "samples": (REWIND, 1_201)},
+    "Final": {"of": (FINAL, DENSE)},
     "Train": {
         "task": (DENSE, "rotnet"),
         "data": (DENSE, "cifar10"),
@@ -205,6 +310,7 @@ CHANGES: dict[str, dict[str, tuple[Any, Any]]] = {
         "seed": (DENSE, 1),
         "start": (DENSE, REWIND),
         "mask": (DENSE, PRUNE),
+        "trunk_frozen": (DENSE, True),
     },
     "Prune": {"of": (PRUNE, ROTNET), "keep": (PRUNE, 0.64), "scope": (PRUNE, "convs:3")},
     "RandomPrune": {
@@ -213,12 +319,14 @@ CHANGES: dict[str, dict[str, tuple[Any, Any]]] = {
         "keep": (RANDOM, 0.64),
         "level": (RANDOM, 4),
         "seed": (RANDOM, 1),
+        "scope": (RANDOM, "convs"),
+        "nonzero": (RANDOM, DENSE),
     },
     "Shuffle": {"of": (SHUFFLE, Prune(of=ROTNET, keep=0.8)), "seed": (SHUFFLE, 1)},
 }
 
 
-@pytest.mark.parametrize("kind", [Recipe, Init, Rewind, Train, Prune, RandomPrune, Shuffle])
+@pytest.mark.parametrize("kind", [Recipe, SVM, Init, Rewind, Final, Train, Prune, RandomPrune, Shuffle])
 def test_every_field_changes_the_id(kind: type[Any]) -> None:
     assert CHANGES[kind.__name__].keys() == {field.name for field in dataclasses.fields(kind)}
     ids: list[str] = []
@@ -259,7 +367,7 @@ def test_equality_and_hash_are_those_of_the_id() -> None:
 
 
 def test_steps_and_values_are_frozen() -> None:
-    for value in (RECIPE, INIT, REWIND, DENSE, PRUNE, RANDOM, SHUFFLE):
+    for value in (RECIPE, MACHINES, INIT, REWIND, FINAL, DENSE, PRUNE, RANDOM, SHUFFLE):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, dataclasses.fields(value)[0].name, 1)
 
@@ -273,7 +381,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     decay_at = tuple(draw(st.lists(st.integers(1, 10**7), max_size=3)))
     return Recipe(
         samples=draw(st.integers(1, 10**9)),
-        batch=draw(st.integers(2, 4096)),
+        batch=2 * draw(st.integers(1, 2048)),
         lr=draw(st.floats(1e-10, 10)),
         optimizer=draw(st.sampled_from(["sgd", "adam", "adamw"])),
         momentum=momentum,
@@ -282,9 +390,34 @@ def recipes(draw: st.DrawFn) -> Recipe:
         schedule="steps" if decay_at else draw(st.sampled_from(["constant", "cosine"])),
         decay_at=decay_at,
         warmup=draw(st.integers(0, 1000)),
-        pad=draw(st.integers(0, 4)),
         flip=draw(st.booleans()),
+        **draw(NEWER),
     )
+
+
+NEWER = st.fixed_dictionaries(
+    {},
+    optional={
+        "bn_batch": st.just(2),
+        "angle": st.floats(0, 180),
+        "jitter": st.tuples(*[st.floats(0, 1)] * 3, st.floats(0, 0.5)),
+        "grayscale": st.floats(0, 1),
+        "options": st.dictionaries(
+            st.text(max_size=4), st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4)
+        ).map(lambda options: tuple(options.items())),
+    },
+).flatmap(
+    lambda some: st.one_of(
+        st.integers(0, 4).map(lambda pad: {**some, "pad": pad}),
+        st.floats(0, 1).map(lambda crop: {**some, "crop": crop}),
+    )
+)
+
+
+@st.composite
+def svms(draw: st.DrawFn) -> SVM:
+    costs = draw(st.lists(st.floats(1e-7, 1e2), min_size=1, max_size=5))
+    return SVM(costs=tuple(costs), folds=draw(st.integers(2, 9)), positive_weight=draw(st.floats(0.1, 10)))
 
 
 @st.composite
@@ -293,7 +426,7 @@ def graphs(draw: st.DrawFn) -> list[Step]:
     text = st.text(max_size=5)
     steps: list[Step] = []
     for _ in range(draw(st.integers(1, 8))):
-        trains = [s for s in steps if isinstance(s, Train)]
+        trains = [s for s in steps if isinstance(s, Train) and isinstance(s.recipe, Recipe)]
         made = [s for s in steps if isinstance(s, Mask)]
         kinds = ["train", "random"] + ["prune"] * bool(trains) + ["shuffle"] * bool(made)
         kind, seed = draw(st.sampled_from(kinds)), draw(st.integers(0, 2**40))
@@ -310,24 +443,37 @@ def graphs(draw: st.DrawFn) -> list[Step]:
             steps.append(Shuffle(of=draw(st.sampled_from(made)), seed=seed))
         elif kind == "random":
             keep, level = draw(st.floats(0.01, 0.99)), draw(st.integers(0, 30))
-            steps.append(RandomPrune(arch=draw(text), data=draw(text), keep=keep, level=level, seed=seed))
+            steps.append(
+                RandomPrune(
+                    arch=draw(text),
+                    data=draw(text),
+                    keep=keep,
+                    level=level,
+                    seed=seed,
+                    scope=draw(st.sampled_from(["all", "convs", "convs:2"])),
+                    nonzero=draw(st.sampled_from([None, *trains])),
+                )
+            )
         else:
-            start: Init | Rewind = Init(seed=seed, draw=draw(st.integers(0, 1)))
-            if trains and draw(st.booleans()):
+            start: Init | Rewind | Final = Init(seed=seed, draw=draw(st.integers(0, 1)))
+            how = draw(st.sampled_from(["draw", "rewind", "final"]))
+            if trains and how != "draw":
                 of = draw(st.sampled_from(trains))
-                start = Rewind(of=of, samples=draw(st.integers(of.first_sample, of.recipe.samples)))
-            recipe = draw(recipes())
-            if isinstance(start, Rewind) and start.samples >= recipe.samples:
+                rewound = st.integers(of.first_sample, of.recipe.samples)
+                start = Final(of=of) if how == "final" else Rewind(of=of, samples=draw(rewound))
+            recipe: Recipe | SVM = draw(recipes() | svms())
+            if isinstance(recipe, Recipe) and isinstance(start, Rewind) and start.samples >= recipe.samples:
                 recipe = dataclasses.replace(recipe, samples=start.samples + 1)
             steps.append(
                 Train(
-                    task=draw(text),
+                    task="labels" if isinstance(recipe, SVM) else draw(text),
                     data=draw(text),
                     arch=draw(text),
                     recipe=recipe,
                     seed=seed,
                     start=start,
                     mask=draw(st.sampled_from([None, *made])),
+                    trunk_frozen=isinstance(recipe, SVM) or draw(st.booleans()),
                 )
             )
     return steps
@@ -344,6 +490,54 @@ def test_a_graph_comes_back_from_json(steps: list[Step]) -> None:
         assert type(found) is type(step)
         for field in dataclasses.fields(step):  # pyright: ignore[reportArgumentType]
             assert getattr(found, field.name) == getattr(step, field.name)
+
+
+@given(recipe=recipes(), shuffled=st.randoms())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_an_id_depends_neither_on_the_order_of_fields_nor_on_that_of_options(
+    recipe: Recipe, shuffled: random.Random
+) -> None:
+    values = [(field.name, getattr(recipe, field.name)) for field in dataclasses.fields(recipe)]
+    options = list(recipe.options)
+    shuffled.shuffle(values)
+    shuffled.shuffle(options)
+    twin = Recipe(**{**dict(values), "options": tuple(options)})
+    assert list(twin.options) == sorted(options, key=lambda option: option[0])
+    assert id_of(twin) == id_of(recipe)
+    assert twin == recipe
+
+
+@given(a=recipes(), b=recipes())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_other_recipes_are_other_steps(a: Recipe, b: Recipe) -> None:
+    assert (id_of(a) == id_of(b)) == (a == b)
+
+
+def test_options_and_costs_are_kept_in_order() -> None:
+    options = (("temperature", 0.07), ("Beta", 1), ("dimension", 128), ("all_turns", True))
+    made = dataclasses.replace(RECIPE, options=options)
+    assert made.options == (("Beta", 1), ("all_turns", True), ("dimension", 128), ("temperature", 0.07))
+    assert SVM(costs=(1.0, 1e-3, 10.0)) == SVM(costs=(10.0, 1.0, 1e-3))
+    assert SVM(costs=(1.0, 1e-3, 10.0)).costs == (1e-3, 1.0, 10.0)
+
+
+def test_nested_tuples_come_back_as_tuples() -> None:
+    recipe = dataclasses.replace(
+        STEPPED, jitter=(0.4, 0.4, 0.0, 0.0), options=(("negatives", "semi-hard"), ("margin", 0.5), ("flag", False))
+    )
+    step = dataclasses.replace(DENSE, recipe=recipe)
+    back = load(json.loads(json.dumps(dump([step, VOC]))))
+    train, machines = back[step.id], back[VOC.id]
+    assert isinstance(train, Train)
+    assert isinstance(train.recipe, Recipe)
+    assert train.recipe.options == (("flag", False), ("margin", 0.5), ("negatives", "semi-hard"))
+    assert train.recipe.jitter == (0.4, 0.4, 0.0, 0.0)
+    assert train.recipe.decay_at == (7_200,)
+    hash(train.recipe)
+    assert isinstance(machines, Train)
+    assert machines.recipe == MACHINES
+    assert machines.start == FINAL
+    assert machines.trunk_frozen
 
 
 @given(steps=graphs(), seed=st.integers(0, 100))
@@ -369,6 +563,21 @@ def test_parents_are_what_a_step_reads_from_each_once() -> None:
     assert set(_ROUND_1.parents) == {DENSE, PRUNE}
     assert SHUFFLE.parents == (PRUNE,)
     assert RANDOM.parents == ()
+    assert set(VOC.parents) == {ROTNET, PRUNE}
+    assert dataclasses.replace(DENSE, start=FINAL).parents == (ROTNET,)
+    assert dataclasses.replace(RANDOM, nonzero=DENSE).parents == (DENSE,)
+    assert dataclasses.replace(DENSE, seed=1, start=Final(of=DENSE), mask=PRUNE).parents == (DENSE, PRUNE)
+
+
+def test_closure_goes_through_final_weights_and_natural_zeros() -> None:
+    adjusted = random_prune(like=ROTNET, keep=0.8, level=3, nonzero=DENSE)
+    last = linear(dataclasses.replace(ROTNET, mask=adjusted), data="voc07", recipe=MACHINES)
+    assert {step.id for step in closure([last])} == {
+        DENSE.id,
+        adjusted.id,
+        dataclasses.replace(ROTNET, mask=adjusted).id,
+        last.id,
+    }
 
 
 def test_2000_rounds_are_no_deeper_than_one() -> None:
@@ -421,7 +630,91 @@ BAD_RECIPES: list[tuple[dict[str, Any], str]] = [
     ({"weight_decay": float("nan")}, "can't be negative"),
     ({"warmup": -1}, "can't be negative"),
     ({"pad": -1}, "can't be negative"),
+    ({"bn_batch": 1}, "bn_batch must divide the batch of 10 and be at least 2, not 1"),
+    ({"bn_batch": 3}, "bn_batch must divide the batch of 10 and be at least 2, not 3"),
+    ({"bn_batch": 20}, "bn_batch must divide the batch of 10"),
+    ({"bn_batch": -5}, "bn_batch must divide the batch of 10"),
+    ({"crop": -0.01}, "crop is a fraction of the image's area, not -0.01"),
+    ({"crop": 1.01}, "crop is a fraction of the image's area, not 1.01"),
+    ({"crop": float("nan")}, "crop is a fraction of the image's area, not nan"),
+    ({"crop": 0.08, "pad": 2}, "shifts by pad or crops, not both"),
+    ({"angle": -1}, "angle is from 0 to 180 degrees, not -1"),
+    ({"angle": 180.5}, "angle is from 0 to 180 degrees, not 180.5"),
+    ({"angle": float("nan")}, "angle is from 0 to 180 degrees, not nan"),
+    ({"grayscale": -0.1}, "grayscale is a probability, not -0.1"),
+    ({"grayscale": 1.1}, "grayscale is a probability, not 1.1"),
+    ({"jitter": (0.4, 0.4, 0.4)}, "jitter is four strengths from 0 to 1"),
+    ({"jitter": (0.1,) * 5}, "jitter is four strengths from 0 to 1"),
+    ({"jitter": (1.1, 0.4, 0.4, 0.1)}, "jitter is four strengths from 0 to 1"),
+    ({"jitter": (0.4, 0.4, -0.1, 0.1)}, "jitter is four strengths from 0 to 1"),
+    ({"jitter": (0.4, 0.4, 0.4, 0.51)}, "hue jitter is at most half a turn"),
+    ({"options": (("margin", 0.5), ("margin", 0.5))}, "an option is given twice: margin, margin"),
+    ({"options": (("margin", 0.5), ("b", 1), ("margin", "x"))}, "an option is given twice: b, margin, margin"),
 ]
+
+FINE: list[dict[str, Any]] = [
+    {"bn_batch": 2},
+    {"bn_batch": 10},
+    {"crop": 1.0},
+    {"crop": 1e-3, "flip": True},
+    {"angle": 180},
+    {"grayscale": 1.0},
+    {"jitter": (1.0, 1.0, 1.0, 0.5)},
+    {"options": (("a", 1), ("b", 1))},
+]
+
+
+@pytest.mark.parametrize("changes", FINE)
+def test_what_is_just_possible_is_taken(changes: dict[str, Any]) -> None:
+    made = Recipe(**GOOD, **changes)
+    assert {name: getattr(made, name) for name in changes} == changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"costs": ()}, "an SVM needs costs, all above 0"),
+        ({"costs": (1.0, 0.0)}, "an SVM needs costs, all above 0"),
+        ({"costs": (-1.0, 2.0)}, "an SVM needs costs, all above 0"),
+        ({"folds": 1}, "cross-validation needs 2 folds or more, not 1"),
+    ],
+)
+def test_a_bad_svm_is_refused_with_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(MACHINES, **changes)
+
+
+@pytest.mark.parametrize("changes", [{"trunk_frozen": False}, {"task": "rotnet"}])
+def test_svms_are_for_labels_on_a_frozen_trunk(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="SVMs are for labels on a frozen trunk"):
+        dataclasses.replace(VOC, **changes)
+
+
+def test_nothing_begins_with_svms() -> None:
+    """They leave weights of SVMs and no network."""
+    for make in (
+        lambda: linear(VOC, data="voc07", recipe=RECIPE),
+        lambda: dataclasses.replace(DENSE, start=Rewind(of=VOC, samples=0)),
+        lambda: Prune(of=VOC, keep=0.5),
+        lambda: dataclasses.replace(RANDOM, nonzero=VOC),
+    ):
+        with pytest.raises(ValueError, match="SVMs leave no network to start from or to prune"):
+            make()
+
+
+@pytest.mark.parametrize("samples", [14_400, 20_000])
+def test_a_training_has_something_left_to_train(samples: int) -> None:
+    longer = dataclasses.replace(DENSE, recipe=dataclasses.replace(RECIPE, samples=20_000))
+    with pytest.raises(ValueError, match="nothing is left to train: the recipe ends at 14400 samples"):
+        dataclasses.replace(DENSE, start=Rewind(of=longer, samples=samples))
+    assert dataclasses.replace(DENSE, start=Rewind(of=longer, samples=14_399)).first_sample == 14_399
+
+
+@pytest.mark.parametrize("scope", ["", "ALL", "convs:", "convs:0", "convs:01", "convs:-1", "convs:1 ", "all\n", "conv"])
+def test_a_scope_is_refused_with_a_sentence(scope: str) -> None:
+    for step in (PRUNE, RANDOM):
+        with pytest.raises(ValueError, match="is not 'all', 'convs', or 'convs:d' with d from 1"):
+            dataclasses.replace(step, scope=scope)
 
 
 @pytest.mark.parametrize(("changes", "sentence"), BAD_RECIPES)
@@ -498,6 +791,7 @@ def test_seeds_are_pinned() -> None:
 def test_a_training_begins_where_it_was_rewound_to() -> None:
     assert DENSE.first_sample == 0
     assert _ROUND_1.first_sample == 1_200
+    assert dataclasses.replace(DENSE, start=FINAL).first_sample == 0
 
 
 @pytest.mark.parametrize(
@@ -508,6 +802,8 @@ def test_a_training_begins_where_it_was_rewound_to() -> None:
         (dataclasses.replace(_ROUND_1, seed=9, recipe=STEPPED), True),
         (dataclasses.replace(_ROUND_1, task="rotnet"), False),
         (dataclasses.replace(_ROUND_1, data="cifar10"), False),
+        (dataclasses.replace(DENSE, start=Final(of=DENSE)), False),
+        (VOC, False),
     ],
 )
 def test_a_head_is_kept_where_task_and_data_stay(step: Train, keeps: bool) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysslprune.data.stream import Batch, Stream
+from raysslprune.data.stream import Samples, Stream
 from raysslprune.spec import seed_of
 
 N, DRAWS = 37, 4
@@ -17,15 +17,15 @@ def stream(seed: int = 5) -> Stream:
     return Stream(N, DRAWS, seed)
 
 
-def same(a: Batch, b: Batch) -> bool:
+def same(a: Samples, b: Samples) -> bool:
     return torch.equal(a.index, b.index) and torch.equal(a.draws, b.draws)
 
 
-def join(parts: list[Batch]) -> Batch:
-    return Batch(torch.cat([p.index for p in parts]), torch.cat([p.draws for p in parts]))
+def join(parts: list[Samples]) -> Samples:
+    return Samples(torch.cat([p.index for p in parts]), torch.cat([p.draws for p in parts]))
 
 
-def by_sample(batches: list[Batch], position: int = 0) -> dict[tuple[int, int], list[float]]:
+def by_sample(batches: list[Samples], position: int = 0) -> dict[tuple[int, int], list[float]]:
     """(epoch, sample) to its draws, where the batches follow each other from ``position`` on."""
     found: dict[tuple[int, int], list[float]] = {}
     for batch in batches:
@@ -46,7 +46,7 @@ def test_every_epoch_is_a_permutation_and_each_its_own() -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_cutting_gives_the_same_samples_and_draws(start: int, chunks: list[int]) -> None:
     s, position = stream(), start
-    parts: list[Batch] = []
+    parts: list[Samples] = []
     for count in chunks:
         parts.append(s.take(position, count))
         assert len(parts[-1].index) == len(parts[-1].draws) == count

@@ -16,14 +16,16 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from raysslprune import data
+from raysslprune import data, models
 from raysslprune import train as training
-from raysslprune.data import Dataset, Split
+from raysslprune.data import Dataset, Resident
+from raysslprune.data.feed import Batch
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views
 from raysslprune.masks import Mask
 from raysslprune.spec import Init, Recipe, Rewind, Train, seed_of
-from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, learning_rate, starting_network, updates
+from raysslprune.tasks import find
+from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, learning_rate, updates
 
 EPOCH = 192
 SHAPES = {
@@ -60,12 +62,24 @@ def look_always(monkeypatch: pytest.MonkeyPatch) -> None:
 def small() -> Dataset:
     """A few digits, so that an epoch takes milliseconds."""
     digits = data.load("digits")
-    train = Split(images=digits.train.images[:EPOCH], labels=digits.train.labels[:EPOCH])
-    test = Split(images=digits.test.images[:100], labels=digits.test.labels[:100])
-    return dataclasses.replace(digits, train=train, test=test)
+    return dataclasses.replace(
+        digits, train=digits.train.some(torch.arange(EPOCH)), test=digits.test.some(torch.arange(100))
+    )
 
 
 DATA = small()
+
+
+def starting_network(step: Train, start: State | None = None) -> models.Network:
+    return training.starting_network(step, find(step.task), DATA, start)
+
+
+def batches(batch: int, count: int, seed: int = 0) -> Iterator[Batch]:
+    """Of labels, without a feed: a view of a sample needs three numbers."""
+    stream = Stream(EPOCH, 3, seed)
+    for position in range(0, count * batch, batch):
+        samples = stream.take(position, batch)
+        yield Batch(samples.index[:, None], samples.draws[:, None], samples.draws[:, 3:])
 
 
 def recipe(by: str = "nesterov", **changes: Any) -> Recipe:
@@ -168,7 +182,7 @@ def test_masked_gradients_with_a_used_optimiser_would_leak(name: str) -> None:
 def test_the_mask_also_holds_at_the_start() -> None:
     mask = some_mask()
     loop = Loop(step=step(), data=DATA, mask=mask, snapshots_at=[0])
-    drawn = starting_network(step(), DATA, None).state_dict()
+    drawn = starting_network(step()).state_dict()
     snapshot = loop.run().snapshots[0]
     for name, stays in mask.items():
         assert torch.equal(snapshot[f"trunk.{name}"], torch.where(stays, drawn[f"trunk.{name}"], 0.0))
@@ -282,7 +296,7 @@ def test_a_snapshot_is_the_state_of_a_training_that_stops_there() -> None:
     assert full.snapshots.keys() == {0, EPOCH, 3 * EPOCH}
     stopped = Loop(step=step(samples=EPOCH), data=DATA).run()
     assert_same(full.snapshots[EPOCH], stopped.weights)
-    assert_same(full.snapshots[0], starting_network(step(), DATA, None).state_dict())
+    assert_same(full.snapshots[0], starting_network(step()).state_dict())
     assert_same(full.snapshots[3 * EPOCH], full.weights)
     assert int(full.snapshots[EPOCH]["trunk.layers.bn1.num_batches_tracked"]) == 5
     assert float(full.snapshots[EPOCH]["trunk.layers.bn1.running_mean"].abs().max()) > 0
@@ -293,7 +307,7 @@ def test_rewinding_brings_back_the_whole_state_head_and_statistics() -> None:
     dense = step()
     snapshot = Loop(step=dense, data=DATA, snapshots_at=[EPOCH]).run().snapshots[EPOCH]
     rewound = step(start=Rewind(of=dense, samples=EPOCH))
-    assert_same(starting_network(rewound, DATA, snapshot).state_dict(), snapshot)
+    assert_same(starting_network(rewound, snapshot).state_dict(), snapshot)
     loop = Loop(step=rewound, data=DATA, start=snapshot)
     assert_same(loop.net.state_dict(), snapshot)
     assert loop.optimizer.state_dict()["state"] == {}  # a fresh optimiser
@@ -317,7 +331,7 @@ def test_on_another_task_the_head_is_new_from_the_leafs_seed(origin: str, output
     heads: list[Tensor] = []
     for seed in (0, 1):
         leaf = step("labels", seed=seed, start=Rewind(of=of, samples=EPOCH))
-        state = starting_network(leaf, DATA, snapshot).state_dict()
+        state = starting_network(leaf, snapshot).state_dict()
         trunk = {name: t for name, t in snapshot.items() if name.startswith("trunk.")}
         assert_same({name: t for name, t in state.items() if name.startswith("trunk.")}, trunk)
         by_hand = head_by_hand(seed, 10)
@@ -327,7 +341,7 @@ def test_on_another_task_the_head_is_new_from_the_leafs_seed(origin: str, output
 
 
 def test_another_draw_is_other_weights() -> None:
-    states = [starting_network(step(start=Init(seed=s, draw=d)), DATA, None).state_dict() for s, d in ((0, 0), (0, 1))]
+    states = [starting_network(step(start=Init(seed=s, draw=d))).state_dict() for s, d in ((0, 0), (0, 1))]
     assert not any(torch.equal(states[0][f"trunk.{name}"], states[1][f"trunk.{name}"]) for name in SHAPES)
     assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"])
 
@@ -353,8 +367,8 @@ def test_rewound_and_unmasked_retraces_the_dense_training(task: str, samples: in
 
 
 def test_a_rewound_training_needs_a_state() -> None:
-    with pytest.raises(ValueError, match="needs the state to rewind to"):
-        starting_network(step(start=Rewind(of=step(), samples=0)), DATA, None)
+    with pytest.raises(ValueError, match="starts from another needs its state"):
+        starting_network(step(start=Rewind(of=step(), samples=0)))
 
 
 def without(state: State, name: str) -> State:
@@ -373,19 +387,19 @@ def without(state: State, name: str) -> State:
     ],
 )
 def test_a_state_of_another_network_is_refused(task: str, spoil: Callable[[State], State]) -> None:
-    state = starting_network(step("labels"), DATA, None).state_dict()
+    state = starting_network(step("labels")).state_dict()
     rewound = step(task, start=Rewind(of=step("labels"), samples=0))
-    starting_network(rewound, DATA, state)
+    starting_network(rewound, state)
     with pytest.raises(ValueError, match="the weights to start from do not fit conv4"):
-        starting_network(rewound, DATA, spoil(state))
+        starting_network(rewound, spoil(state))
 
 
 @pytest.mark.parametrize("head", [None, torch.zeros(4, 64)])
 def test_a_head_that_does_not_fit_is_refused_where_it_is_kept(head: Tensor | None) -> None:
-    state = without(starting_network(step(), DATA, None).state_dict(), "head.weight")
+    state = without(starting_network(step()).state_dict(), "head.weight")
     rewound = step(start=Rewind(of=step(), samples=0))
     with pytest.raises(ValueError, match="do not fit conv4"):
-        starting_network(rewound, DATA, state if head is None else {**state, "head.weight": head})
+        starting_network(rewound, state if head is None else {**state, "head.weight": head})
 
 
 # ------------------------------------------------------------------------------------- schedules
@@ -539,20 +553,20 @@ def test_the_loop_is_a_plain_pytorch_loop() -> None:
     net = nn.Sequential(
         *block(1, 16), nn.MaxPool2d(2), *block(16, 32), *block(32, 32), nn.MaxPool2d(2), *block(32, 64), *pools
     )
-    drawn = starting_network(the_step, DATA, None).state_dict()
+    drawn = starting_network(the_step).state_dict()
     net.load_state_dict(dict(zip(net.state_dict(), drawn.values(), strict=True)))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
-    stream, views, losses = Stream(EPOCH, 3, seed=0), Views(DATA, the_step.recipe), []
-    for update in range(12):
-        batch = stream.take(32 * update, 32)
-        loss = F.cross_entropy(net(views(batch).contiguous()), DATA.train.labels[batch.index])
+    views, losses = Views(DATA, DATA.train, recipe()), []
+    for batch in batches(32, 12):
+        loss = F.cross_entropy(net(views(batch).contiguous()), DATA.train.labels[batch.index[:, 0]])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
         losses.append(loss.item())
     net.eval()
+    assert isinstance(DATA.test, Resident)
     images = (DATA.test.images.float() - DATA.mean) / DATA.std
     top1 = 100 * (net(images).argmax(1) == DATA.test.labels).double().mean()
 
@@ -565,14 +579,13 @@ def test_the_loop_is_a_plain_pytorch_loop() -> None:
 
 def test_the_training_loss_is_of_the_last_epoch() -> None:
     """Of the batches that begin in it: 40 does not divide 192."""
-    stream, views = Stream(EPOCH, 3, seed=0), Views(DATA, recipe())
+    views = Views(DATA, DATA.train, recipe())
     loop = Loop(step=step(lr=1e-30, weight_decay=0.0), data=DATA)  # nothing moves
-    net = starting_network(step(), DATA, None).train()
+    net = starting_network(step()).train()
     losses: dict[int, list[float]] = {}
-    for position in range(0, 600, 40):
-        batch = stream.take(position, 40)
-        loss = F.cross_entropy(net(views(batch)), DATA.train.labels[batch.index])
-        losses.setdefault(position // EPOCH, []).append(loss.item())
+    for update, batch in enumerate(batches(40, 15)):
+        loss = F.cross_entropy(net(views(batch)), DATA.train.labels[batch.index[:, 0]])
+        losses.setdefault(40 * update // EPOCH, []).append(loss.item())
     assert losses.keys() == {0, 1, 2}
     assert loop.run().metrics["train_loss"] == pytest.approx(np.mean(losses[2]), rel=1e-5)
 

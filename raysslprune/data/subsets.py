@@ -1,8 +1,8 @@
 """Parts of a training set (paper 4.2.2): some images of each class, or all images of some classes.
 
 Which ones depends on nothing but the labels, so everybody who has the data set has the same subset: numpy's
-``RandomState``, whose stream is fixed for ever, shuffles each class's images (in the data set's order), and the first
-``round(fraction * count)`` of them are taken, at least one; or it shuffles the classes.
+``RandomState``, whose stream is fixed for ever, shuffles each class's images (in the data set's order, by a seed of that
+class), and the first ``round(fraction * count)`` of them are taken, at least one; or it shuffles the classes.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def choose(data: Dataset, subset: str) -> tuple[Tensor, Tensor]:
     if data.multilabel:
         raise ValueError("subsets are of data sets with one class for each image")
     fraction, labels = int(match[1]) / 100, data.train.labels.cpu().numpy()
-    rng = np.random.RandomState(SEED)
     classes = np.unique(labels)
     if match[2] == "classes":
-        chosen = np.sort(rng.permutation(classes)[: _count(fraction, len(classes))])
+        chosen = np.sort(np.random.RandomState(SEED).permutation(classes)[: _count(fraction, len(classes))])
         index = np.flatnonzero(np.isin(labels, chosen))
         return torch.from_numpy(index), torch.from_numpy(np.searchsorted(chosen, labels[index]))
     order = np.argsort(labels, kind="stable")
     members = np.split(order, np.searchsorted(labels[order], classes[1:]))
-    index = np.sort(np.concatenate([rng.permutation(m)[: _count(fraction, len(m))] for m in members]))
+    shuffled = [np.random.RandomState([SEED, c]).permutation(m) for c, m in zip(classes, members, strict=True)]
+    index = np.sort(np.concatenate([m[: _count(fraction, len(m))] for m in shuffled]))
     return torch.from_numpy(index), torch.from_numpy(labels[index])
 
 

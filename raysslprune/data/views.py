@@ -37,6 +37,8 @@ class Views:
             images = F.pad(split.images, [recipe.pad] * 4)
             self.pixels = images.flatten(2)
             self.sources = _sources(data.size, images.shape[-1], self.shifts).to(images.device)
+        elif recipe.pad:
+            raise ValueError("pad shifts resident images only; for images on disk a recipe has crop")
 
     @property
     def random(self) -> bool:
