@@ -12,15 +12,24 @@ from raysslprune.data import IGNORED, Dataset, Split
 from raysslprune.masks import NATURAL_ZERO, Mask
 
 BATCH = 1024
+"""Images that are evaluated at once, at most."""
+
+PIXELS = 1 << 24
+"""Pixels that are evaluated at once, at most, unless one image has more: 334 images of 224 x 224."""
 
 # ------------------------------------------------------------------------------------- of a network
+
+
+def at_once(split: Split) -> int:
+    """How many images of a split are evaluated together."""
+    return max(1, min(BATCH, PIXELS // split.size**2))
 
 
 @torch.inference_mode()
 def accuracy(net: Callable[[Tensor], Tensor], data: Dataset, split: Split) -> float:
     """Top-1 accuracy in percent on a split with one class for each image; ``net`` in eval mode."""
     hits = torch.zeros((), dtype=torch.int64, device=data.device)
-    for images, labels in data.batches(split, BATCH):
+    for images, labels in data.batches(split, at_once(split)):
         hits += (net(images).argmax(1) == labels).sum()
     return 100 * int(hits) / len(split)  # the one wait for the device
 
@@ -28,7 +37,7 @@ def accuracy(net: Callable[[Tensor], Tensor], data: Dataset, split: Split) -> fl
 def features(net: nn.Module, data: Dataset, split: Split) -> Tensor:
     """What ``net``, in eval mode, gives for every image of a split, in order: float32 (n, f), on the CPU."""
     with torch.inference_mode():
-        parts = [net(images).float().cpu() for images, _ in data.batches(split, BATCH)]
+        parts = [net(images).float().cpu() for images, _ in data.batches(split, at_once(split))]
     return torch.cat(parts)  # out here it is an ordinary tensor, which a head may be trained on
 
 
@@ -47,7 +56,7 @@ def average_precision(scores: Tensor, present: Tensor) -> float:
     """Area under the precision-recall curve of one class, from 0 to 1, as VOC defines it since 2010.
 
     The precision at a recall is the highest that is reached at this recall or above, and all points of the curve
-    count, not eleven (paper.md 5.1). Samples with equal scores are retrieved together, so their order can't matter.
+    count, not eleven. Samples with equal scores are retrieved together, so their order can't matter.
 
     scores: (n,), high where the class is thought to be. present: bool (n,).
     Raises ValueError where no sample is of the class, and where a score is not a number.
@@ -102,7 +111,7 @@ def knn_accuracy(
     temperature: float,
     neighbours: int = 200,
 ) -> float:
-    """Top-1 accuracy in percent of NPID's weighted nearest neighbours (Wu et al. 2018, paper.md 5.5).
+    """Top-1 accuracy in percent of NPID's weighted nearest neighbours (Wu et al. 2018).
 
     Each of the ``neighbours`` training samples (all, where there are fewer) with the highest cosine similarity votes
     for its class with weight exp(similarity / temperature). Features (n, f), labels int64 (n,).
@@ -138,7 +147,7 @@ THRESHOLDS = {
 
 
 def natural_sparsity(weights: Mapping[str, Tensor], mask: Mask) -> dict[str, float]:
-    """How many of the weights that ``mask`` leaves are zero all the same, in percent (paper 4.3, paper.md 5.9).
+    """How many of the weights that ``mask`` leaves are zero all the same, in percent (paper 4.3).
 
     One metric for each of THRESHOLDS, since "zero" is a matter of the threshold. 0 where the mask leaves no weight.
     weights: float, by the names in ``mask``.

@@ -1,4 +1,4 @@
-"""Linear SVMs on frozen features: the VOC07 benchmark of Goyal et al. 2019 (paper.md 5.1), by scikit-learn."""
+"""Linear SVMs on frozen features: the VOC07 benchmark of Goyal et al. 2019, by scikit-learn."""
 
 from __future__ import annotations
 

@@ -343,7 +343,7 @@ def exemplar_by_hand(net: Linear, dataset: Dataset, by: Recipe) -> float:
 def test_exemplar_is_evaluated_on_views_that_are_the_same_for_everybody(
     batch: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exemplar, "BATCH", batch)
+    monkeypatch.setattr(evaluate, "BATCH", batch)
     dataset, net, by = made_up(), Linear(3), dataclasses.replace(PLAIN, **changes)
     wanted = exemplar_by_hand(net, dataset, by)
     assert 30 < wanted < 99

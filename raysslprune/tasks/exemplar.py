@@ -13,7 +13,7 @@ from raysslprune.data import Dataset
 from raysslprune.data.feed import Batch, still
 from raysslprune.data.views import Views
 from raysslprune.data.views import draws as draws_of
-from raysslprune.evaluate import BATCH
+from raysslprune.evaluate import at_once
 from raysslprune.spec import Recipe, seed_of
 from raysslprune.tasks.task import Task
 
@@ -66,7 +66,7 @@ class Exemplar(Task):
         drawn = torch.rand(len(data.test), 2, draws_of(recipe), generator=generator)
         other = others(torch.rand(len(data.test), generator=generator))
         embedded: list[Tensor] = []
-        for index in torch.arange(len(data.test)).split(BATCH):
+        for index in torch.arange(len(data.test)).split(at_once(data.test)):
             batch = still(data.test, recipe, index[:, None].expand(-1, 2), drawn[index])
             embedded.append(torch.stack([F.normalize(net(views(batch, view))) for view in range(2)], dim=1).cpu())
         anchors, positives = torch.cat(embedded).unbind(1)
