@@ -296,6 +296,8 @@ def test_semi_hard_is_the_nearest_that_is_farther_else_the_farthest() -> None:
         fallbacks += int((apart <= apart.diagonal()[:, None]).all(1).sum())
     assert 20 <= fallbacks < 70
     assert semi_hard(unit(1, 3).expand(2, 3), unit(1, 3).expand(2, 3)).tolist() == [1, 0]  # all equally far
+    rows = torch.eye(3, dtype=torch.float64)
+    assert semi_hard(rows[:1].expand(3, 3), rows[[1, 1, 2]] + rows[[0, 0, 1]]).tolist() == [2, 2, 0]  # not one as far
 
 
 @pytest.mark.parametrize("negatives", exemplar.NEGATIVES)
