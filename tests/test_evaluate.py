@@ -89,6 +89,18 @@ def test_features_are_the_outputs_in_order_as_float32(
     )
 
 
+@pytest.mark.parametrize(("pixels", "sizes"), [(1, [1] * 23), (8 * 9 + 8, [8, 8, 7]), (1 << 24, [20, 3])])
+def test_no_more_images_at_once_than_their_pixels_allow(
+    pixels: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "PIXELS", pixels)
+    monkeypatch.setattr(evaluate, "BATCH", 20)
+    data, net, seen = made_data(LABELS, TEST_LABELS), Odd(), list[int]()
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    evaluate.features(net, data, data.test)
+    assert seen == sizes
+
+
 def test_a_head_may_be_trained_on_features_and_their_network_is_not() -> None:
     data = made_data(LABELS, TEST_LABELS)
     trunk, head = nn.Sequential(nn.Flatten(), nn.Linear(18, 3)), nn.Linear(3, 2)
