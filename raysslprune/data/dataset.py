@@ -157,5 +157,3 @@ def resident(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Datas
         std=std[0],
         white=float(train[0].max()),
     )
-
-

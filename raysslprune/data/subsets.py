@@ -1,8 +1,8 @@
 """Parts of a training set (paper 4.2.2): some images of each class, or all images of some classes.
 
 Which ones depends on nothing but the labels, so everybody who has the data set has the same subset: numpy's
-``RandomState``, whose stream is fixed for ever, shuffles each class's images (in the data set's order, by a seed of that
-class), and the first ``round(fraction * count)`` of them are taken, at least one; or it shuffles the classes.
+``RandomState``, whose stream is fixed for ever, shuffles each class's images (in the data set's order, by a seed of
+that class), and the first ``round(fraction * count)`` of them are taken, at least one; or it shuffles the classes.
 """
 
 from __future__ import annotations
