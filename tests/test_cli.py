@@ -1057,12 +1057,14 @@ def test_data_that_is_there_is_trained_on(trained_with: list[str], cli: Cli) -> 
 
 def test_what_is_finished_is_drawn_without_its_data(cli: Cli) -> None:
     name = needs(cli, "imagenet")
+    assert re.search(r"^data ", cli(name, "--scale", "smoke", "--dry-run").out, flags=re.MULTILINE)
     graph, store = plan.make(sweep.load(name, "smoke", 1).points), Store(str(cli.folder / "runs"))
     store.create()
     commit(store, steps_of(graph), graph)
     called = cli(name, "--scale", "smoke")
     assert (called.code, called.err) == (0, "")
     assert (cli.folder / "runs" / "results" / "smoke" / "needs.png").is_file()
+    assert not re.search(r"^data ", cli(name, "--scale", "smoke", "--dry-run").out, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sweep.known())

@@ -229,6 +229,7 @@ def descendants(pid: int) -> list[tuple[int, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_two_sweeps_on_one_root_at_once(finished: Finished, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     shutil.copytree(finished.root, root)

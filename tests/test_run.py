@@ -539,8 +539,11 @@ def test_resumed_equals_uninterrupted(
     for _ in range(2):
         with pytest.raises(Killed):
             Runner(store=store, exchange=NoExchange(), progress=kill).run(job)
-    resumed_at = Runner(store=store, exchange=NoExchange()).run(job)["resumed_at"]
+    told: list[int] = []
+    runner = Runner(store=store, exchange=NoExchange(), progress=lambda _job, seen, _end: told.append(seen))
+    resumed_at = runner.run(job)["resumed_at"]
     assert step.first_sample < seen_at[0] < resumed_at <= seen_at[1]
+    assert told[0] > resumed_at, "it began anew"
     assert record(store, step).files == whole.files
     assert record(store, step).metrics == whole.metrics
     assert store.load_checkpoint(step.id) is None

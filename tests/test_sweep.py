@@ -58,6 +58,7 @@ def test_second_call_trains_nothing_and_draws_again(finished: Finished, tmp_path
         assert (root / "results/smoke" / kind).read_bytes() == (finished.root / "results/smoke" / kind).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_run_gives_the_same_bytes_in_every_artefact(finished: Finished, tmp_path: Path) -> None:
     """Also with the killing of drivers in between: see the next test, which compares the tables."""
     root = tmp_path / "runs"
