@@ -19,8 +19,9 @@ def gathered(part: Tensor) -> Tensor:
     """The parts (n, ...) of all ranks as one (ranks * n, ...), in the order of ranks, the same on each."""
     if ranks() == 1:
         return part
+    part = part.contiguous()
     parts = [torch.empty_like(part) for _ in range(ranks())]
-    dist.all_gather(parts, part.contiguous())
+    dist.all_gather(parts, part)
     return torch.cat(parts)
 
 

@@ -287,7 +287,7 @@ def trunk_of(state: State) -> State:
 
 @pytest.mark.parametrize("task", ["labels", "standardise", "rotnet", "npid", "s4l"])
 @pytest.mark.parametrize("pad", [0, 1])
-@pytest.mark.parametrize("bn_batch", [0, 20])
+@pytest.mark.parametrize("bn_batch", [0, 8])
 def test_a_frozen_trunk_stays_as_it_is_and_the_head_learns(task: str, pad: int, bn_batch: int) -> None:
     origin, weights = pretrained()
     lr = 0.3 if task == "labels" else 0.02
@@ -302,6 +302,18 @@ def test_a_frozen_trunk_stays_as_it_is_and_the_head_learns(task: str, pad: int, 
     assert not any(name.startswith("optimizer.2") for name in loop.checkpoint().tensors)
     if task in ("labels", "standardise"):
         assert outcome.metrics["top1"] > 25
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+def test_a_head_alone_can_be_interrupted(pad: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "LOOK_EVERY", 0.0)
+    origin, weights = pretrained()
+    the_step = step("standardise", start=Final(of=origin), frozen=True, pad=pad, bn_batch=10)
+    saved: list[Checkpoint] = []
+    whole = Loop(step=the_step, data=DATA, start=weights, hooks=Hooks(save=saved.append, save_every=0.0)).run()
+    loop = Loop(step=the_step, data=DATA, start=weights)
+    loop.restore(through_a_file(saved[6]))
+    assert_same_outcome(loop.run(), whole)
 
 
 def test_the_head_is_new_by_the_leafs_seed() -> None:
@@ -519,6 +531,24 @@ def test_an_epoch_of_s4l_is_one_of_the_labelled_images() -> None:
     assert sorted(loop.feed.take(0, len(pool)).index[:, 0].tolist()) == pool.tolist()
 
 
+def test_the_training_loss_of_s4l_is_of_the_labelled_images_last_epoch() -> None:
+    loop = Loop(step=step("s4l", samples=90, batch=10, bn_batch=5), data=DATA)
+    losses: list[float] = []
+    loss = loop.task.loss
+
+    def noted(net: Any, *parts: Tensor) -> Tensor:
+        losses.append(loss(net, *parts).item())
+        return loss(net, *parts)
+
+    loop.task.loss = noted
+    metrics = loop.run().metrics
+    epoch = loop.feed.samples
+    assert 30 < epoch < 50
+    last = [value for part, value in enumerate(losses) if part // 2 * 10 >= 80 // epoch * epoch]
+    assert 2 <= len(last) < 10
+    assert metrics["train_loss"] == pytest.approx(np.mean(last), rel=1e-4)
+
+
 def test_s4ls_loss_uses_the_true_labels_of_the_part() -> None:
     loop = Loop(step=step("s4l"), data=DATA)
     batch = loop.feed.take(0, 100)
@@ -640,6 +670,22 @@ def test_several_labels_at_once(tmp_path: Path) -> None:
     assert end["map"] > 85
     assert end["train_loss"] < start["train_loss"]
     assert "top1" not in end
+
+
+@pytest.mark.parametrize("bn_batch", [0, 4])
+def test_files_are_decoded_in_the_parts_that_are_trained_on(bn_batch: int, pictures: Dataset) -> None:
+    """Not for many updates at once, which would be more than memory holds."""
+    loop = Loop(step=on_files(samples=48, bn_batch=bn_batch), data=pictures)
+    asked: list[tuple[int, int]] = []
+    take = loop.feed.take
+
+    def noted(position: int, count: int) -> Batch:
+        asked.append((position, count))
+        return take(position, count)
+
+    loop.feed.take = noted
+    loop.run()
+    assert asked == [(position, bn_batch or 16) for position in range(0, 48, bn_batch or 16)]
 
 
 def test_features_of_files_are_computed_without_decoding_again(

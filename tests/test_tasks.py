@@ -586,8 +586,10 @@ def test_s4l_knows_the_labels_of_its_part_only(labelled: str) -> None:
     assert head.out_features == len(kept) + 4
 
 
-def test_s4l_is_evaluated_on_classes_and_on_turns() -> None:
+@pytest.mark.parametrize("batch", [1, 7, 1024])
+def test_s4l_is_evaluated_on_classes_and_on_turns(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The class from the first outputs, on test images of the part's classes; the turn from the last, on all."""
+    monkeypatch.setattr(evaluate, "BATCH", batch)
     dataset, task, net = made_up(), S4L(labelled="67%-of-classes"), Linear(6)
     task.begin(dataset, torch.Generator())
     kept = sorted({int(dataset.train.labels[i]) for i in task.pool()})
