@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -383,10 +384,13 @@ def test_natural_sparsity_is_of_the_weights_that_the_mask_leaves() -> None:
     assert metrics["natural_sparsity_1e-9"] == pytest.approx(100 * 2 * 144 / left)
 
 
-def test_a_standardised_linear_classifier_by_hand() -> None:
-    """In float64, with the mean and variance of each batch; for testing with the running ones."""
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_standardised_linear_classifier_by_hand(parts: int) -> None:
+    """In float64, with the mean and variance of each part of a batch; for testing with the running ones."""
     origin, weights = pretrained()
     changes: dict[str, Any] = {"pad": 0, "momentum": 0.0, "nesterov": False, "lr": 0.1, "schedule": "cosine"}
+    if parts > 1:
+        changes["bn_batch"] = 40 // parts
     the_step = step("standardise", start=Final(of=origin), frozen=True, **changes)
     loop = Loop(step=the_step, data=DATA, start=weights, snapshots_at=[0])
     net = copy.deepcopy(loop.net).eval()
@@ -401,13 +405,19 @@ def test_a_standardised_linear_classifier_by_hand() -> None:
     mean, variance = torch.zeros(64, dtype=torch.float64), torch.ones(64, dtype=torch.float64)
     for position in range(0, 600, 40):
         index = Feed(DATA.train, recipe(pad=0), 0, views=1, draws=3, own=0).take(position, 40).index[:, 0]
-        rows, labels = features[index], DATA.train.labels[index]
-        normed = (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + 1e-5).sqrt()
-        outputs = normed @ weight.T + bias
-        error = (outputs.softmax(1) - F.one_hot(labels, 10)) / 40
-        lr = training.learning_rate(the_step.recipe, position) if isinstance(the_step.recipe, Recipe) else 0.0
+        errors, centred, means, variances = [], [], [], []
+        for one in index.chunk(parts):
+            rows = features[one]
+            normed = (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + 1e-5).sqrt()
+            outputs = normed @ weight.T + bias
+            errors.append((outputs.softmax(1) - F.one_hot(DATA.train.labels[one], 10)) / 40)
+            centred.append(normed)
+            means.append(rows.mean(0))
+            variances.append(rows.var(0))
+        error, normed = torch.cat(errors), torch.cat(centred)
+        lr = 0.1 * 0.5 * (1 + math.cos(math.pi * position / 576))
         weight, bias = weight - lr * (error.T @ normed + 1e-3 * weight), bias - lr * (error.sum(0) + 1e-3 * bias)
-        mean, variance = 0.9 * mean + 0.1 * rows.mean(0), 0.9 * variance + 0.1 * rows.var(0)
+        mean, variance = (0.9 * old + 0.1 * sum(new) / parts for old, new in ((mean, means), (variance, variances)))
     wanted = {"head.1.weight": weight, "head.1.bias": bias, "head.0.running_mean": mean, "head.0.running_var": variance}
     for name, tensor in wanted.items():
         torch.testing.assert_close(outcome.weights[name].double(), tensor, rtol=1e-3, atol=1e-5)
