@@ -31,7 +31,7 @@ def loop(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from raysslprune import data, masks, models
-    from raysslprune.recipes import SETTINGS
+    from raysslprune.scales import SETTINGS
     from raysslprune.spec import Init, Train
     from raysslprune.train import Loop
 
@@ -126,38 +126,40 @@ def tasks(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from raysslprune import lottery, plan
-    from raysslprune.recipes import SETTINGS
     from raysslprune.run import NoExchange, Runner
-    from raysslprune.spec import Init, Point, Train
+    from raysslprune.scales import FEW, SETTINGS
+    from raysslprune.spec import Init, Train
     from raysslprune.store import Store
+    from raysslprune.sweepfile import Point
 
     torch.set_num_threads(1)
     s = SETTINGS["laptop"]
+    linear, svm = (probe.recipe for probe in s.linear)
+    s4l = f"s4l:{FEW}"
 
     def step(task: str, data: str, recipe: str, seed: int, **changes: Any) -> Train:
         made = replace(s.recipes[recipe], **changes)
         return Train(task=task, data=data, arch=s.arch, recipe=made, seed=seed, start=Init(seed=seed))
 
     steps: dict[str, list[Train]] = {}
-    part = f"{s.data}:10%-of-images"
+    part, few = f"{s.data}:{FEW}", f"labels:{FEW}"
     for seed in range(options.repeats):
         for task in ("labels", "rotnet", "exemplar", "npid", "s4l"):
-            dense = step(task, s.data, task, seed)
+            dense = step(task, s.data, s4l if task == "s4l" else task, seed)
             named = {
                 task: dense,
-                f"{task}: linear": lottery.linear(dense, data=s.data, recipe=s.linear),
-                f"{task}: SVM": lottery.linear(dense, data=s.data, recipe=s.svm),
+                f"{task}: linear": lottery.linear(dense, data=s.data, recipe=linear),
+                f"{task}: SVM": lottery.linear(dense, data=s.data, recipe=svm),
             }
             for name, one in named.items():
                 steps.setdefault(name, []).append(one)
-        tenth = step("labels", part, "labels:10%-of-images", seed)
-        many = step("labels", part, "labels:10%-of-images", seed, batch=s.recipes["s4l"].batch)
+        tenth = step("labels", part, few, seed)
+        many = step("labels", part, few, seed, batch=s.recipes[s4l].batch)
         for name, dense in {"labels 10%": tenth, "labels 10%, as many updates as s4l": many}.items():
             steps.setdefault(name, []).append(dense)
-            linear = lottery.linear(dense, data=s.data, recipe=s.linear)
-            steps.setdefault(f"{name}: linear", []).append(linear)
-        steps.setdefault("untrained: linear", []).append(lottery.untrained(dense, data=s.data, recipe=s.linear))
-        steps.setdefault("untrained: SVM", []).append(lottery.untrained(dense, data=s.data, recipe=s.svm))
+            steps.setdefault(f"{name}: linear", []).append(lottery.linear(dense, data=s.data, recipe=linear))
+        steps.setdefault("untrained: linear", []).append(lottery.untrained(dense, data=s.data, recipe=linear))
+        steps.setdefault("untrained: SVM", []).append(lottery.untrained(dense, data=s.data, recipe=svm))
     points = [
         Point(step=one, task=name, init="", level=0, seed=one.seed) for name, made in steps.items() for one in made
     ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 import pyarrow as pa
 
 from raysslprune.results import pruned_percent
-from raysslprune.spec import Claim, Curve
+from raysslprune.sweepfile import Claim, Curve, Dense
 
 HOLDS, FAILS, FEW = "holds", "does not hold", "too few seeds"
 LEAST_SEEDS = 3
@@ -20,78 +21,147 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """verdict: HOLDS, FAILS or FEW. numbers: the effect and the test, in words."""
+    """verdict: HOLDS, FAILS or FEW. numbers: the effect and the test, in words. panel: where, if there are several."""
 
     claim: Claim
     verdict: str
     numbers: str
+    panel: str = ""
 
 
 def judge(claims: Iterable[Claim], results: pa.Table) -> list[Verdict]:
-    """Each claim against the rows of ``results.table``."""
-    return [_judge(claim, results) for claim in claims]
+    """Each claim against the rows of ``results.table``: once, or in each panel that has its curves.
+
+    Where a panel's points have several metrics it is the first that counts.
+    """
+    rows = results.to_pylist()
+    metrics: dict[str, str] = {}
+    rows = [row for row in rows if metrics.setdefault(row["panel"], row["metric"]) == row["metric"]]
+    verdicts: list[Verdict] = []
+    for claim in claims:
+        if claim.along == "panels":
+            verdicts.append(_verdict(claim, *along_panels(claim, rows), ""))
+            continue
+        named = all(curve.panel is not None for curve in claim.curves)
+        panels = [""] if named else _panels_with(claim.curves, rows)
+        shown = not named and len({row["panel"] for row in rows}) > 1
+        verdicts += [_verdict(claim, *paired(claim, rows, panel), panel if shown else "") for panel in panels]
+        if not panels:
+            verdicts.append(_verdict(claim, [], [], ""))
+    return verdicts
 
 
-def _judge(claim: Claim, results: pa.Table) -> Verdict:
-    differences, densities = paired(claim, results)
+def _verdict(claim: Claim, differences: list[float], densities: list[float], panel: str) -> Verdict:
+    def verdict(word: str, numbers: str) -> Verdict:
+        return Verdict(claim=claim, verdict=word, numbers=numbers, panel=panel)
+
     if not densities:
-        return Verdict(claim=claim, verdict=FEW, numbers="no density at which both curves have points for every seed")
+        return verdict(FEW, "no density at which both curves have points for every seed")
     pruned = ", ".join(pruned_percent(density) for density in densities)
     n, effect = len(differences), mean(differences)
-    what = "change of the difference" if claim.relation == "widens" else "mean difference"
+    what = "change of the difference" if claim.relation in ("widens", "narrows") else "mean difference"
     numbers = f"{what} {effect:+.2f} points at {pruned} % pruned, n = {n}"
     if n < LEAST_SEEDS:
-        return Verdict(claim=claim, verdict=FEW, numbers=f"{numbers}; a verdict needs {LEAST_SEEDS} seeds")
+        return verdict(FEW, f"{numbers}; a verdict needs {LEAST_SEEDS} seeds")
     error = stdev(differences) / math.sqrt(n)
     if claim.relation == "equal":
         p = max(_p_above(effect + claim.margin, error, n), _p_above(claim.margin - effect, error, n))
         test = f"two one-sided paired t-tests against ±{claim.margin:g}"
     else:
-        p = _p_above(effect, error, n)
+        p = _p_above(-effect if claim.relation == "narrows" else effect, error, n)
         test = "one-sided paired t-test"
-    verdict = HOLDS if p < LEVEL else FAILS
-    return Verdict(claim=claim, verdict=verdict, numbers=f"{numbers}, standard error {error:.2f}; {test}: p = {p:.3g}")
+    return verdict(HOLDS if p < LEVEL else FAILS, f"{numbers}, standard error {error:.2f}; {test}: p = {p:.3g}")
 
 
-def paired(claim: Claim, results: pa.Table) -> tuple[list[float], list[float]]:
+Rows = list[dict[str, Any]]
+Gap = dict[float, float]
+"""Density to a value of one seed, or to a difference of two."""
+Side = Curve | Dense | float
+
+
+def paired(claim: Claim, rows: Rows, panel: str) -> tuple[list[float], list[float]]:
     """higher minus lower for each seed that both curves have in range, and the densities at which they are compared.
 
-    The dense network is left out: nothing is pruned there. Points are compared at the same density (to 1%), whatever
-    their levels, and only at densities that every seed has on both curves. ``above`` and ``equal``: the mean over those
-    in range. ``widens``: the sparsest minus the densest.
+    Points are compared at the same density (to 1%), whatever their levels, and only at densities that every seed has
+    on both curves; two curves not at the dense network, where nothing is pruned. ``above`` and ``equal``: the mean over
+    those in range. ``widens`` and ``narrows``: the sparsest minus the densest.
     """
-    upper, lower = _values(claim.higher, results), _values(claim.lower, results)
-    low, high = claim.within
-    gaps = [
-        gap
-        for seed in sorted(upper.keys() & lower.keys())
-        if (gap := {d: g for d, g in _gaps(upper[seed], lower[seed]).items() if low <= d <= high and d < 1})
-    ]
-    shared = [d for d in gaps[0] if all(_near(d, gap) for gap in gaps)] if gaps else []
-    shared.sort(reverse=True)
-    if claim.relation == "widens":
-        shared = [shared[0], shared[-1]] if len(shared) > 1 else []
-    if not shared:
+    gaps = list(_gaps(claim, rows, panel).values())
+    shared = _shared(gaps)
+    if claim.relation not in ("widens", "narrows"):
+        return ([mean(_at(gap, density) for density in shared) for gap in gaps] if shared else []), shared
+    if len(shared) < 2:
         return [], []
-    differences = []
-    for gap in gaps:
-        at = [gap[d] for density in shared for d in _near(density, gap)]
-        differences.append(at[-1] - at[0] if claim.relation == "widens" else mean(at))
+    densest, sparsest = shared[0], shared[-1]
+    return [_at(gap, sparsest) - _at(gap, densest) for gap in gaps], [densest, sparsest]
+
+
+def along_panels(claim: Claim, rows: Rows) -> tuple[list[float], list[float]]:
+    """The difference in the last panel that has both curves minus that in the first, for each seed, and the densities.
+
+    In each panel it is the mean over the densities in range that both panels and every seed have.
+    """
+    panels = _panels_with(claim.curves, rows)
+    if len(panels) < 2:
+        return [], []
+    first, last = _gaps(claim, rows, panels[0]), _gaps(claim, rows, panels[-1])
+    seeds = sorted(first.keys() & last.keys())
+    shared = _shared([gaps[seed] for gaps in (first, last) for seed in seeds])
+    differences = [mean(_at(last[seed], d) - _at(first[seed], d) for d in shared) for seed in seeds] if shared else []
     return differences, shared
 
 
-def _values(curve: Curve, results: pa.Table) -> dict[int, dict[float, float]]:
-    """Seed to density to value."""
-    values: dict[int, dict[float, float]] = {}
-    for row in results.to_pylist():
-        if (row["task"], row["init"]) == (curve.task, curve.init):
+def _panels_with(curves: Iterable[Curve], rows: Rows) -> list[str]:
+    """The panels, in the order of the rows, that have all of the curves."""
+    panels = dict.fromkeys(row["panel"] for row in rows)
+    return [panel for panel in panels if all(_values(curve, rows, panel) for curve in curves)]
+
+
+def _gaps(claim: Claim, rows: Rows, panel: str) -> dict[int, Gap]:
+    """Seed to the differences in range, for the seeds that both sides have."""
+    higher, lower = (_values(_curve(side), rows, panel) for side in (claim.higher, claim.lower))
+    low, high = claim.within
+    gaps: dict[int, Gap] = {}
+    for seed in sorted(higher.keys() & lower.keys()) if higher and lower else sorted(higher or lower):
+        sides = [(claim.higher, higher.get(seed, {})), (claim.lower, lower.get(seed, {}))]
+        densities = next(values for side, values in sides if isinstance(side, Curve))
+        gaps[seed] = {}
+        for density in densities:
+            above, below = (_side(side, values, density) for side, values in sides)
+            pruned = density < 1 or isinstance(claim.lower, float | int)
+            if low <= density <= high and pruned and above is not None and below is not None:
+                gaps[seed][density] = above - below
+    return gaps
+
+
+def _curve(side: Side) -> Curve | None:
+    return side.curve if isinstance(side, Dense) else side if isinstance(side, Curve) else None
+
+
+def _side(side: Side, values: Gap, density: float) -> float | None:
+    """What one side of a claim has at a density, where a seed has these values."""
+    if isinstance(side, Curve):
+        return next((values[d] for d in _near(density, values)), None)
+    return values.get(1.0) if isinstance(side, Dense) else float(side)
+
+
+def _values(curve: Curve | None, rows: Rows, panel: str) -> dict[int, Gap]:
+    """Seed to density to value, in the curve's own panel or else in this one."""
+    values: dict[int, Gap] = {}
+    for row in rows if curve else ():
+        at = Curve(task=row["task"], init=row["init"], panel=row["panel"])
+        if curve and curve.covers(at) and (curve.panel is not None or row["panel"] == panel):
             values.setdefault(row["seed"], {})[row["density"]] = row["value"]
     return values
 
 
-def _gaps(upper: dict[float, float], lower: dict[float, float]) -> dict[float, float]:
-    """Density to upper minus lower, where both have that density."""
-    return {density: value - lower[d] for density, value in upper.items() for d in _near(density, lower)}
+def _shared(gaps: Sequence[Gap]) -> list[float]:
+    """The densities that all have, densest first."""
+    return sorted((d for d in gaps[0] if all(_near(d, gap) for gap in gaps)), reverse=True) if gaps else []
+
+
+def _at(gap: Gap, density: float) -> float:
+    return gap[_near(density, gap)[0]]
 
 
 def _near(density: float, values: Iterable[float]) -> list[float]:

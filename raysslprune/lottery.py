@@ -56,20 +56,22 @@ def imp(
     for level in range(1, levels + 1):
         masks.append(Prune(of=rounds[-1], keep=keep, scope=scope))
         if level < levels:
-            rounds.append(_trained_from(dense, rewind, masks[-1], task, recipe))
+            rounds.append(_trained_from(dense, rewind, masks[-1], task, recipe, data))
     return Chain(rounds=tuple(rounds), masks=tuple(masks), rewind=rewind)
 
 
-def winning_ticket(chain: Chain, level: int, *, task: str, recipe: Recipe) -> Train:
+def winning_ticket(chain: Chain, level: int, *, task: str, recipe: Recipe, data: str | None = None) -> Train:
     """The subnetwork of ``level``, reset to the chain's early weights and trained on ``task`` (Frankle et al.).
 
-    On the chain's own task this *is* the chain's round of that level, so it is never trained twice.
+    On the chain's own task and data this *is* the chain's round of that level, so it is never trained twice.
+    data: what it is trained on; the chain's by default, which may be a part of what there are labels for.
     """
+    data = data or chain.dense.data
     if not 0 <= level < len(chain.masks):
         raise ValueError(f"the chain has levels 0 to {len(chain.masks) - 1}, not {level}")
-    if level == 0 and (task, recipe) == (chain.dense.task, chain.dense.recipe):
+    if level == 0 and (task, recipe, data) == (chain.dense.task, chain.dense.recipe, chain.dense.data):
         return chain.dense
-    return _trained_from(chain.dense, chain.rewind, chain.masks[level], task, recipe)
+    return _trained_from(chain.dense, chain.rewind, chain.masks[level], task, recipe, data)
 
 
 def random_reinit(mask: Mask | None, *, like: Train, task: str, recipe: Recipe) -> Train:
@@ -126,6 +128,6 @@ def _transferred(of: Train, *, data: str, recipe: Recipe | SVM, start: Start, tr
     )
 
 
-def _trained_from(dense: Train, rewind: int, mask: Mask | None, task: str, recipe: Recipe) -> Train:
+def _trained_from(dense: Train, rewind: int, mask: Mask | None, task: str, recipe: Recipe, data: str) -> Train:
     start = Rewind(of=dense, samples=rewind)
-    return Train(task=task, data=dense.data, arch=dense.arch, recipe=recipe, seed=dense.seed, start=start, mask=mask)
+    return Train(task=task, data=data, arch=dense.arch, recipe=recipe, seed=dense.seed, start=start, mask=mask)

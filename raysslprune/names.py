@@ -25,6 +25,9 @@ TASKS = {
 
 ARCHITECTURES = {
     "conv4": "raysslprune.models.conv4:Conv4",
+    "conv5": "raysslprune.models.small:Conv5",
+    "resnet8": "raysslprune.models.small:ResNet8",
+    "alexnet8": "raysslprune.models.small:AlexNet8",
     "resnet18-cifar": "raysslprune.models.resnet:resnet18_cifar",
     "resnet34-cifar": "raysslprune.models.resnet:resnet34_cifar",
     "resnet50-cifar": "raysslprune.models.resnet:resnet50_cifar",
@@ -83,13 +86,14 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
 def data_parts(data: str) -> tuple[str, str, str]:
     """A step's data as (source, what is handed to it, subset); the last two may be empty.
 
-    ``folder/pets:10%-of-images`` is ("folder", "pets", "10%-of-images"). Raises ValueError for another subset.
+    ``folder/pets:10%-of-images`` is ("folder", "pets", "10%-of-images"). A subset may be one of another: then it is
+    both, ``10%-of-images:20%-of-classes``, the part that is taken first first. Raises ValueError for another subset.
     """
-    whole, _, subset = data.rpartition(":")
-    if whole and "%" in subset:
+    whole, subsets = data, []
+    while ":" in whole and "%" in (subset := whole.rpartition(":")[2]):
         if not SUBSET.fullmatch(subset):
             raise ValueError(f"subset {subset!r} is not of the form '10%-of-images' or '10%-of-classes'")
-    else:
-        whole, subset = data, ""
+        whole = whole.rpartition(":")[0]
+        subsets.insert(0, subset)
     source, _, argument = whole.partition("/")
-    return source, argument, subset
+    return source, argument, ":".join(subsets)

@@ -2,28 +2,39 @@
 
 The unit of work is a *job*: one training and the masks that are made beside it. A Prune is made where its
 training ran, while the weights are at hand. A random mask is made by the first training that uses it.
+
+What stays of a finished job: its metrics, its masks, the snapshots that others are rewound to; and its final
+weights, of all jobs or, where the disk is small, only of those that something in the plan reads.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from raysslprune.recipes import Net
-from raysslprune.spec import SVM, Final, Mask, Point, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
-from raysslprune.store import Record, snapshot_name
+from raysslprune.recipes import VIEWS, Net
+from raysslprune.spec import SVM, Final, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
+from raysslprune.store import WEIGHTS, Record, snapshot_name
+from raysslprune.sweepfile import Point
 
 
 @dataclass(eq=False, kw_only=True)
 class Job:
-    """train: the training. before, after: masks to make. snapshots: sample counts whose state others rewind to."""
+    """train: the training. before, after: masks to make. snapshots: sample counts whose state others rewind to.
+
+    weights: whether something in the plan reads the final weights, beside the masks that are made here. keep: whether
+    they are written even if nothing does.
+    """
 
     train: Train
     before: list[Mask] = field(default_factory=list)
     after: list[Mask] = field(default_factory=list)
     snapshots: set[int] = field(default_factory=set)
+    weights: bool = False
+    keep: bool = True
     parents: list[Job] = field(default_factory=list)
     children: list[Job] = field(default_factory=list)
 
@@ -39,8 +50,7 @@ class Job:
         begins = (
             f"from {start.of.task}" if isinstance(start, Final) else "rewound" if isinstance(start, Rewind) else "drawn"
         )
-        what = ("linear SVMs" if isinstance(step.recipe, SVM) else "linear") if step.trunk_frozen else step.task
-        return f"{what} seed {step.seed}, {_describe(step.mask)}, {begins}"
+        return f"{_task(step)} seed {step.seed}, {describe(step.mask)}, {begins}"
 
     @property
     def masks(self) -> list[Mask]:
@@ -55,9 +65,13 @@ class Job:
         return self.is_trained(records) and all(mask.id in records for mask in self.masks)
 
     def is_trained(self, records: Mapping[str, Record]) -> bool:
-        """Whether the training is done and has every snapshot that is wanted of it."""
+        """Whether the training is done and has all that is wanted of it: snapshots, and weights that are still read."""
         record = records.get(self.id)
-        return record is not None and all(snapshot_name(samples) in record.files for samples in self.snapshots)
+        if record is None or not all(snapshot_name(samples) in record.files for samples in self.snapshots):
+            return False
+        if WEIGHTS in record.files:
+            return True
+        return not self.weights and all(mask.id in records or isinstance(mask, Shuffle) for mask in self.after)
 
     def to_plain(self) -> dict[str, object]:
         """What a worker needs, as JSON data."""
@@ -67,6 +81,8 @@ class Job:
             "before": [m.id for m in self.before],
             "after": [m.id for m in self.after],
             "snapshots": sorted(self.snapshots),
+            "weights": self.weights,
+            "keep": self.keep,
         }
 
 
@@ -86,16 +102,19 @@ class Plan:
         """The jobs with something left to do, be it only a mask."""
         return [job for job in self.jobs.values() if not job.is_done(records)]
 
+    def behind(self, points: Iterable[Point]) -> list[Job]:
+        """The jobs that these points need, parents before children."""
+        needed = {job.id for point in points for job in _ancestors(self.jobs[point.step.id])}
+        return [job for job in self.jobs.values() if job.id in needed]
+
     def trainings_left(self, records: Mapping[str, Record]) -> int:
         """How many trainings must run."""
         return sum(not job.is_trained(records) for job in self.jobs.values())
 
     def trainings_without_sharing(self) -> int:
         """Trainings of a grid in which every point, alone, makes all that it needs."""
-        ancestors: dict[Job, int] = {}
-        for job in self.jobs.values():
-            ancestors[job] = len(_ancestors(job))
-        return sum(ancestors[self.jobs[point.step.id]] for point in self.points)
+        needed = _trainings_behind(self.jobs.values())
+        return sum(needed[point.step.id] for point in self.points)
 
     def maker(self, step_id: str, job: Job) -> Job | None:
         """Which job makes a step that ``job`` reads: an ancestor, or itself for a mask that it can make as well."""
@@ -105,22 +124,28 @@ class Plan:
         return job if any(step_id == mask.id for j in self.jobs.values() for mask in j.masks) else None
 
 
-def make(points: Iterable[Point]) -> Plan:
-    """The plan of all points together; a step that several need is one job."""
+def make(points: Iterable[Point], weights_of: Iterable[Train] = (), keep_all: bool = True) -> Plan:
+    """The plan of all points together; a step that several need is one job.
+
+    weights_of: trainings among them whose final weights are read by something that is no step, as a figure.
+    keep_all: keep the final weights of all trainings, not only of those that need them.
+    """
     points = tuple(points)
     jobs: dict[str, Job] = {}
     made: set[Step] = set()
     for step in closure(point.step for point in points):
         if not isinstance(step, Train):
             continue
-        job = jobs[step.id] = Job(train=step)
+        job = jobs[step.id] = Job(train=step, keep=keep_all)
         needed: dict[Job, None] = {}
         if isinstance(step.start, Rewind):
             parent = jobs[step.start.of.id]
             parent.snapshots.add(step.start.samples)
             needed[parent] = None
         if isinstance(step.start, Final):
-            needed[jobs[step.start.of.id]] = None
+            parent = jobs[step.start.of.id]
+            parent.weights = True
+            needed[parent] = None
         if step.mask is not None:
             source = _trained_for(step.mask)
             if source is not None:
@@ -129,9 +154,13 @@ def make(points: Iterable[Point]) -> Plan:
                 if mask not in made:
                     made.add(mask)
                     (jobs[source.id].after if source is not None else job.before).append(mask)
+                if isinstance(mask, RandomPrune) and mask.nonzero is not None:
+                    jobs[mask.nonzero.id].weights = True  # for more such masks later, of as many levels as one likes
         job.parents = list(needed)
         for parent in needed:
             parent.children.append(job)
+    for step in weights_of:
+        jobs[step.id].weights = True
     return Plan(points=points, jobs=jobs)
 
 
@@ -140,22 +169,36 @@ class Schedule:
 
     def __init__(self, pending: Iterable[Job], seconds: Mapping[str, float]) -> None:
         """pending: parents before children. seconds: what each job is expected to take, by id."""
-        self.waiting = {job.id: job for job in pending}
+        self.jobs: dict[str, Job] = {}  # all that were ever given
+        self.waiting: dict[str, Job] = {}
         self.running: dict[str, Job] = {}
         self.failed: dict[str, Job] = {}
         self.skipped: dict[str, Job] = {}
-        self._needs = {i: {p.id for p in job.parents if p.id in self.waiting} for i, job in self.waiting.items()}
+        self._seconds = seconds
+        self._needs: dict[str, set[str]] = {}
         self._needed_by: dict[str, set[str]] = {}
-        for job_id, needs in self._needs.items():
-            for parent in needs:
-                self._needed_by.setdefault(parent, set()).add(job_id)
         self._path: dict[str, float] = {}
-        for job_id in reversed(self.waiting):
-            behind = max((self._path[child] for child in self._needed_by.get(job_id, ())), default=0.0)
-            self._path[job_id] = seconds[job_id] + behind
         self._ready: list[tuple[float, int, str]] = []
         self._order = 0
-        for job_id in self.waiting:
+        self.add(pending)
+
+    def add(self, pending: Iterable[Job]) -> None:
+        """More jobs, parents before children; one that was given before is passed over."""
+        new: dict[str, None] = {}
+        for job in pending:
+            if job.id in self.jobs or job.id in self.waiting or job.id in self.running:
+                continue
+            self.jobs[job.id] = job
+            if any(parent.id in self.failed or parent.id in self.skipped for parent in job.parents):
+                self.skipped[job.id] = job
+                continue
+            self.waiting[job.id] = job
+            self._path[job.id] = self._seconds[job.id]
+            self._depend(job, on=job.parents)
+            new[job.id] = None
+        for job_id in reversed(new):
+            self._lengthen(job_id)
+        for job_id in new:
             self._offer(job_id)
 
     @property
@@ -220,6 +263,18 @@ class Schedule:
                 needs.add(other.id)
                 self._needed_by.setdefault(other.id, set()).add(job.id)
 
+    def _lengthen(self, job_id: str) -> None:
+        """The paths of all that a job waits for, now that it is behind them."""
+        stack = [job_id]
+        while stack:
+            child = stack.pop()
+            for parent in self._needs[child]:
+                path = self._seconds[parent] + self._path[child]
+                if path > self._path[parent]:
+                    self._path[parent] = path
+                    self._offer(parent)
+                    stack.append(parent)
+
     def _offer(self, job_id: str) -> None:
         if job_id in self.waiting and not self._needs[job_id]:
             self._order += 1
@@ -246,28 +301,171 @@ OVERHEAD = 0.15
 
 def cost(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net]) -> Cost:
     """The expected cost of what is left of ``jobs``, by the speeds that ``records`` measured, else by ``nets``."""
-    measured: dict[tuple[str, str, bool], list[float]] = {}
     jobs = list(jobs)
-    for job in jobs:
-        if job.id in records and not isinstance(job.train.recipe, SVM):
-            measured.setdefault(_kind(job), []).append(records[job.id].facts["images_per_second"])
-    stated = {arch: net.images_per_second for arch, net in nets.items()}
-    medians = {kind: median(values) for kind, values in measured.items()}
-    fallback = median(stated.values()) if stated else 1000.0
+    speeds = _Speeds(jobs, records, nets)
 
     def seconds(job: Job) -> float:
         if job.is_trained(records):
             return OVERHEAD
         if isinstance(job.train.recipe, SVM):
             return OVERHEAD + SVMS
-        return OVERHEAD + job.samples / medians.get(_kind(job), stated.get(job.train.arch, fallback))
+        return OVERHEAD + job.samples / speeds.of(job)[0]
 
-    disk = 0
+    return Cost(seconds={job.id: seconds(job) for job in jobs}, disk=_disk(jobs, nets).kept)
+
+
+# ------------------------------------------------------------------------------------- what figures cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Trainings that are alike: of one task on one data set with one network.
+
+    what: in words, as ``rotnet on imagenet, resnet50``. samples: seen by all of them. source: of the speed; a key of
+    SOURCES. hours: of all of them, on one device. left: of those, hours that are still to be spent.
+    """
+
+    what: str
+    trainings: int
+    samples: int
+    images_per_second: float
+    source: str
+    hours: float
+    left: float
+
+
+MEASURED, STATED, GUESSED, ON_CPU = "measured", "stated", "guessed", "on the CPU"
+SOURCES = {
+    MEASURED: "the median speed of the trainings in this store that were done on a GPU",
+    STATED: "a published speed of ResNet-50; of other networks by their multiply-adds; divided by the task's views; "
+    "three times that where the trunk is frozen; nothing for pruned weights; unmeasured",
+    GUESSED: "nothing is known of the network: as those in the middle of recipes.NETS",
+    ON_CPU: "fitted by scikit-learn; not counted",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """Bytes of artefacts. weights: the final ones of all trainings; needed: of those that something reads; kept: all
+    that stays of this plan, by what it says about weights."""
+
+    weights: int
+    needed: int
+    snapshots: int
+    masks: int
+    kept: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a plan comes to when all of it is made. steps: trainings and masks. left: trainings to run."""
+
+    points: int
+    steps: int
+    trainings: int
+    masks: int
+    left: int
+    without_sharing: int
+    work: tuple[Work, ...]
+    disk: Disk
+
+    @property
+    def hours(self) -> float:
+        return sum(work.hours for work in self.work)
+
+    @property
+    def hours_left(self) -> float:
+        return sum(work.left for work in self.work)
+
+
+def estimate(
+    graph: Plan, records: Mapping[str, Record], nets: Mapping[str, Net], device: str, measured: Iterable[Job] = ()
+) -> Estimate:
+    """What a plan comes to on one ``device``: ``cuda``, or ``cpu`` for one core of it.
+
+    measured: more jobs that ``records`` may know the speed of.
+    """
+    jobs = graph.jobs.values()
+    speeds = _Speeds([*jobs, *measured], records, nets, device)
+    alike: dict[str, list[Job]] = {}
+    for job in jobs:
+        alike.setdefault(_work(job.train), []).append(job)
+    masks = sum(len(job.masks) for job in jobs)
+    return Estimate(
+        points=len(graph.points),
+        steps=len(jobs) + masks,
+        trainings=len(jobs),
+        masks=masks,
+        left=graph.trainings_left(records),
+        without_sharing=graph.trainings_without_sharing(),
+        work=tuple(_worked(what, group, records, speeds) for what, group in alike.items()),
+        disk=_disk(jobs, nets),
+    )
+
+
+def _worked(what: str, jobs: Sequence[Job], records: Mapping[str, Record], speeds: _Speeds) -> Work:
+    samples = sum(job.samples for job in jobs)
+    left = sum(job.samples for job in jobs if not job.is_trained(records))
+    speed, source = speeds.of(jobs[0])
+    return Work(
+        what=what,
+        trainings=len(jobs),
+        samples=samples,
+        images_per_second=speed,
+        source=source,
+        hours=samples / speed / 3600,
+        left=left / speed / 3600,
+    )
+
+
+def _disk(jobs: Iterable[Job], nets: Mapping[str, Net]) -> Disk:
+    """Of networks that ``nets`` has. Without what a task remembers, which is in the snapshots of NPID."""
+    weights = needed = snapshots = masks = kept = 0
     for job in jobs:
         net = nets.get(job.train.arch)
         if net:
-            disk += 4 * net.parameters * (1 + len(job.snapshots)) + net.prunable // 8 * len(job.masks)
-    return Cost(seconds={job.id: seconds(job) for job in jobs}, disk=disk)
+            size = 4 * net.parameters
+            weights += size
+            needed += size * job.weights
+            kept += size * (job.weights or job.keep)
+            snapshots += size * len(job.snapshots)
+            masks += net.prunable // 8 * len(job.masks)
+    return Disk(weights=weights, needed=needed, snapshots=snapshots, masks=masks, kept=kept + snapshots + masks)
+
+
+class _Speeds:
+    """Samples a second of each job's training."""
+
+    def __init__(
+        self, jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net], device: str | None = None
+    ) -> None:
+        """device: only what was measured on such a device counts, and what is stated of it."""
+        measured: dict[tuple[str, str, bool], list[float]] = {}
+        for job in jobs:
+            if job.id in records and not isinstance(job.train.recipe, SVM):
+                facts = records[job.id].facts
+                if device is None or facts["device"].startswith(device):
+                    measured.setdefault(_kind(job), []).append(facts["images_per_second"])
+        speeds = ((kind, [value for value in values if value]) for kind, values in measured.items())
+        self.measured = {kind: median(values) for kind, values in speeds if values}  # 0: resumed at its very end
+        speeds = {arch: net.on_gpu if device == "cuda" else net.images_per_second for arch, net in nets.items()}
+        self.stated = {arch: speed for arch, speed in speeds.items() if speed}
+        self.middle = median(self.stated.values()) if self.stated else 1000.0
+
+    def of(self, job: Job) -> tuple[float, str]:
+        """With where it is from, a key of SOURCES."""
+        step = job.train
+        if isinstance(step.recipe, SVM):
+            return math.inf, ON_CPU
+        if _kind(job) in self.measured:
+            return self.measured[_kind(job)], MEASURED
+        cost = FORWARD if step.trunk_frozen else VIEWS.get(step.task, 1)
+        source = STATED if step.arch in self.stated else GUESSED
+        return self.stated.get(step.arch, self.middle) / cost, source
+
+
+FORWARD = 1 / 3
+"""Of a training's multiplications, those that are forward: all that a frozen trunk takes."""
 
 
 def _kind(job: Job) -> tuple[str, str, bool]:
@@ -275,18 +473,34 @@ def _kind(job: Job) -> tuple[str, str, bool]:
     return job.train.arch, job.train.task, job.train.trunk_frozen
 
 
-def _describe(mask: Mask | None) -> str:
+# ------------------------------------------------------------------------------------- in words
+
+
+def _task(step: Train) -> str:
+    """What is trained, where the task alone does not say it."""
+    return ("linear SVMs" if isinstance(step.recipe, SVM) else "linear") if step.trunk_frozen else step.task
+
+
+def _work(step: Train) -> str:
+    """As ``rotnet on imagenet, resnet50``."""
+    return f"{_task(step)} on {step.data}, {step.arch}"
+
+
+def describe(mask: Mask | None) -> str:
     """As ``dense``, ``rotnet mask 7``, ``random mask 3``, ``shuffled labels mask 2``."""
     if mask is None:
         return "dense"
     if isinstance(mask, RandomPrune):
         return f"random mask {mask.level}"
     if isinstance(mask, Shuffle):
-        return f"shuffled {_describe(mask.of)}"
+        return f"shuffled {describe(mask.of)}"
     level, train = 1, mask.of
     while isinstance(train.mask, Prune):
         level, train = level + 1, train.mask.of
     return f"{train.task} mask {level}"
+
+
+# ------------------------------------------------------------------------------------- behind a step
 
 
 def _trained_for(mask: Mask) -> Train | None:
@@ -304,7 +518,27 @@ def _masks_behind(mask: Mask) -> list[Mask]:
     return behind[::-1]
 
 
+def _trainings_behind(jobs: Iterable[Job]) -> dict[str, int]:
+    """How many trainings each job takes from nothing, itself among them, by id. jobs: parents before children.
+
+    Where all parents but one are also parents of that one, as along a chain, there is nothing to walk.
+    """
+    counts: dict[str, int] = {}
+    walked: dict[frozenset[Job], int] = {}
+    for job in jobs:
+        last = next((p for p in job.parents if all(q is p or q in p.parents for q in job.parents)), None)
+        if last is not None:
+            counts[job.id] = counts[last.id] + 1
+        else:
+            parents = frozenset(job.parents)
+            if parents not in walked:
+                walked[parents] = len(_ancestors(job))
+            counts[job.id] = walked[parents]
+    return counts
+
+
 def _ancestors(job: Job) -> set[Job]:
+    """And itself."""
     found: set[Job] = set()
     stack = [job]
     while stack:

@@ -1,12 +1,9 @@
-"""The recipes and grids of each scale, as literal tables to hold against the paper's Appendix D by eye.
-
-Lengths are in samples seen; ``n * DIGITS`` reads as n epochs of digits.
-"""
+"""The paper's recipes, as literal tables to hold against its Appendix D by eye. Lengths are in samples seen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from raysslprune.spec import SVM, Recipe
@@ -172,144 +169,55 @@ def appendix_d(task: str, data: str, arch: str) -> Recipe:
     raise KeyError(f"the paper has no recipe of {task} on {data} with {arch}")
 
 
-# ------------------------------------------------------------------------------------- the scales
-
-DIGITS = 1_200
-"""Training images of scikit-learn's digits in our split."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What a figure is made with at one scale.
-
-    recipes: by task, or by task and subset, as ``labels:10%-of-images``. rewind: by the same names, in samples seen.
-    levels: the numbers of prunings that are drawn, each leaving the fraction ``keep`` of what was left.
-    linear, svm, finetune: how pruned features are judged. seeds: how many by default.
-    """
-
-    data: str
-    arch: str
-    recipes: Mapping[str, Recipe]
-    rewind: Mapping[str, int]
-    linear: Recipe
-    svm: SVM
-    finetune: Recipe
-    keep: float
-    levels: tuple[int, ...]
-    seeds: int
+# ------------------------------------------------------------------------------------- what networks cost
 
 
 @dataclass(frozen=True, kw_only=True)
 class Net:
-    """What a network costs before anything was measured. images_per_second: trained, on one worker."""
+    """What a network costs before anything was measured. images_per_second: trained, on one core.
+
+    macs: multiply-adds of one image, forward, with its head. 0: not counted.
+    """
 
     parameters: int
     prunable: int
     images_per_second: float
+    macs: int = 0
+
+    @property
+    def on_gpu(self) -> float:
+        """Images a second, trained on one GPU; 0 where nothing is known. Derived, unmeasured, but for ResNet-50."""
+        return _ON_GPU * _RESNET50 / self.macs if self.macs else 0.0
 
 
-_LAPTOP = Recipe(
-    samples=12 * DIGITS,
-    batch=64,
-    lr=0.05,
-    momentum=0.9,
-    nesterov=True,
-    weight_decay=5e-4,
-    schedule="cosine",
-    pad=1,
-)
-_VIEWS: dict[str, Any] = {"angle": 15, "jitter": (0.4, 0.4, 0.0, 0.0)}
-"""Small rotations, brightness and contrast, for the tasks that tell images apart by their views."""
+GPU = "A100 (float32, TF32 in convolutions)"
+"""The device that GPU-hours are stated for."""
 
-_DIGITS_EXEMPLAR = (("dimension", 64), ("margin", 0.5), ("negatives", "random"))
+_ON_GPU = 938.0
+"""Images a second of ResNet-50, trained on one A100 80GB in TF32 at 224 pixels, images ready. R: NVIDIA's
+DeepLearningExamples, PyTorch/Classification/ConvNets/resnet50v1.5/README.md, "Training performance results"."""
 
-# Wu et al.'s temperature of 0.07 diverges at 19 updates an epoch: the memory is renewed faster than the network spreads
-_DIGITS_NPID = (("dimension", 64), ("momentum", 0.5), ("negatives", 64), ("temperature", 0.5))
+_RESNET50 = 4_089_184_256
 
-# Labels on upright images only: a 6 turned by half is a 9
-_DIGITS_S4L = (("labelled", "10%-of-images"), ("labels_turned", False), ("weight", 1.0))
+VIEWS = {"exemplar": 2, "s4l": 8}
+"""Images that a task passes through the network for each sample, where it is not one. S4L: four turns of two."""
 
-
-def _digits(epochs: float) -> dict[str, Recipe]:
-    """All tasks for as long as labels take with ``epochs`` epochs, or a whole number of times as long.
-
-    With 10% of the labels: as in the paper, as many epochs of the labelled images with labels alone as with S4L, in
-    batches three times as large.
-    """
-    labels = replace(_LAPTOP, samples=round(epochs * DIGITS))
-    npid = replace(labels, samples=2 * labels.samples, lr=0.005)
-    tenth = replace(labels, samples=2 * labels.samples // 10)
-    return {
-        "labels": labels,
-        "rotnet": labels,
-        "exemplar": replace(labels, options=_DIGITS_EXEMPLAR, **_VIEWS),
-        "npid": replace(npid, options=_DIGITS_NPID, **_VIEWS),
-        "s4l": replace(tenth, batch=16, options=_DIGITS_S4L),
-        "labels:10%-of-images": replace(tenth, batch=48),
-    }
-
-
-def _digits_rewind() -> dict[str, int]:
-    """One epoch of what a task sees."""
-    tenths = ("s4l", "labels:10%-of-images")
-    return {task: DIGITS // 10 if task in tenths else DIGITS for task in _digits(1)}
-
-
-# On features that are computed once, so that it takes half a second
-_DIGITS_LINEAR = Recipe(
-    samples=60 * DIGITS,
-    batch=64,
-    lr=0.1,
-    momentum=0.9,
-    nesterov=True,
-    weight_decay=1e-4,
-    schedule="cosine",
-    options=(("standardise", True),),
-)
-
-SETTINGS: dict[str, Setting] = {
-    # Weights left at levels 3, 7, 10, 14, 18, 21, 24: 51.2, 21.0, 10.7, 4.4, 1.8, 0.92, 0.47 %.
-    "laptop": Setting(
-        data="digits",
-        arch="conv4",
-        recipes=_digits(12),
-        rewind=_digits_rewind(),
-        linear=_DIGITS_LINEAR,
-        svm=SVM(costs=(0.01, 0.1, 1.0, 10.0, 100.0)),
-        finetune=replace(_LAPTOP, lr=0.01),
-        keep=0.8,
-        levels=(3, 7, 10, 14, 18, 21, 24),
-        seeds=1,
-    ),
-    # Shows that everything works, in seconds; its numbers mean nothing.
-    "smoke": Setting(
-        data="digits",
-        arch="conv4",
-        recipes={task: replace(recipe, schedule="constant") for task, recipe in _digits(2).items()},
-        rewind=_digits_rewind(),
-        linear=replace(_DIGITS_LINEAR, samples=10 * DIGITS),
-        svm=SVM(costs=(1.0,)),
-        finetune=replace(_LAPTOP, samples=2 * DIGITS, lr=0.01),
-        keep=0.4,
-        levels=(1, 3),
-        seeds=1,
-    ),
-}
 
 NETS: dict[str, Net] = {
     # parameters with a head of 10 classes, of 1,000 for the nets of ImageNet; images/s on one core of a two-core
-    # virtual machine, 2026-11, for conv4; for the others from conv4's by the ratio of multiplications, unmeasured
-    "conv4": Net(parameters=33_338, prunable=32_400, images_per_second=14_000),
-    "resnet18-cifar": Net(parameters=11_173_962, prunable=11_159_232, images_per_second=45),
-    "resnet34-cifar": Net(parameters=21_282_122, prunable=21_259_968, images_per_second=22),
-    "resnet50-cifar": Net(parameters=23_520_842, prunable=23_447_232, images_per_second=18),
-    "resnet18": Net(parameters=11_689_512, prunable=11_166_912, images_per_second=13),
-    "resnet34": Net(parameters=21_797_672, prunable=21_267_648, images_per_second=7),
-    "resnet50": Net(parameters=25_557_032, prunable=23_454_912, images_per_second=5),
-    "vgg11": Net(parameters=9_231_114, prunable=9_217_728, images_per_second=150),
-    "vgg13": Net(parameters=9_416_010, prunable=9_402_048, images_per_second=100),
-    "vgg16": Net(parameters=14_728_266, prunable=14_710_464, images_per_second=75),
-    "vgg19": Net(parameters=20_040_522, prunable=20_018_880, images_per_second=60),
-    "alexnet": Net(parameters=61_100_840, prunable=56_994_496, images_per_second=25),
-    "alexnet-bn": Net(parameters=61_110_184, prunable=56_994_496, images_per_second=25),
+    # virtual machine, 2026-11, for conv4; for the others from conv4's by the ratio of multiplications, unmeasured.
+    # macs at 224 pixels for the nets of ImageNet, 32 for those of CIFAR and VGG, 8 for those of digits
+    "conv4": Net(parameters=33_338, prunable=32_400, images_per_second=14_000, macs=304_768),
+    "resnet18-cifar": Net(parameters=11_173_962, prunable=11_159_232, images_per_second=45, macs=555_422_720),
+    "resnet34-cifar": Net(parameters=21_282_122, prunable=21_259_968, images_per_second=22, macs=1_159_402_496),
+    "resnet50-cifar": Net(parameters=23_520_842, prunable=23_447_232, images_per_second=18, macs=1_297_829_888),
+    "resnet18": Net(parameters=11_689_512, prunable=11_166_912, images_per_second=13, macs=1_814_073_344),
+    "resnet34": Net(parameters=21_797_672, prunable=21_267_648, images_per_second=7, macs=3_663_761_408),
+    "resnet50": Net(parameters=25_557_032, prunable=23_454_912, images_per_second=5, macs=_RESNET50),
+    "vgg11": Net(parameters=9_231_114, prunable=9_217_728, images_per_second=150, macs=152_769_536),
+    "vgg13": Net(parameters=9_416_010, prunable=9_402_048, images_per_second=100, macs=228_267_008),
+    "vgg16": Net(parameters=14_728_266, prunable=14_710_464, images_per_second=75, macs=313_201_664),
+    "vgg19": Net(parameters=20_040_522, prunable=20_018_880, images_per_second=60, macs=398_136_320),
+    "alexnet": Net(parameters=61_100_840, prunable=56_994_496, images_per_second=25, macs=714_188_480),
+    "alexnet-bn": Net(parameters=61_110_184, prunable=56_994_496, images_per_second=25, macs=714_188_480),
 }

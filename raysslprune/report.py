@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,9 +13,9 @@ from rich.table import Table
 from raysslprune import claims as judged
 from raysslprune import plan, results
 from raysslprune.progress import duration, size
-from raysslprune.recipes import NETS
-from raysslprune.spec import Figure
+from raysslprune.recipes import GPU, NETS
 from raysslprune.store import Damaged, Record, Store
+from raysslprune.sweepfile import Drawing, Figure, Listing, Magnitudes, Search
 
 _MARKS = {judged.HOLDS: "green", judged.FAILS: "red", judged.FEW: "yellow"}
 
@@ -28,13 +28,14 @@ def dry_run(
     damaged: Sequence[Damaged],
     missing: Sequence[str],
     cores: int,
+    gpu: bool = False,
+    figures: Mapping[str, plan.Plan] | None = None,
 ) -> None:
-    """What a sweep would do, and what it would cost on this machine."""
+    """What sweeps would do, and what that would cost: on this machine, or in GPU-hours.
+
+    figures: the plan of each figure alone, by its name, for what it costs alone.
+    """
     pending = graph.pending(records)
-    cost = plan.cost(graph.jobs.values(), records, NETS)
-    seconds = sum(cost.seconds[job.id] for job in pending)
-    longest = plan.Schedule(pending, cost.seconds).longest_path
-    wall = max(seconds / cores, longest) + (plan.START if pending else 0)
     masks = sum(mask.id not in records for job in pending for mask in job.masks)
     trainings, steps, left = len(graph.jobs), len(graph.ids), graph.trainings_left(records)
     grid = Table.grid(padding=(0, 2))
@@ -48,44 +49,155 @@ def dry_run(
     for sentence in missing:
         grid.add_row("data", escape(sentence))
     grid.add_row("without sharing", f"{graph.trainings_without_sharing():,} trainings")
+    if gpu:
+        console.print(grid, highlight=False)
+        _gpu_hours(console, graph, records, figures or {})
+        return
+    cost = plan.cost(graph.jobs.values(), records, NETS)
+    seconds = sum(cost.seconds[job.id] for job in pending)
+    longest = plan.Schedule(pending, cost.seconds).longest_path
+    wall = max(seconds / cores, longest) + (plan.START if pending else 0)
     grid.add_row("time", f"about {duration(wall)} on {cores} cores ({duration(seconds)} of training)")
     grid.add_row("disk", f"about {size(cost.disk)} when all is done")
     console.print(grid, highlight=False)
 
 
-def table(console: Console, figure: Figure, values: pa.Table) -> None:
-    """Mean ± standard error over seeds: for each panel, a row for each density and a column for each task."""
+def _gpu_hours(
+    console: Console, graph: plan.Plan, records: Mapping[str, Record], figures: Mapping[str, plan.Plan]
+) -> None:
+    """What each figure costs alone, what all cost together, and what for."""
+    jobs = graph.jobs.values()
+    together = plan.estimate(graph, records, NETS, "cuda")
+    alone = {name: plan.estimate(figure, records, NETS, "cuda", jobs) for name, figure in figures.items()}
+    rows = {escape(name): estimate for name, estimate in alone.items() if estimate.points}
+    if len(rows) > 1:
+        rows["[bold]together[/bold]"] = together
+    costs = _columns("", "points", "steps", "trainings", "without\nsharing", "GPU-hours", "left")
+    space = _columns("", "masks", "snapshots", "weights,\n--keep needed", "weights,\n--keep all")
+    for name, e in (rows or {"": together}).items():
+        counts = (f"{count:,}" for count in (e.points, e.steps, e.trainings, e.without_sharing))
+        costs.add_row(name, *counts, _hours(e.hours), _hours(e.hours_left))
+        space.add_row(name, *(size(d) for d in (e.disk.masks, e.disk.snapshots, e.disk.needed, e.disk.weights)))
+    work = _columns("", "trainings", "10⁶ samples", "images/s", "", "GPU-hours", "left")
+    for w in sorted(together.work, key=lambda w: -w.hours):
+        numbers = (f"{w.samples / 1e6:,.1f}", f"{w.images_per_second:,.0f}", w.source, *map(_hours, (w.hours, w.left)))
+        row = ("", "", w.source) if w.source == plan.ON_CPU else numbers
+        work.add_row(escape(w.what), f"{w.trainings:,}", *row)
+    for heading, columns in (("what it takes", costs), ("what for", work), ("what stays on disk", space)):
+        console.print(f"\n[bold]{heading}[/bold]")
+        console.print(columns, highlight=False)
+    if len(alone) > 1:
+        apart = sum(estimate.hours for estimate in alone.values())
+        sentence = f"\neach figure alone: {_hours(apart)} GPU-hours; together: {_hours(together.hours)}"
+        console.print(sentence, highlight=False)
+    console.print(f"\nGPU-hours of one {GPU}, with images ready as fast as it wants them.", highlight=False)
+    for source in dict.fromkeys(w.source for w in together.work):
+        console.print(f"{source}: {plan.SOURCES[source]}", highlight=False, markup=False)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours < 100 else f"{hours:,.0f}"
+
+
+def _columns(first: str, *headings: str) -> Table:
+    """A table of names and numbers."""
+    columns = Table(box=None, padding=(0, 2, 0, 0))
+    columns.add_column(first)
+    for heading in headings:
+        columns.add_column(heading, justify="right" if heading else "left")
+    return columns
+
+
+def table(console: Console, drawing: Drawing, values: pa.Table) -> None:
+    """Mean ± standard error over seeds, laid out as the drawing is."""
     means = results.summary(values).to_pylist()
-    dense = [
-        r for r in means if (r["task"], r["init"], r["level"]) == (figure.reference.task, figure.reference.init, 0)
-    ]
-    console.print(
-        f"\n[bold]{escape(figure.title)}[/bold]: {escape(figure.y_label)}, mean ± standard error over n seeds"
-    )
-    if dense:
-        console.print(f"dense: {_cell(dense[0])}, n = {dense[0]['n']}", highlight=False)
-    for panel in figure.panels:
-        mine = [r for r in means if r["init"] == panel and r["level"] > 0]
-        if not mine:
-            continue
-        tasks = list(dict.fromkeys(r["task"] for r in mine))
-        counts = {r["n"] for r in mine}
-        n = f"n = {counts.pop()}" if len(counts) == 1 else "n in brackets"
-        grid = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in ("% pruned", *tasks):
-            grid.add_column(escape(heading), justify="right")
-        rows: dict[str, dict[str, Any]] = {}
-        for row in sorted(mine, key=lambda r: -r["density"]):
-            rows.setdefault(results.pruned_percent(row["density"]), {})[row["task"]] = row
-        for pruned, cells in rows.items():
-            texts = [_cell(cells[task], n == "n in brackets") if task in cells else "" for task in tasks]
-            grid.add_row(pruned, *texts)
-        console.print(f"\n[bold]{escape(panel)}[/bold], {n}", highlight=False)
-        console.print(grid, highlight=False)
-    collapsed = [r for r in means if r["collapsed_layers"]]
+    console.print(f"\n[bold]{escape(drawing.title)}[/bold]: mean ± standard error over n seeds, in %")
+    inits = drawing.inits if isinstance(drawing, Figure) else ()
+    for panel in dict.fromkeys(row["panel"] for row in means):
+        for init in inits or (None,):
+            mine = [row for row in means if row["panel"] == panel and init in (None, row["init"])]
+            if mine:
+                title = ", ".join(filter(None, (panel, init)))
+                if isinstance(drawing, Magnitudes):
+                    _grid(console, title, "weights up to", mine, _threshold, lambda row: str(row["init"]))
+                elif isinstance(drawing, Search):
+                    _grid(console, title, "rewound to", mine, _rewind, _study)
+                else:
+                    _grid(console, title, "% pruned", mine, _pruned, _curve_among(mine))
+    collapsed = [row for row in means if row["collapsed_layers"]]
     if collapsed:
-        where = sorted({f"{r['task']} at {results.pruned_percent(r['density'])} %" for r in collapsed})
+        where = sorted({f"{row['task']} at {results.pruned_percent(row['density'])} %" for row in collapsed})
         console.print(f"\nlayers with no weight left in at least one seed: {escape(', '.join(where))}", highlight=False)
+
+
+Row = Mapping[str, Any]
+
+
+def _grid(
+    console: Console,
+    title: str,
+    corner: str,
+    means: Sequence[Row],
+    row_of: Callable[[Row], str],
+    column_of: Callable[[Row], str],
+) -> None:
+    """One table: what ``row_of`` tells apart downwards, what ``column_of`` does to the right."""
+    counts = {row["n"] for row in means}
+    shown = len(counts) > 1
+    n = "n in brackets" if shown else f"n = {counts.pop()}"
+    console.print(f"\n[bold]{escape(title)}[/bold], {n}" if title else f"\n{n}", highlight=False)
+    grid = Table(box=None, padding=(0, 2, 0, 0))
+    columns = list(dict.fromkeys(column_of(row) for row in means))
+    for heading in (corner, *columns):
+        grid.add_column(escape(heading), justify="right")
+    cells: dict[str, dict[str, Row]] = {}
+    for row in sorted(means, key=lambda row: (-row["density"], row["rewind"] or 0)):
+        cells.setdefault(row_of(row), {})[column_of(row)] = row
+    for name, found in cells.items():
+        grid.add_row(name, *(_cell(found[column], shown) if column in found else "" for column in columns))
+    console.print(grid, highlight=False)
+
+
+def _curve_among(rows: Sequence[Row]) -> Callable[[Row], str]:
+    """A curve's name: its task, and its init where one task has several."""
+    several = len({row["init"] for row in rows}) > 1
+    return lambda row: f"{row['task']}, {row['init']}" if several else str(row["task"])
+
+
+def _pruned(row: Row) -> str:
+    return "dense" if row["level"] == 0 else results.pruned_percent(row["density"])
+
+
+def _rewind(row: Row) -> str:
+    return f"{row['rewind'] or 0:,}"
+
+
+def _study(row: Row) -> str:
+    return f"{row['task']} at {results.pruned_percent(row['density'])} %"
+
+
+def _threshold(row: Row) -> str:
+    return str(row["metric"]).removeprefix("natural_sparsity").strip("_") or "1.2e-07"
+
+
+def listing(console: Console, drawing: Listing, rows: Sequence[Sequence[Any]]) -> None:
+    """A table that needed no training."""
+    console.print(f"\n[bold]{escape(drawing.title)}[/bold]")
+    grid = Table(box=None, padding=(0, 2, 0, 0))
+    for number, name in enumerate(drawing.columns):
+        numbers = all(isinstance(row[number], int | float) for row in rows)
+        grid.add_column(escape(name), justify="right" if numbers else "left")
+    for row in rows:
+        grid.add_row(*(escape(text) for text in cells(row)))
+    console.print(grid, highlight=False)
+
+
+def cells(row: Sequence[Any]) -> list[str]:
+    """A listing's values for people: numbers to three digits or whole."""
+    return [
+        f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+        for value in row
+    ]
 
 
 def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
@@ -93,7 +205,8 @@ def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
     if verdicts:
         console.print("\n[bold]Claims of the paper[/bold]")
     for verdict in verdicts:
-        said = escape(f"{verdict.claim.says} ({verdict.claim.source})")
+        where = f"{verdict.panel}: " if verdict.panel else ""
+        said = escape(f"{where}{verdict.claim.says} ({verdict.claim.source})")
         console.print(f"[{_MARKS[verdict.verdict]}]{verdict.verdict}[/]: {said}", highlight=False)
         console.print(f"    {verdict.numbers}", highlight=False, markup=False)
     if any(verdict.verdict == judged.FEW for verdict in verdicts):
@@ -103,6 +216,6 @@ def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
     console.print()
 
 
-def _cell(row: Mapping[str, Any], with_n: bool = False) -> str:
+def _cell(row: Row, with_n: bool = False) -> str:
     error = "" if row["stderr"] is None else f" ± {row['stderr']:.1f}"
     return f"{row['mean']:.1f}{error}" + (f" ({row['n']})" if with_n else "")

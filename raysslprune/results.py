@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from safetensors.numpy import load as from_safetensors
 
-from raysslprune.spec import Point
-from raysslprune.store import Record
+from raysslprune.spec import Rewind, Train
+from raysslprune.store import WEIGHTS, Record, Store
+from raysslprune.sweepfile import Listing, Point
 
 SCHEMA = pa.schema(
     [
         pa.field("figure", pa.string(), nullable=False),
         pa.field("scale", pa.string(), nullable=False),
+        pa.field("panel", pa.string(), nullable=False),  # the part of the figure: a data set, a network, a depth
         pa.field("task", pa.string(), nullable=False),  # what the mask was pruned on
         pa.field("init", pa.string(), nullable=False),  # the weights that the masked network was trained from
         pa.field("level", pa.int32(), nullable=False),  # number of prunings
-        pa.field("density", pa.float64(), nullable=False),  # fraction of the prunable weights that is left
+        pa.field("density", pa.float64(), nullable=False),  # fraction left of the weights that were to be pruned
+        pa.field("density_of_all", pa.float64(), nullable=False),  # the same of all prunable weights of the network
+        pa.field("rewind", pa.int64()),  # samples seen by the state that it starts from; null: it starts from another
         pa.field("seed", pa.int32(), nullable=False),
         pa.field("metric", pa.string(), nullable=False),
         pa.field("value", pa.float64(), nullable=False),
         pa.field("collapsed_layers", pa.int32(), nullable=False),  # layers with no weight left
+        pa.field("data", pa.string(), nullable=False),  # what it was trained on last
+        pa.field("arch", pa.string(), nullable=False),
         pa.field("step", pa.string(), nullable=False),  # id: the folder under <root>/steps
     ]
 )
@@ -47,6 +54,22 @@ PROVENANCE = pa.schema(
         pa.field("torch", pa.string(), nullable=False),
         pa.field("numpy", pa.string(), nullable=False),
         pa.field("python", pa.string(), nullable=False),
+    ]
+)
+
+
+RANKS = 1001
+"""At which magnitudes are kept for a figure."""
+
+MAGNITUDES = pa.schema(
+    [
+        pa.field("panel", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("init", pa.string(), nullable=False),
+        pa.field("seed", pa.int32(), nullable=False),
+        pa.field("rank", pa.float64(), nullable=False),  # 0: the smallest weight, 1: the largest
+        pa.field("magnitude", pa.float64(), nullable=False),
+        pa.field("sparsity", pa.float64(), nullable=False),  # natural zeros in percent
     ]
 )
 
@@ -68,18 +91,28 @@ def table(figure: str, scale: str, points: Iterable[Point], records: Mapping[str
             {
                 "figure": figure,
                 "scale": scale,
+                "panel": point.panel,
                 "task": point.task,
                 "init": point.init,
                 "level": point.level,
-                "density": record.metrics["density"],
+                "density": _density(point.step, records),
+                "density_of_all": record.metrics["density"],
+                "rewind": start.samples if isinstance(start := point.step.start, Rewind) else None,
                 "seed": point.seed,
                 "metric": point.metric,
                 "value": record.metrics[point.metric],
                 "collapsed_layers": int(record.metrics["collapsed_layers"]),
+                "data": point.step.data,
+                "arch": point.step.arch,
                 "step": point.step.id,
             }
         )
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _density(step: Train, records: Mapping[str, Record]) -> float:
+    """Of the weights in the mask's scope."""
+    return 1.0 if step.mask is None else records[step.mask.id].metrics["density_in_scope"]
 
 
 def provenance(points: Iterable[Point], records: Mapping[str, Record]) -> pa.Table:
@@ -93,12 +126,48 @@ def provenance(points: Iterable[Point], records: Mapping[str, Record]) -> pa.Tab
     return pa.Table.from_pylist(rows, schema=PROVENANCE)
 
 
+def magnitudes(points: Iterable[Point], store: Store) -> pa.Table:
+    """The sorted magnitudes of the prunable weights of the points' trainings, at RANKS ranks from smallest to largest.
+
+    Raises store.Damaged where weights can't be read. A training whose weights were not kept has no rows.
+    """
+    rows: list[pa.RecordBatch] = []
+    seen: set[tuple[str, str, str, str]] = set()
+    for point in points:
+        key = (point.panel, point.task, point.init, point.step.id)
+        record = store.record(point.step.id)
+        if key in seen or record is None or WEIGHTS not in record.files:
+            continue
+        seen.add(key)
+        weights = from_safetensors(store.artefact(point.step.id, WEIGHTS))
+        # In a trunk, convolutions and linear layers are what has more than one dimension
+        prunable = [w for name, w in weights.items() if name.startswith("trunk.") and w.ndim > 1]
+        sorted_ = np.sort(np.abs(np.concatenate([w.ravel() for w in prunable])))
+        ranks = np.linspace(0, 1, min(RANKS, len(sorted_)))
+        columns = {
+            "panel": [point.panel] * len(ranks),
+            "task": [point.task] * len(ranks),
+            "init": [point.init] * len(ranks),
+            "seed": [point.seed] * len(ranks),
+            "rank": ranks,
+            "magnitude": sorted_[np.round(ranks * (len(sorted_) - 1)).astype(int)].astype(np.float64),
+            "sparsity": [record.metrics["natural_sparsity"]] * len(ranks),
+        }
+        rows.append(pa.RecordBatch.from_pydict(columns, schema=MAGNITUDES))
+    return pa.Table.from_batches(rows, schema=MAGNITUDES)
+
+
+def listing(drawing: Listing, rows: Sequence[Sequence[Any]]) -> pa.Table:
+    """Rows as an Arrow table, with the types of their values."""
+    return pa.table({name: [row[number] for row in rows] for number, name in enumerate(drawing.columns)})
+
+
 def summary(results: pa.Table) -> pa.Table:
     """Over seeds: ``mean``, ``stderr`` (sample standard deviation / sqrt(n); null for one seed) and ``n``.
 
-    Grouped by task, init, level and metric, in the order in which they first appear.
+    Grouped by panel, task, init, level, rewind and metric, in the order in which they first appear.
     """
-    keys = ["task", "init", "level", "metric"]
+    keys = ["panel", "task", "init", "level", "rewind", "metric"]
     grouped = results.group_by(keys, use_threads=False).aggregate(
         [
             ("density", "mean"),

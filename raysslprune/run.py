@@ -8,8 +8,8 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -19,8 +19,8 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from raysslprune import data, evaluate, masks, models, svm, tasks
-from raysslprune.spec import SVM, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Train, load, seed_of
-from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name, snapshots_in
+from raysslprune.spec import SVM, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, load, seed_of
+from raysslprune.store import MASK, WEIGHTS, Record, Store, snapshot_name, snapshots_in
 from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, starting_network
 
 CHECKPOINT_EVERY = 60.0
@@ -75,6 +75,8 @@ class Runner:
     data_root: str = ""
     run_loop: Callable[[Loop], Outcome] = in_this_process
     progress: Callable[[str, int, int], None] = lambda _job, _seen, _end: None
+    at_hand: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
+    """Final weights of the training that this job ran, by its id: its masks need not wait for the file."""
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Make what is missing of a job (``plan.Job.to_plain``); returns the facts of its training.
@@ -86,19 +88,44 @@ class Runner:
         assert isinstance(step, Train)
         for mask_id in job["before"]:
             self.mask(steps[mask_id])
+        after = [steps[mask_id] for mask_id in job["after"]]
         record = self.store.record(step.id)
-        wanted, had = set(job["snapshots"]), snapshots_in(record.files if record else ())
-        if record is None or not wanted <= had:
-            record = self.store.commit(*self.train(step, wanted | had))
-            self.store.drop_checkpoint(step.id)
-        for mask_id in job["after"]:
-            self.mask(steps[mask_id])
+        had = record.files if record else {}
+        wanted = {snapshot_name(samples) for samples in job["snapshots"]}
+        if job["weights"] or any(not isinstance(mask, Shuffle) and not self.store.record(mask.id) for mask in after):
+            wanted.add(WEIGHTS)
+        if record is None or not wanted <= had.keys():
+            record = self.make(step, set(job["snapshots"]), job["weights"] or job["keep"], had, after)
+        for mask in after:
+            self.mask(mask)
         return record.facts
 
+    def make(self, step: Train, snapshots: set[int], weights: bool, had: Collection[str], after: list[Step]) -> Record:
+        """Train a step and commit it, with whatever it ``had`` before as well.
+
+        Where the weights don't stay, it is done only when all masks that are made from them are: killed before that,
+        it goes on from its last state, which is kept until then, so not one weight is another.
+        """
+        stays = weights or WEIGHTS in had
+        training, files, metrics, facts = self.train(step, snapshots | snapshots_in(had), not stays and bool(after))
+        if not stays:
+            try:
+                self.at_hand = {step.id: files.pop(WEIGHTS)}
+                for mask in after:
+                    self.mask(mask)
+            finally:
+                self.at_hand = {}
+        record = self.store.commit(training, files, metrics, facts)
+        self.store.drop_checkpoint(step.id)
+        return record
+
     def train(
-        self, step: Train, snapshots: set[int]
+        self, step: Train, snapshots: set[int], keep_last: bool = False
     ) -> tuple[Train, dict[str, bytes], dict[str, float], dict[str, Any]]:
-        """Train a step from its last checkpoint on; gives what Store.commit wants."""
+        """Train a step from its last checkpoint on; gives what Store.commit wants.
+
+        keep_last: make a checkpoint of the end, too.
+        """
         begun = time.time()
         start = self.starting_state(step)
         mask = None if step.mask is None else self.mask(step.mask)
@@ -122,6 +149,8 @@ class Runner:
             if checkpoint is not None:
                 loop.restore(checkpoint)
             outcome = self.run_loop(loop)
+            if keep_last:
+                self.save(step, loop.checkpoint())
         files = {WEIGHTS: to_safetensors(outcome.weights)}
         files |= {snapshot_name(s): to_safetensors(state) for s, state in outcome.snapshots.items()}
         facts = {
@@ -197,9 +226,9 @@ class Runner:
         else:
             made = self.make_mask(step, shapes)
             tensors = masks.pack(made)
-            self.store.commit(
-                step, {MASK: to_safetensors(tensors)}, {"density": masks.density(made)}, {"versions": versions()}
-            )
+            in_scope = {name: made[name] for name in self.scope(step, shapes)}
+            metrics = {"density": masks.density(made), "density_in_scope": masks.density(in_scope)}
+            self.store.commit(step, {MASK: to_safetensors(tensors)}, metrics, {"versions": versions()})
         self.exchange.put(step.id, {name: bits.numpy() for name, bits in tensors.items()})
         return masks.unpack(tensors, shapes)
 
@@ -207,29 +236,38 @@ class Runner:
         if isinstance(step, Prune):
             trunk = self.trunk_weights(step.of, shapes)
             before = masks.full(shapes) if step.of.mask is None else self.mask(step.of.mask)
-            convolutions = models.convolutions(self.trunk(step))
-            return masks.prune(trunk, before, step.keep, masks.scope_names(step.scope, shapes, convolutions))
+            return masks.prune(trunk, before, step.keep, self.scope(step, shapes))
         generator = torch.Generator().manual_seed(seed_of(step.id))
         if isinstance(step, Shuffle):
             return masks.shuffle(self.mask(step.of), generator)
-        scope = masks.scope_names(step.scope, shapes, models.convolutions(self.trunk(step)))
+        scope = self.scope(step, shapes)
         total = sum(shapes[name].numel() for name in scope)
         count = masks.left_after(total, step.keep, step.level)
         eligible = None if step.nonzero is None else masks.nonzero(self.trunk_weights(step.nonzero, shapes))
         return masks.random(shapes, count, generator, scope, eligible)
 
     def trunk_weights(self, step: Train, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
-        weights = from_safetensors(self.store.artefact(step.id, WEIGHTS))
+        weights = from_safetensors(self.at_hand.get(step.id) or self.store.artefact(step.id, WEIGHTS))
         return {name: weights[f"trunk.{name}"] for name in shapes}
 
+    def scope(self, step: Mask, shapes: Iterable[str]) -> list[str]:
+        """The tensors that a mask was to prune."""
+        return masks.scope_names(_origin(step).scope, shapes, models.convolutions(self.trunk(step)))
+
     def trunk(self, step: Mask) -> torch.nn.Module:
-        while isinstance(step, Shuffle):
-            step = step.of
-        net = step if isinstance(step, RandomPrune) else step.of
+        origin = _origin(step)
+        net = origin if isinstance(origin, RandomPrune) else origin.of
         return models.trunk(net.arch, data.load(net.data, self.data_root).channels)
 
     def shapes(self, step: Mask) -> dict[str, torch.Size]:
         return {name: weight.shape for name, weight in models.prunable(self.trunk(step)).items()}
+
+
+def _origin(step: Mask) -> Prune | RandomPrune:
+    """What a mask is, before any shuffling."""
+    while isinstance(step, Shuffle):
+        step = step.of
+    return step
 
 
 def versions() -> dict[str, str]:

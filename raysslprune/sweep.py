@@ -24,9 +24,11 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from raysslprune import claims, names, plan, progress, report, results
-from raysslprune.recipes import NETS, SETTINGS
-from raysslprune.spec import Claim, Curve, Figure, Point, Train, closure
+from raysslprune.recipes import NETS
+from raysslprune.scales import SETTINGS
+from raysslprune.spec import Rewind, Train, closure
 from raysslprune.store import Damaged, Record, Store, StoreError
+from raysslprune.sweepfile import Claim, Drawing, Figure, Listing, Magnitudes, Point, Search
 
 USAGE, FAILED, STOPPED = 2, 1, 130
 """Exit codes: a wrong call; a step, the store or the cluster failed; Ctrl-C."""
@@ -38,12 +40,13 @@ class SweepError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep file, loaded, with its points for all seeds."""
+    """A sweep file, loaded, with its points for all seeds, or the rows of its listing."""
 
     name: str
-    figure: Figure
+    drawing: Drawing
     claims: tuple[Claim, ...]
     points: tuple[Point, ...]
+    rows: tuple[tuple[Any, ...], ...] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,25 +72,40 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
     """The sweep by its name in sweeps/, or by the path of a Python file. Raises SweepError."""
     path = _locate(name)
     module = _execute(path)
-    figure, stated = getattr(module, "FIGURE", None), getattr(module, "CLAIMS", ())
-    if not isinstance(figure, Figure):
-        raise SweepError(f"{path} needs FIGURE, a raysslprune.spec.Figure")
+    drawing = getattr(module, "FIGURE", None)
+    if not isinstance(drawing, Drawing):
+        raise SweepError(f"{path} needs FIGURE, a raysslprune.sweepfile.Figure")
+    if isinstance(drawing, Listing):
+        rows = tuple(tuple(row) for row in _called(path, module, "rows", "rows(scale) that gives tuples", scale))
+        if not all(len(row) == len(drawing.columns) for row in rows):
+            raise SweepError(f"rows(scale) in {path} must give tuples of {len(drawing.columns)}, as there are columns")
+        return Sweep(name=path.stem, drawing=drawing, claims=(), points=(), rows=rows)
+    stated = getattr(module, "CLAIMS", ())
+    if callable(getattr(module, "claims", None)):
+        stated = tuple(_called(path, module, "claims", "", scale))
     if not isinstance(stated, tuple) or not all(isinstance(claim, Claim) for claim in stated):
-        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.spec.Claim")
-    if not callable(getattr(module, "points", None)):
-        raise SweepError(f"{path} needs a function points(scale, seed) that gives raysslprune.spec.Point values")
-    try:
-        points = tuple(point for seed in range(seeds) for point in module.points(scale, seed))
-    except (Exception, SystemExit) as error:
-        raise SweepError(_where(path, error)) from error
+        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.sweepfile.Claim")
+    wanted = "points(scale, seed) that gives raysslprune.sweepfile.Point values"
+    points = tuple(point for seed in range(seeds) for point in _called(path, module, "points", wanted, scale, seed))
     if not points or not all(isinstance(point, Point) for point in points):
         raise SweepError(
-            f"points(scale, seed) in {path} must give one raysslprune.spec.Point or more, and nothing else"
+            f"points(scale, seed) in {path} must give one raysslprune.sweepfile.Point or more, and nothing else"
         )
     _check_names(path, points)
     _check_seeds(path, points)
-    _check_curves(path, figure, stated, points)
-    return Sweep(name=path.stem, figure=figure, claims=stated, points=points)
+    _check_curves(path, drawing, stated, points)
+    return Sweep(name=path.stem, drawing=drawing, claims=stated, points=points)
+
+
+def _called(path: Path, module: ModuleType, name: str, wanted: str, *arguments: object) -> list[Any]:
+    """What a function of a sweep file gives, as a list. Raises SweepError."""
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise SweepError(f"{path} needs a function {wanted}")
+    try:
+        return list(function(*arguments))  # pyright: ignore[reportArgumentType]
+    except (Exception, SystemExit) as error:
+        raise SweepError(_where(path, error)) from error
 
 
 def _check_names(path: Path, points: Sequence[Point]) -> None:
@@ -109,8 +127,10 @@ def _check_seeds(path: Path, points: Sequence[Point]) -> None:
     places: set[tuple[object, ...]] = set()
     seeds: dict[tuple[object, ...], int] = {}
     for point in points:
-        place = (point.task, point.init, point.level, point.metric)
-        where = f"{point.task}, {point.init}, level {point.level}"
+        start = point.step.start
+        rewind = start.samples if isinstance(start, Rewind) else None
+        place = (point.panel, point.task, point.init, point.level, point.metric, rewind)
+        where = f"{point.curve}, level {point.level}"
         if (*place, point.seed) in places:
             raise SweepError(f"{path} gives two points for {where}, seed {point.seed}")
         places.add((*place, point.seed))
@@ -118,21 +138,32 @@ def _check_seeds(path: Path, points: Sequence[Point]) -> None:
             raise SweepError(f"{path} gives the same training for every seed at {where}: it must depend on the seed")
 
 
-def _check_curves(path: Path, figure: Figure, stated: Sequence[Claim], points: Sequence[Point]) -> None:
+def _check_curves(path: Path, drawing: Drawing, stated: Sequence[Claim], points: Sequence[Point]) -> None:
     """Raise SweepError where a name is wrong: it would be found out only when all is trained, as an empty panel."""
-    for init in dict.fromkeys(point.init for point in points):
-        if init not in figure.panels:
-            panels = ", ".join(figure.panels)
-            raise SweepError(f"{path} has points with init {init!r}, which is none of its figure's panels ({panels})")
-    curves = {Curve(task=point.task, init=point.init) for point in points}
-    for curve in (figure.reference, *figure.everywhere, *(c for claim in stated for c in (claim.higher, claim.lower))):
-        if curve not in curves:
+    curves = dict.fromkeys(point.curve for point in points)
+    named = [curve for claim in stated for curve in claim.curves]
+    if isinstance(drawing, Figure):
+        named += [*drawing.references, *drawing.everywhere]
+        for init in dict.fromkeys(curve.init for curve in curves) if drawing.inits else ():
+            if init not in drawing.inits:
+                inits = ", ".join(drawing.inits)
+                raise SweepError(f"{path} has points with init {init!r}, which is none of its figure's inits ({inits})")
+        for init in drawing.inits:
+            if all(curve.init != init for curve in curves):
+                raise SweepError(f"{path} has no points with init {init!r}, which its figure has a place for")
+    for curve in named:
+        if not any(curve.covers(known) for known in curves):
             raise SweepError(f"{path} names the curve {str(curve)!r}, which none of its points is on")
 
 
 def known() -> list[str]:
     """Names of the sweeps that come with the package."""
-    return sorted((path.stem for path in _folder().glob("*.py")), key=lambda n: (len(n), n))
+    return sorted((path.stem for path in _folder().glob("*.py")), key=_in_words_and_numbers)
+
+
+def _in_words_and_numbers(name: str) -> list[tuple[str, int]]:
+    """So that fig2 comes before fig10."""
+    return [(word, int(number or 0)) for word, number in re.findall(r"(\D+)(\d*)", name)]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -143,7 +174,9 @@ def _run(options: argparse.Namespace) -> int:
     if len(set(stems)) < len(stems):
         raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(names)}")
     store = Store(options.root)
-    graph = plan.make(point for sweep in sweeps for point in sweep.points)
+    points = [point for sweep in sweeps for point in sweep.points]
+    drawn = [p.step for sweep in sweeps if isinstance(sweep.drawing, Magnitudes) for p in sweep.points]
+    graph = plan.make(points, weights_of=drawn, keep_all=options.keep == "all")
     new = store.is_new()
     records, damaged = ({}, []) if new else store.survey(graph.ids)
     pending = graph.pending(records)
@@ -214,28 +247,44 @@ def _train(
 
 def _present(sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store) -> None:
     """Table, claims and figure of one sweep, from the store alone."""
+    if isinstance(sweep.drawing, Listing):
+        report.listing(_console(), sweep.drawing, sweep.rows)
+        _write(store, scale, sweep.name, {".parquet": results.to_parquet(results.listing(sweep.drawing, sweep.rows))})
+        return
     try:
         table = results.table(sweep.name, scale, sweep.points, records)
     except ValueError as error:
         raise SweepError(f"{sweep.name}: {error}") from error
     if not len(table):
         return
-    console, folder = _console(), f"results/{scale}/{sweep.name}"
-    report.table(console, sweep.figure, table)
-    report.claims(console, claims.judge(sweep.claims, table))
+    report.table(_console(), sweep.drawing, table)
+    report.claims(_console(), claims.judge(sweep.claims, table))
+    files = {
+        ".parquet": results.to_parquet(table),
+        "-runs.parquet": results.to_parquet(results.provenance(sweep.points, records)),
+    }
     from raysslprune import figures  # imports Matplotlib, which takes a second
 
     of = ", ".join(dict.fromkeys(f"{point.step.data}, {point.step.arch}" for point in sweep.points))
-    canvas = figures.draw(sweep.figure, table, subtitle=of)
-    files = {
-        f"{folder}.parquet": results.to_parquet(table),
-        f"{folder}-runs.parquet": results.to_parquet(results.provenance(sweep.points, records)),
-        f"{folder}.png": figures.save(canvas, "png"),
-        f"{folder}.pdf": figures.save(canvas, "pdf"),
-    }
-    for name, data in files.items():
-        store.write(name, data)
-        console.print(store.path(name), highlight=False, soft_wrap=True, markup=False)
+    if isinstance(sweep.drawing, Magnitudes):
+        sorted_weights = results.magnitudes(sweep.points, store)
+        files["-magnitudes.parquet"] = results.to_parquet(sorted_weights)
+        canvas = figures.magnitudes(sweep.drawing, sorted_weights, subtitle=of)
+    elif isinstance(sweep.drawing, Search):
+        canvas = figures.search(sweep.drawing, table, set(), subtitle=of)
+    else:
+        canvas = figures.draw(sweep.drawing, table, subtitle=of)
+    _write(
+        store, scale, sweep.name, {**files, ".png": figures.save(canvas, "png"), ".pdf": figures.save(canvas, "pdf")}
+    )
+
+
+def _write(store: Store, scale: str, name: str, files: Mapping[str, bytes]) -> None:
+    """Under results/, saying where."""
+    for suffix, data in files.items():
+        path = f"results/{scale}/{name}{suffix}"
+        store.write(path, data)
+        _console().print(store.path(path), highlight=False, soft_wrap=True, markup=False)
 
 
 def _set_aside(store: Store, damaged: Sequence[Damaged]) -> None:
@@ -349,6 +398,12 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("RAYSSLPRUNE_DATA") or "data",
         metavar="DIR",
         help="where data sets lie (default: $RAYSSLPRUNE_DATA, else ./data); digits come with the package",
+    )
+    parser.add_argument(
+        "--keep",
+        default="all",
+        choices=["all", "needed"],
+        help="final weights to keep: of all trainings (default), or only of those that others start from",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
     return parser

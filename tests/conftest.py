@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from raysslprune import plan
-from raysslprune.spec import Point, Recipe, Train
+from raysslprune.spec import Recipe, Train
 from raysslprune.store import Store
+from raysslprune.sweepfile import Point
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from raysslprune import results
 from raysslprune.claims import FAILS, FEW, HOLDS, Verdict, judge
-from raysslprune.spec import Claim, Curve
+from raysslprune.sweepfile import Claim, Curve
 
 TICKET, REINIT = "winning ticket", "random re-init"
 UPPER, LOWER = Curve(task="labels", init=TICKET), Curve(task="rotnet", init=TICKET)
@@ -27,6 +27,7 @@ def table(curves: Mapping[Curve, Values], densities: Mapping[int, float] = DENSI
         {
             "figure": "f",
             "scale": "s",
+            "panel": curve.panel or "",
             "task": curve.task,
             "init": curve.init,
             "level": level,

@@ -19,14 +19,16 @@ from hypothesis import strategies as st
 
 from raysslprune import names, plan, progress, sweep
 from raysslprune.recipes import NETS
-from raysslprune.spec import Point, Step, Train, closure
+from raysslprune.spec import Step, Train, closure
 from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
+from raysslprune.sweepfile import Point
 
 USAGE, FAILED, STOPPED = 2, 1, 130
 
 GOOD = """
-from raysslprune.recipes import SETTINGS
-from raysslprune.spec import Claim, Curve, Figure, Init, Point, Prune, Train
+from raysslprune.scales import SETTINGS
+from raysslprune.spec import Init, Prune, Train
+from raysslprune.sweepfile import Claim, Curve, Figure, Point
 
 CURVE = Curve(task="labels", init="winning ticket")
 FIGURE = Figure(title="Mine", y_label="Top-1 accuracy (%)", panels=("winning ticket",), reference=CURVE)
@@ -45,8 +47,8 @@ def points(scale, seed):
 
 NAMED = """
 from raysslprune.lottery import imp, random_prune, random_reinit
-from raysslprune.recipes import SETTINGS
-from raysslprune.spec import Curve, Figure, Point
+from raysslprune.scales import SETTINGS
+from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="b", init="a"))
 
@@ -733,8 +735,9 @@ except RuntimeError:
 
 
 ONE_SEED = """
-from raysslprune.recipes import SETTINGS
-from raysslprune.spec import Curve, Figure, Init, Point, Train
+from raysslprune.scales import SETTINGS
+from raysslprune.spec import Init, Train
+from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="b", init="a"))
 
@@ -796,7 +799,7 @@ def test_names_that_no_point_has_are_refused_before_anything_trains(cli: Cli) ->
     good = (cli.folder / name).read_text()
     (cli.folder / name).write_text(good.replace('init="a", level', 'init="aa", level'))
     assert "points with init 'aa', which is none of its figure's panels (a)" in cli.refused(name, "--dry-run")
-    claim = 'from raysslprune.spec import Claim\nA, X = Curve(task="b", init="a"), Curve(task="x", init="a")\n'
+    claim = 'from raysslprune.sweepfile import Claim\nA, X = Curve(task="b", init="a"), Curve(task="x", init="a")\n'
     claim += 'CLAIMS = (Claim(says="s", source="s", higher=A, lower=X, relation="above"),)\n'
     (cli.folder / name).write_text(good + claim)
     assert "names the curve 'x a', which none of its points is on" in cli.refused(name, "--dry-run")

@@ -131,8 +131,9 @@ BROKEN = """
 from dataclasses import replace
 
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.recipes import SETTINGS
-from raysslprune.spec import Curve, Figure, Init, Point, Train
+from raysslprune.scales import SETTINGS
+from raysslprune.spec import Init, Train
+from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="good", init="a"))
 

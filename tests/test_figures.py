@@ -24,7 +24,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from raysslprune import figures, results
-from raysslprune.spec import Curve, Figure
+from raysslprune.sweepfile import Curve, Figure
 
 TICKET, REINIT = "winning ticket", "random re-init"
 LEVELS = (3, 7, 10, 14)

@@ -28,7 +28,7 @@ from raysslprune.data import IGNORED, DataError, Dataset, Resident
 from raysslprune.data import files as on_disk
 from raysslprune.data.feed import Batch, Feed
 from raysslprune.data.views import Views, draws
-from raysslprune.recipes import SETTINGS
+from raysslprune.scales import SETTINGS
 from raysslprune.spec import Final, Init, Recipe, Rewind, Train
 from raysslprune.tasks import exemplar
 from raysslprune.tasks.task import Task

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import runpy
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from torch import nn
 
-from raysslprune import plan, sweep
+from raysslprune import data, models, names, plan, report
 from raysslprune.lottery import (
     Chain,
     finetune,
@@ -24,13 +31,13 @@ from raysslprune.lottery import (
     winning_ticket,
 )
 from raysslprune.plan import Job, Plan, Schedule
-from raysslprune.recipes import NETS, Net
+from raysslprune.recipes import GPU, NETS, TRANSFER, VIEWS, Net, appendix_d
+from raysslprune.scales import SETTINGS
 from raysslprune.spec import (
     SVM,
     Final,
     Init,
     Mask,
-    Point,
     Prune,
     RandomPrune,
     Recipe,
@@ -40,7 +47,9 @@ from raysslprune.spec import (
     Train,
     load,
 )
-from raysslprune.store import File, Record
+from raysslprune.store import File, Record, Store
+from raysslprune.sweepfile import Point
+from raysslprune.train import Loop
 
 RECIPE = Recipe(samples=2400, batch=64, lr=0.05)
 LONG = Recipe(samples=4800, batch=64, lr=0.05)
@@ -113,13 +122,16 @@ def judged(seed: int = 0) -> list[Point]:
     )
 
 
-def fig3(scale: str) -> list[Point]:
-    return list(sweep.load("fig3", scale, 2).points)
+FIG3 = runpy.run_path(str(Path(__file__).parents[1] / "sweeps/fig3.py"))["points"]
+
+
+def fig3(scale: str, seeds: int) -> list[Point]:
+    return [point for seed in range(seeds) for point in FIG3(scale, seed)]
 
 
 SWEEPS = {
-    "fig3 laptop": fig3("laptop"),
-    "fig3 smoke": fig3("smoke"),
+    "fig3 laptop": fig3("laptop", 2),
+    "fig3 smoke": fig3("smoke", 2),
     "made up": [*made_up(), *made_up(1)],
     "judged": [*judged(), *judged(1)],
 }
@@ -239,17 +251,17 @@ def test_chains_rewound_differently_share_a_dense_training() -> None:
 
 
 def test_counts_of_figure_3_by_hand() -> None:
-    """Laptop, a seed: seven levels up to 24, their sum 97. Smoke: levels 1 and 3."""
-    graph = plan.make(sweep.load("fig3", "laptop", 1).points)
-    assert len(graph.points) == 1 + 7 * 6
-    assert len(graph.jobs) == 25 + 24 + 7 + 4 * 7  # label rounds, RotNet rounds, RotNet tickets, drawn weights
-    assert len(graph.ids) - len(graph.jobs) == 24 + 24 + 7 + 7
-    assert graph.trainings_without_sharing() == 1 + 5 * (97 + 7) + 7
-    graph = plan.make(sweep.load("fig3", "smoke", 2).points)
-    assert len(graph.points) == 2 * (1 + 2 * 6)
-    assert len(graph.jobs) == 2 * (4 + 3 + 2 + 4 * 2)
-    assert len(graph.ids) - len(graph.jobs) == 2 * (3 + 3 + 2 + 2)
-    assert graph.trainings_without_sharing() == 2 * (1 + 5 * (4 + 2) + 2)
+    """Laptop, a seed: seven levels up to 24, their sum 97. Smoke: levels 1 and 3. Labels, RotNet and Exemplar."""
+    graph = plan.make(fig3("laptop", 1))
+    assert len(graph.points) == 1 + 7 * 8
+    assert len(graph.jobs) == 25 + 2 * 24 + 2 * 7 + 5 * 7  # label rounds, other rounds, other tickets, drawn weights
+    assert len(graph.ids) - len(graph.jobs) == 3 * 24 + 7 + 7
+    assert graph.trainings_without_sharing() == 1 + 7 * (97 + 7) + 7
+    graph = plan.make(fig3("smoke", 2))
+    assert len(graph.points) == 2 * (1 + 2 * 8)
+    assert len(graph.jobs) == 2 * (4 + 2 * 3 + 2 * 2 + 5 * 2)
+    assert len(graph.ids) - len(graph.jobs) == 2 * (3 * 3 + 2 + 2)
+    assert graph.trainings_without_sharing() == 2 * (1 + 7 * (4 + 2) + 2)
 
 
 def test_counts_of_the_judged_chain_by_hand() -> None:
@@ -338,6 +350,31 @@ def test_trainings_without_sharing_against_a_naive_count(asked: list[Point]) -> 
     assert plan.make(asked).trainings_without_sharing() == expected
 
 
+@settings(max_examples=300)
+@given(st.integers(1, 9).flatmap(lambda n: st.tuples(*(st.sets(st.integers(0, max(0, i - 1))) for i in range(n)))))
+def test_trainings_without_sharing_of_any_graph(parents: tuple[set[int], ...]) -> None:
+    dag = [sorted(numbers) if i else [] for i, numbers in enumerate(parents)]
+    jobs = {job.id: job for job in jobs_of(dag)}
+    graph = Plan(points=tuple(points(TRAINS[: len(dag)])), jobs=jobs)
+
+    def behind(node: int) -> set[int]:
+        return {node}.union(*(behind(parent) for parent in dag[node]))
+
+    assert graph.trainings_without_sharing() == sum(len(behind(node)) for node in range(len(dag)))
+
+
+def test_trainings_without_sharing_are_counted_along_a_chain_without_walking_it(
+    asked: list[Point], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the time is linear."""
+    graph, walked = plan.make(asked), list[Job]()
+    walk = plan._ancestors
+    monkeypatch.setattr(plan, "_ancestors", lambda job: walked.append(job) or walk(job))
+    graph.trainings_without_sharing()
+    assert all(not job.parents for job in walked)
+    assert len({job.id for job in walked}) <= 1
+
+
 def test_two_sweeps_together_share_what_both_need() -> None:
     one = made_up()
     other = points([chain().rounds[2], drawn(chain(levels=5).masks[5], chain().dense), chain(seed=9).dense])
@@ -376,6 +413,7 @@ def test_a_job_travels_as_json(asked: list[Point]) -> None:
         assert [steps[i] for i in plain["before"]] == job.before
         assert [steps[i] for i in plain["after"]] == job.after
         assert set(plain["snapshots"]) == job.snapshots
+        assert (plain["weights"], plain["keep"]) == (job.weights, True)
 
 
 def test_titles_are_for_people() -> None:
@@ -402,20 +440,23 @@ def test_titles_are_for_people() -> None:
 # ------------------------------------------------------------------ pending
 
 
-def record(step_id: str, files: Iterable[str] = (), speed: float = 1000.0) -> Record:
+WEIGHTS = "weights.safetensors"
+
+
+def record(step_id: str, files: Iterable[str] = (WEIGHTS,), speed: float = 1000.0, device: str = "cpu") -> Record:
     return Record(
         step=step_id,
         metrics={},
-        facts={"images_per_second": speed},
+        facts={"images_per_second": speed, "device": device},
         files={name: File(size=1, sha256="") for name in files},
     )
 
 
 def everything(graph: Plan) -> dict[str, Record]:
-    """Records of a store in which all is done."""
+    """Records of a store in which all is done, and nothing left out."""
     records = {step_id: record(step_id) for step_id in graph.ids}
     for job in graph.jobs.values():
-        names = ["weights.safetensors", *(f"snapshot-{samples}.safetensors" for samples in job.snapshots)]
+        names = [WEIGHTS, *(f"snapshot-{samples}.safetensors" for samples in job.snapshots)]
         records[job.id] = record(job.id, names)
     return records
 
@@ -453,7 +494,7 @@ def test_a_missing_snapshot_makes_its_training_pending() -> None:
     assert len(dense) == 2
     for job in dense:
         records = everything(graph)
-        records[job.id] = record(job.id, ["weights.safetensors", "snapshot-120.safetensors"])
+        records[job.id] = record(job.id, [WEIGHTS, "snapshot-120.safetensors"])
         assert pending_ids(graph, records) == [job.id]
         assert set(job.snapshots) == {1200}
 
@@ -465,6 +506,56 @@ def test_several_things_missing_keep_the_order_of_the_plan() -> None:
     for job_id in gone:
         del records[job_id]
     assert pending_ids(graph, records) == gone
+
+
+# ------------------------------------------------------------------ retention
+
+
+@pytest.mark.parametrize("keep_all", [True, False])
+def test_weights_are_wanted_of_what_is_started_from_and_of_natural_zeros(asked: list[Point], keep_all: bool) -> None:
+    graph = plan.make(asked, keep_all=keep_all)
+    steps = set().union(*(all_behind(point.step) for point in asked))
+    expected = {step.start.of for step in steps if isinstance(step, Train) and isinstance(step.start, Final)}
+    expected |= {step.nonzero for step in steps if isinstance(step, RandomPrune) and step.nonzero is not None}
+    assert {job.train for job in graph.jobs.values() if job.weights} == expected
+    assert {job.keep for job in graph.jobs.values()} == {keep_all}
+
+
+def test_weights_are_wanted_of_what_a_figure_reads() -> None:
+    labels = chain()
+    graph = plan.make(points(labels.rounds), weights_of=[labels.dense], keep_all=False)
+    assert [job.weights for job in graph.jobs.values()] == [True, False, False]
+
+
+def without_weights(graph: Plan) -> dict[str, Record]:
+    """Records of a store in which all is done, and no weights stay."""
+    records = everything(graph)
+    for job in graph.jobs.values():
+        records[job.id] = record(job.id, [name for name in records[job.id].files if name != WEIGHTS])
+    return records
+
+
+@pytest.mark.parametrize("keep_all", [True, False])
+def test_only_weights_that_are_read_are_missed(asked: list[Point], keep_all: bool) -> None:
+    """Whether others would be kept now makes no difference to what is done."""
+    graph = plan.make(asked, keep_all=keep_all)
+    records = without_weights(graph)
+    assert pending_ids(graph, records) == [job.id for job in graph.jobs.values() if job.weights]
+    assert graph.trainings_left(records) == sum(job.weights for job in graph.jobs.values())
+
+
+def test_a_mask_that_is_missing_needs_the_weights_again_and_a_shuffled_one_does_not() -> None:
+    labels = chain()
+    permuted = shuffled(labels, 1)
+    graph = plan.make(points([*labels.rounds, drawn(permuted, labels.dense)]), keep_all=False)
+    dense = graph.jobs[labels.dense.id]
+    assert dense.after == [labels.masks[1], permuted]
+    for gone, trained in ((labels.masks[1], False), (permuted, True)):
+        records = without_weights(graph)
+        assert gone is not None
+        del records[gone.id]
+        assert pending_ids(graph, records) == [dense.id]
+        assert dense.is_trained(records) == trained
 
 
 # ------------------------------------------------------------------ the schedule, on made-up graphs
@@ -699,12 +790,13 @@ def test_an_empty_schedule_is_finished() -> None:
 
 def test_figure_3_begins_with_its_dense_trainings() -> None:
     """From each a chain of 24 trainings hangs, and behind that a training from drawn weights."""
-    graph = plan.make(sweep.load("fig3", "laptop", 1).points)
+    graph = plan.make(fig3("laptop", 1))
     jobs = graph.pending({})
     schedule = Schedule(jobs, {job.id: float(job.samples) for job in jobs})
     assert schedule.longest_path == (12 + 23 * 11 + 12) * 1200
-    first = [schedule.next(), schedule.next()]
-    assert {job.title for job in first if job} == {"labels seed 0, dense, drawn", "rotnet seed 0, dense, drawn"}
+    first = [schedule.next(), schedule.next(), schedule.next()]
+    dense = {f"{task} seed 0, dense, drawn" for task in ("labels", "rotnet", "exemplar")}
+    assert {job.title for job in first if job} == dense
 
 
 # ------------------------------------------------------------------ cost
@@ -757,16 +849,16 @@ def test_cost_of_each_task_and_of_a_frozen_trunk_by_its_own_speed() -> None:
         assert cost.seconds[steps[name].id] == pytest.approx(plan.OVERHEAD)
     del records[steps["frozen"].id]
     unmeasured = plan.cost(graph.jobs.values(), records, nets)
-    # by what is stated of the net, not by the speed of labels on a trunk that is trained
-    assert unmeasured.seconds[twins["frozen"].id] == pytest.approx(plan.OVERHEAD + 4800 / 10)
+    # by what is stated of the net, of which a frozen trunk takes a third; not by the speed of a trunk that is trained
+    assert unmeasured.seconds[twins["frozen"].id] == pytest.approx(plan.OVERHEAD + 4800 / 30)
 
 
 def test_a_training_without_its_snapshot_costs_as_if_it_were_not_there() -> None:
     graph = plan.make(made_up())
     dense = next(job for job in graph.jobs.values() if job.snapshots)
     speed = NETS["conv4"].images_per_second
-    for names, left in (([], 2400), (["snapshot-1200.safetensors"], 0)):
-        records = {dense.id: record(dense.id, names, speed=speed)}
+    for files, left in (([WEIGHTS], 2400), ([WEIGHTS, "snapshot-1200.safetensors"], 0)):
+        records = {dense.id: record(dense.id, files, speed=speed)}
         cost = plan.cost(graph.jobs.values(), records, NETS)
         assert cost.seconds[dense.id] == pytest.approx(plan.OVERHEAD + left / speed)
         assert graph.trainings_left(records) == len(graph.jobs) - (not left)
@@ -792,3 +884,194 @@ def test_cost_of_each_network_by_its_own_speed() -> None:
 def test_cost_of_nothing() -> None:
     cost = plan.cost([], {}, {})
     assert (cost.seconds, cost.disk) == ({}, 0)
+
+
+# ------------------------------------------------------------------ what figures cost
+
+MILLION = 1e6
+
+
+def pretext(task: str, seed: int = 0) -> Train:
+    recipe = appendix_d(task, "imagenet", "resnet50")
+    return Train(task=task, data="imagenet", arch="resnet50", recipe=recipe, seed=seed, start=Init(seed=seed))
+
+
+LINEAR, SVMS = (TRANSFER[kind].recipe for kind in ("linear", "svm"))
+
+
+def test_gpu_hours_by_hand() -> None:
+    """RotNet, 90 epochs, and a linear classifier, 140,000 updates of 256, on an A100 at 938 images/s."""
+    rotnet = pretext("rotnet")
+    graph = plan.make(points([linear(rotnet, data="imagenet", recipe=LINEAR)]))
+    cost = plan.estimate(graph, {}, NETS, "cuda")
+    assert (cost.points, cost.steps, cost.trainings, cost.masks) == (1, 2, 2, 0)
+    assert (cost.left, cost.without_sharing) == (2, 2)
+    pretrained, judged = cost.work
+    assert (pretrained.what, judged.what) == ("rotnet on imagenet, resnet50", "linear on imagenet, resnet50")
+    assert (pretrained.trainings, pretrained.samples) == (1, 115_200_000)
+    assert judged.samples == 35_840_000
+    assert pretrained.images_per_second == 938
+    assert judged.images_per_second == pytest.approx(3 * 938)
+    assert pretrained.hours == pretrained.left == pytest.approx(115.2 * MILLION / 938 / 3600)
+    assert judged.hours == pytest.approx(35.84 * MILLION / 2814 / 3600)
+    assert cost.hours == cost.hours_left == pytest.approx(34.115 + 3.538, abs=0.001)
+    assert {work.source for work in cost.work} == {"stated"}
+    size = 4 * 25_557_032
+    assert cost.disk == plan.Disk(weights=2 * size, needed=size, snapshots=0, masks=0, kept=2 * size)
+
+
+def test_gpu_hours_by_task_and_network() -> None:
+    """Exemplar sees two images a sample, S4L eight; VGG-19 has a tenth of ResNet-50's multiply-adds."""
+    dense = {task: pretext(task) for task in ("labels", "rotnet", "npid", "exemplar", "s4l")}
+    wide = replace(dense["labels"], arch="vgg19")
+    strange = replace(dense["labels"], arch="mine:net")
+    graph = plan.make(points([*dense.values(), wide, strange, linear(dense["npid"], data="voc07", recipe=SVMS)]))
+    work = {work.what: work for work in plan.estimate(graph, {}, NETS, "cuda").work}
+    speeds = {name: work[f"{name} on imagenet, resnet50"].images_per_second for name in dense}
+    assert speeds == {"labels": 938, "rotnet": 938, "npid": 938, "exemplar": 469, "s4l": 938 / 8}
+    assert work["labels on imagenet, vgg19"].images_per_second == pytest.approx(938 * 4_089_184_256 / 398_136_320)
+    assert work["labels on imagenet, mine:net"].source == "guessed"
+    fitted = work["linear SVMs on voc07, resnet50"]
+    assert (fitted.trainings, fitted.hours, fitted.source) == (1, 0, "on the CPU")
+
+
+def test_gpu_hours_by_what_a_gpu_measured() -> None:
+    """And not by what a CPU did; the twin of what is done has the same speed."""
+    done, on_cpu, other = pretext("rotnet"), pretext("rotnet", 1), pretext("rotnet", 2)
+    graph = plan.make(points([done, on_cpu, other]))
+    records = {
+        done.id: record(done.id, speed=500, device="cuda:0"),
+        on_cpu.id: record(on_cpu.id, speed=5),
+    }
+    (work,) = plan.estimate(graph, records, NETS, "cuda").work
+    assert (work.images_per_second, work.source, work.trainings) == (500, "measured", 3)
+    assert work.hours == pytest.approx(3 * 115.2 * MILLION / 500 / 3600) == pytest.approx(192)
+    assert work.left == pytest.approx(64)
+    alone = plan.estimate(plan.make(points([other])), records, NETS, "cuda", graph.jobs.values())
+    assert alone.hours == alone.hours_left == pytest.approx(64)
+    (work,) = plan.estimate(graph, records, NETS, "cpu").work
+    assert (work.images_per_second, work.source) == (5, "measured")
+
+
+def test_a_training_that_was_resumed_at_its_very_end_measures_nothing() -> None:
+    done, other = pretext("rotnet"), pretext("rotnet", 1)
+    graph = plan.make(points([done, other]))
+    records = {done.id: record(done.id, speed=0.0, device="cuda")}
+    (work,) = plan.estimate(graph, records, NETS, "cuda").work
+    assert work.source == "stated"
+    assert plan.cost(graph.jobs.values(), records, NETS).seconds[other.id] > 0
+
+
+def test_disk_by_retention() -> None:
+    nets = {"conv4": Net(parameters=1000, prunable=800, images_per_second=500)}
+    for keep_all in (True, False):
+        graph = plan.make(judged(), keep_all=keep_all)
+        disk = plan.estimate(graph, {}, nets, "cpu").disk
+        assert disk.weights == 4000 * len(graph.jobs)
+        assert disk.needed == 4000 * 3  # the three rounds, which all are judged
+        assert disk.snapshots == 4000 * 2
+        assert disk.masks == 100 * (len(graph.ids) - len(graph.jobs))
+        weights = disk.weights if keep_all else disk.needed
+        assert disk.kept == weights + disk.snapshots + disk.masks
+        assert plan.cost(graph.jobs.values(), {}, nets).disk == disk.kept
+
+
+def test_the_estimate_of_nothing() -> None:
+    cost = plan.estimate(plan.make([]), {}, {}, "cuda")
+    assert (cost.points, cost.steps, cost.hours, cost.work) == (0, 0, 0, ())
+
+
+def test_a_hundred_thousand_points_are_planned_and_costed_in_linear_time() -> None:
+    """Counted in calls of functions, not in seconds: ten times as many points take ten times as many."""
+
+    def calls(seeds: int) -> int:
+        asked, count = [point for seed in range(seeds) for point in FIG3("smoke", seed)], 0
+
+        def counter(_frame: object, event: str, _arg: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(counter)
+        try:
+            plan.estimate(plan.make(asked), {}, NETS, "cuda")
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert calls(20) < 11 * calls(2)
+
+
+@pytest.mark.parametrize("arch", NETS)
+def test_multiply_adds_of_a_network(arch: str) -> None:
+    if not NETS[arch].macs:
+        pytest.skip("not counted")
+    imagenet = arch in ("resnet18", "resnet34", "resnet50", "alexnet", "alexnet-bn")
+    channels, size, classes = (3, 224, 1000) if imagenet else (1, 8, 10) if arch == "conv4" else (3, 32, 10)
+    with torch.device("meta"):
+        trunk, image = models.trunk(arch, channels), torch.empty(1, channels, size, size)
+    assert isinstance(trunk.width, int)
+    total = trunk.width * classes
+
+    def count(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            total += output[0].numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            total += layer.weight.numel()
+
+    for layer in trunk.modules():
+        layer.register_forward_hook(count)
+    trunk.eval()(image)
+    assert NETS[arch].macs == total
+
+
+@pytest.mark.parametrize("task", names.TASKS)
+def test_images_a_task_looks_at_for_each_sample(task: str) -> None:
+    digits = data.load("digits")
+    recipe = next(r for name, r in SETTINGS["smoke"].recipes.items() if name.startswith(task))
+    recipe = replace(RECIPE, samples=64, options=recipe.options)
+    step = Train(task=task, data="digits", arch="conv4", recipe=recipe, seed=0, start=Init(seed=0))
+    loop = Loop(step=step, data=digits)
+    seen = 0
+
+    def count(_net: nn.Module, inputs: tuple[torch.Tensor, ...], _output: object) -> None:
+        nonlocal seen
+        seen += len(inputs[0]) if loop.net.training else 0
+
+    loop.net.trunk.register_forward_hook(count)
+    loop.run()
+    assert seen == 64 * VIEWS.get(task, 1)
+
+
+def test_a_dry_run_at_the_papers_scale_says_what_each_figure_costs() -> None:
+    rotnet, labels = pretext("rotnet"), pretext("labels")
+    asked = {"one": points([rotnet, labels]), "two": points([rotnet, linear(rotnet, data="imagenet", recipe=LINEAR)])}
+    figures = {name: plan.make(some) for name, some in asked.items()}
+    graph, out = plan.make([point for some in asked.values() for point in some]), io.StringIO()
+    report.dry_run(Console(file=out, width=100), Store("/nowhere"), graph, {}, [], [], 2, gpu=True, figures=figures)
+    rows = [line.split() for line in out.getvalue().splitlines()]
+    hours = {"one": 68.2, "two": 37.7, "together": 71.8}
+    for name, counts in {"one": [2, 2, 2, 2], "two": [2, 2, 2, 3], "together": [4, 3, 3, 5]}.items():
+        assert [name, *map(str, counts), *[str(hours[name])] * 2] in rows
+    assert ["rotnet", "on", "imagenet,", "resnet50", "1", "115.2", "938", "stated", "34.1", "34.1"] in rows
+    assert ["linear", "on", "imagenet,", "resnet50", "1", "35.8", "2,814", "stated", "3.5", "3.5"] in rows
+    assert ["together", "0", "B", "0", "B", "102", "MB", "307", "MB"] in rows  # one of three is read
+    assert "each figure alone: 106 GPU-hours; together: 71.8" in out.getvalue()
+    assert GPU in out.getvalue()
+    assert "on 2 cores" not in out.getvalue()
+
+
+def test_a_dry_run_of_one_figure_on_this_machine_is_short() -> None:
+    out = io.StringIO()
+    report.dry_run(Console(file=out, width=100), Store("/nowhere"), plan.make(made_up()), {}, [], [], 2)
+    lines = out.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "root",
+        "points",
+        "unique",
+        "done",
+        "will",
+        "without",
+        "time",
+        "disk",
+    ]

@@ -10,7 +10,8 @@ from fractions import Fraction
 import pytest
 
 from raysslprune import data, tasks
-from raysslprune.recipes import APPENDIX_D, COSTS, NETS, REWIND, SETTINGS, SURE, TRANSFER, Row, appendix_d
+from raysslprune.recipes import APPENDIX_D, COSTS, NETS, REWIND, SURE, TRANSFER, Row, appendix_d
+from raysslprune.scales import SETTINGS
 from raysslprune.spec import SVM, Recipe, survivors
 
 # ------------------------------------------------------------------------------------- the paper

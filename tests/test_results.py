@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysslprune import results
-from raysslprune.spec import Init, Point, Recipe, Train
+from raysslprune.spec import Init, Recipe, Train
 from raysslprune.store import Record
+from raysslprune.sweepfile import Point
 
 RECIPE = Recipe(samples=2400, batch=64, lr=0.05)
 VERSIONS = {"raysslprune": "0.1.0", "torch": "2.11.0", "numpy": "2.0.0", "python": "3.11.7"}

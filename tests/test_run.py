@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from raysslprune import data, models, run
 from raysslprune import train as training
 from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, shuffled, untrained
-from raysslprune.recipes import SETTINGS
+from raysslprune.scales import SETTINGS
 from raysslprune.run import NoExchange, Runner
 from raysslprune.spec import Final, Mask, Rewind, Train, dump, seed_of
 from raysslprune.store import WEIGHTS, Damaged, Record, Store, snapshots_in
@@ -327,8 +327,8 @@ def made(root: Path, **options: Any) -> Runner:
 
 
 def job_of(step: Train, snapshots: tuple[int, ...] = (), **lists: list[str]) -> dict[str, Any]:
-    masks = {"before": [], "after": [], **lists}
-    return json.loads(json.dumps({"graph": dump([step]), "train": step.id, "snapshots": list(snapshots), **masks}))
+    plain = {"graph": dump([step]), "train": step.id, "snapshots": list(snapshots), "before": [], "after": []}
+    return json.loads(json.dumps({**plain, "weights": False, "keep": True, **lists}))
 
 
 def test_layerwise_pruning_leaves_the_other_layers_whole(tmp_path: Path) -> None:
@@ -479,8 +479,8 @@ def test_what_is_done_is_not_made_again_and_a_new_snapshot_joins_the_old(tmp_pat
     begun = runner.run(job_of(dense, (640,)))["begun"]
     prune = chain("labels", levels=1).masks[1]
     assert prune is not None
-    graph = {"graph": dump([dense, prune]), "train": dense.id, "before": [], "after": [prune.id], "snapshots": [0]}
-    assert runner.run(graph)["begun"] == begun, "only the mask was missing"
+    job = {**job_of(dense, (0,)), "graph": dump([dense, prune]), "after": [prune.id]}
+    assert runner.run(job)["begun"] == begun, "only the mask was missing"
     assert left(mask_in(runner.store, prune)) == 12_960
 
 

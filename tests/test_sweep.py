@@ -154,8 +154,8 @@ OWN_SWEEP = '''
 """A sweep of one's own: does pruning in larger bites hurt?"""
 
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.recipes import SETTINGS
-from raysslprune.spec import Curve, Figure, Point
+from raysslprune.scales import SETTINGS
+from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(
     title="Larger bites",

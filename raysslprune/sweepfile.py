@@ -1,0 +1,178 @@
+"""What a sweep file says: the points of a figure, how they are drawn, and the sentences that they can confirm.
+
+Standard library only: a sweep file imports in milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysslprune.spec import Train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measurement of a figure: which training, and where it stands in the figure.
+
+    task: what the mask was pruned on, as ``labels``, ``rotnet``, ``random``.
+    init: the weights that the masked network is trained from, as ``winning ticket``, ``random re-init``.
+    level: number of prunings so far.
+    metric: which of the training's metrics is drawn.
+    panel: what else tells the figure's parts apart, as the data set, the network, or how deep it is pruned.
+    """
+
+    step: Train
+    task: str
+    init: str
+    level: int
+    seed: int
+    metric: str = "top1"
+    panel: str = ""
+
+    def __post_init__(self) -> None:
+        kinds = {"step": Train, "task": str, "init": str, "level": int, "seed": int, "metric": str, "panel": str}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            _demand(isinstance(value, kind), f"a point's {name} is of type {kind.__name__}, not {value!r}")
+        for name in ("level", "seed"):
+            _demand(0 <= getattr(self, name) < 2**31, f"a point's {name} is not from 0 to 2**31 - 1")
+
+    @property
+    def curve(self) -> Curve:
+        return Curve(task=self.task, init=self.init, panel=self.panel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The points of one task and one init, over levels and seeds. panel: None for that curve of every panel."""
+
+    task: str
+    init: str
+    panel: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.init}" + (f" of {self.panel}" if self.panel else "")
+
+    def covers(self, other: Curve) -> bool:
+        """Whether this names the curve of one panel, ``other``."""
+        return (self.task, self.init) == (other.task, other.init) and self.panel in (None, other.panel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense:
+    """In the place of a curve in a claim: what the network of ``curve`` has at level 0, at every density."""
+
+    curve: Curve
+
+    def __str__(self) -> str:
+        return f"{self.curve}, dense"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence of the paper that a table can confirm, as data.
+
+    says: the sentence. source: where the paper says so.
+    higher, lower: what is compared, seed by seed, at the densities ``within`` (low, high) that both have; in every
+        panel that has both, unless a curve names its panel. ``lower`` may be a number.
+    relation: ``above`` (higher exceeds lower), ``equal`` (they differ by less than ``margin`` points), ``widens`` (the
+        difference grows) or ``narrows``.
+    along: what it grows with: ``density``, from the densest to the sparsest point in range; or ``panels``, from the
+        first to the last, in the order of the points, each with its mean over the densities in range.
+    """
+
+    says: str
+    source: str
+    higher: Curve | Dense
+    lower: Curve | Dense | float
+    relation: str
+    within: tuple[float, float] = (0.0, 1.0)
+    margin: float = 0.0
+    along: str = "density"
+
+    def __post_init__(self) -> None:
+        _demand(self.relation in RELATIONS, f"relation {self.relation!r} is not one of {', '.join(RELATIONS)}")
+        _demand((self.margin > 0) == (self.relation == "equal"), "a margin goes with 'equal', and 'equal' needs one")
+        _demand(self.along in ALONG, f"along {self.along!r} is not one of {', '.join(ALONG)}")
+        _demand(
+            self.along == "density" or self.relation in ("widens", "narrows"),
+            "along 'panels' goes with 'widens' and 'narrows'",
+        )
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """Those that it names."""
+        sides = (side.curve if isinstance(side, Dense) else side for side in (self.higher, self.lower))
+        return tuple(side for side in sides if isinstance(side, Curve))
+
+
+RELATIONS = ("above", "equal", "widens", "narrows")
+ALONG = ("density", "panels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """Curves over density: a column of axes for each panel, in the order of the points.
+
+    inits: a row of axes for each of these, in this order (columns, where there is one panel only). Empty: all inits
+        are drawn in the same axes.
+    x: ``remaining`` weights on a logarithmic axis, or ``pruned`` weights on a linear one, from level 0 on.
+    references: curves whose level 0 is drawn as a line through their panel, or through all if they name their panel.
+    controls: tasks and inits that the paper does not have; drawn thin.
+    everywhere: curves to draw in the other rows too, for comparison.
+    colour: whether it is a curve's ``task`` or its ``init`` that has a colour of its own. Inits are then shades, in
+        the order of the points.
+    """
+
+    title: str
+    inits: tuple[str, ...] = ()
+    x: str = "remaining"
+    references: tuple[Curve, ...] = ()
+    controls: tuple[str, ...] = ()
+    everywhere: tuple[Curve, ...] = ()
+    colour: str = "task"
+
+    def __post_init__(self) -> None:
+        for name in ("inits", "references", "controls", "everywhere"):
+            value = getattr(self, name)
+            _demand(isinstance(value, tuple), f"a figure's {name} are a tuple, not {value!r}")
+        _demand(self.x in ("remaining", "pruned"), f"a figure's x is 'remaining' or 'pruned', not {self.x!r}")
+        _demand(self.colour in ("task", "init"), f"a figure's colour is for 'task' or 'init', not {self.colour!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Magnitudes:
+    """Sorted magnitudes of the weights of dense networks: axes for each panel, a line for each init and seed."""
+
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search for the best state to rewind to: for each task and level of the points, Optuna chooses among the
+    rewinds that they have.
+
+    trials: how many of them it may try in each study; fewer than there are, or nothing would be gained.
+    """
+
+    title: str
+    trials: int
+
+    def __post_init__(self) -> None:
+        _demand(self.trials > 0, f"a search needs trials, not {self.trials}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A table that needs no training: its rows are what the sweep file's ``rows(scale)`` gives."""
+
+    title: str
+    columns: tuple[str, ...]
+
+
+Drawing = Figure | Magnitudes | Search | Listing
+
+
+def _demand(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
