@@ -133,8 +133,11 @@ class ReadyJobs(Searcher):
         data_root: str,
         watcher: Watcher,
         slots: Callable[[], int],
+        after_each: Callable[[], None] = lambda: None,
     ) -> None:
+        """after_each: called when a job has ended, well or not; may add to the schedule."""
         super().__init__()
+        self.after_each = after_each
         self.data_root = data_root
         self.schedule, self.plan, self.store, self.watcher, self.slots = schedule, plan, store, watcher, slots
         self.jobs: dict[str, Job] = {}
@@ -172,6 +175,7 @@ class ReadyJobs(Searcher):
             cause = self.causes.get(trial_id, "no cause is known")
             why = (result or {}).get("error") or f"its process failed {RETRIES + 1} times: {cause.splitlines()[-1]}"
             self._fail(job, why, (result or {}).get("traceback") or cause)
+        self.after_each()
 
     def _make_again(self, job: Job, step_id: str, why: str) -> None:
         """Set a damaged artefact aside and put the job that met it behind the one that makes it."""
@@ -221,12 +225,21 @@ class Causes(tune.Callback):
     on_trial_recover = on_trial_error
 
 
-def run(plan: Plan, schedule: Schedule, store: Store, data_root: str, watcher: Watcher) -> None:
+def run(
+    plan: Plan,
+    schedule: Schedule,
+    store: Store,
+    data_root: str,
+    watcher: Watcher,
+    after_each: Callable[[], None] = lambda: None,
+) -> None:
     """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
+
+    after_each: called when a job has ended, well or not; a search adds to the schedule then.
 
     The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
     """
-    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, _every(5.0, slots))
+    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, _every(5.0, slots), after_each)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
         tune.Tuner(
             JobTrial,

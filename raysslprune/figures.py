@@ -59,6 +59,7 @@ LINES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
 HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
 CONTROL = {"linewidth": 0.8, "markersize": 2.8, "linestyle": ":", "markerfacecolor": "white"}
+RING: Look = {"color": "black", "marker": "o", "linestyle": "none", "markerfacecolor": "none", "markersize": 9}
 NAMES = {
     "labels": "Labels",
     "rotnet": "RotNet",
@@ -136,11 +137,11 @@ def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
         canvas, axes = _grid(figure.title, subtitle, shares, label)
         for place, cell in cells.items():
             _paint(axes[place], cell)
+        shared = next(iter(axes.values()))
         if figure.x == "remaining":
-            _remaining_axis(next(iter(axes.values())), [x for line in curves for x in line.x], columns)
+            _remaining_axis(shared, [x for line in curves for x in line.x], columns)
         else:
-            some = next(iter(axes.values()))
-            some.set(xlim=(-2, 102), xticks=range(0, 101, 20 if columns <= 2 else 25))
+            shared.set(xlim=(-2, 102), xticks=range(0, 101, 20 if columns <= 2 else 25))
         if figure.x == "remaining" and columns <= 2:
             for place, cell in cells.items():
                 _magnify(axes[place], cell)
@@ -180,7 +181,7 @@ def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> C
             handles: dict[str, Line2D] = {}
             for (init, task), seeds in curves.items():
                 look: Look = {
-                    "linewidth": 0.9,
+                    "linewidth": 1.1,
                     "color": colours[init],
                     "linestyle": LINES[tasks.index(task) % len(LINES)],
                 }
@@ -197,7 +198,8 @@ def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> C
                 handles.keys(),
                 loc="lower center",
                 bbox_to_anchor=(0.5, 1),
-                title=panel,
+                ncols=3 if len(lines) == 1 else 1,
+                title=_title(panel),
                 handlelength=1.4,
             )
         next(iter(axes.values())).set_ylim(bottom=PRECISION)
@@ -206,10 +208,18 @@ def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> C
     return canvas
 
 
-def search(drawing: Search, table: pa.Table, tried: Collection[tuple[str, int, int]], *, subtitle: str = "") -> Canvas:
-    """Over rewinds: axes for each level, a curve for each task. tried: (task, level, rewind) of what Optuna tried.
+def search(
+    drawing: Search,
+    table: pa.Table,
+    tried: Collection[tuple[str, int, int]],
+    importance: Mapping[str, float] | None = None,
+    *,
+    subtitle: str = "",
+) -> Canvas:
+    """Over rewinds: axes for each level, a curve for each task. Rewinds stand at equal distances.
 
-    Rewinds stand at equal distances. A curve breaks at a rewind that its task has at another level.
+    A curve breaks where nothing is known. tried: (task, level, rewind) of what Optuna tried. importance: the share of
+    the variance that each of task, level and rewind explains.
     """
     rows = [row for row in tables.summary(table).to_pylist() if row["rewind"] is not None]
     levels = sorted({row["level"] for row in rows}) or [0]
@@ -224,18 +234,17 @@ def search(drawing: Search, table: pa.Table, tried: Collection[tuple[str, int, i
         canvas, axes = _grid(drawing.title, subtitle, shares, "Rewound to (samples seen)")
         for level, ax in zip(levels, axes.values(), strict=True):
             for task, style in styles.items():
-                grid = sorted({row["rewind"] for row in rows if row["task"] == task})
                 known = {row["rewind"]: row for row in rows if (row["task"], row["level"]) == (task, level)}
                 line = _Line(
                     name=_name(task),
                     look=style,
                     n={row["n"] for row in known.values()},
-                    x=[rewinds.index(rewind) for rewind in grid],
-                    y=[_or_nan(known.get(rewind, {}).get("mean")) for rewind in grid],
-                    error=[_or_nan(known.get(rewind, {}).get("stderr")) for rewind in grid],
+                    x=[*range(len(rewinds))],
+                    y=[_or_nan(known.get(rewind, {}).get("mean")) for rewind in rewinds],
+                    error=[_or_nan(known.get(rewind, {}).get("stderr")) for rewind in rewinds],
                 )
                 lines.append(line)
-                _paint_search(ax, line, [(task, level, rewind) in tried for rewind in grid])
+                _paint_search(ax, line, [(task, level, rewind) in tried for rewind in rewinds])
             slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(levels) > 1 else {}
             ax.set_xticks(range(len(rewinds)), [_samples(rewind) for rewind in rewinds], **slant)
             ax.grid(axis="y", linewidth=0.3, alpha=0.6)
@@ -245,11 +254,12 @@ def search(drawing: Search, table: pa.Table, tried: Collection[tuple[str, int, i
             "Known, not tried": Line2D([], [], **mark, markerfacecolor="white"),
             "Best of those tried": Line2D([], [], **RING),
         }
-        _legend(
-            canvas,
-            _handles(lines) | marks,
-            "Bars: ± one standard error." if any(row["n"] > 1 for row in rows) else "One seed.",
-        )
+        note = "Bars: ± one standard error." if any(row["n"] > 1 for row in rows) else "One seed."
+        note += " Lines break where nothing is known."
+        if importance:
+            shares_of = ", ".join(f"{name} {100 * share:.0f}%" for name, share in importance.items())
+            note += f" Importance over all that was tried (fANOVA): {shares_of}."
+        _legend(canvas, _handles(lines) | marks, note)
     return canvas
 
 
@@ -431,9 +441,9 @@ def _reference_name(curve: Curve, among: Sequence[Curve]) -> str:
     return ", ".join(parts)
 
 
-def _several_inits(figure: Figure, curves: Iterable[Curve]) -> list[str]:
+def _several_inits(figure: Figure, curves: Sequence[Curve]) -> list[str]:
     """The inits that must be told apart: those of tasks that have several."""
-    often = Counter(task for task, _ in {(curve.task, curve.init): None for curve in curves})
+    often = Counter(task for task, _ in {(curve.task, curve.init) for curve in curves})
     return [*dict.fromkeys(c.init for c in curves if often[c.task] > 1 or figure.colour == "init")]
 
 
@@ -532,7 +542,7 @@ def _remaining_axis(ax: Axes, values: Collection[float], columns: int) -> None:
 
 
 def _magnify(ax: Axes, cell: _Cell) -> None:
-    """The top once more, where curves of networks that are not very sparse crowd, where there is room below them."""
+    """The top once more, larger, where curves of networks that are not very sparse crowd; if there is room below."""
     (low, high), left, sparsest = ax.get_ylim(), 0.12, 4.0
     points = [point for line in cell.lines for point in [*zip(line.x, line.y, strict=True), *line.seeds]]
     crowd = [y for x, y in points if x >= sparsest and not math.isnan(y)]
@@ -549,10 +559,6 @@ def _magnify(ax: Axes, cell: _Cell) -> None:
     inset.set_title("Enlarged", fontsize=6, pad=2)
     (x0, x1), (y0, y1) = inset.get_xlim(), inset.get_ylim()
     ax.indicate_inset((x0, y0, x1 - x0, y1 - y0), edgecolor="0.5", linewidth=0.6)
-
-
-RING: Look = {"color": "black", "marker": "o", "linestyle": "none", "markerfacecolor": "none", "markersize": 9}
-"""Around the best."""
 
 
 def _paint_search(ax: Axes, line: _Line, tried: Sequence[bool]) -> None:

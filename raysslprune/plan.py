@@ -44,13 +44,7 @@ class Job:
 
     @property
     def title(self) -> str:
-        """For people: task, level of pruning, where its weights come from, seed."""
-        step = self.train
-        start = step.start
-        begins = (
-            f"from {start.of.task}" if isinstance(start, Final) else "rewound" if isinstance(start, Rewind) else "drawn"
-        )
-        return f"{_task(step)} seed {step.seed}, {describe(step.mask)}, {begins}"
+        return title(self.train)
 
     @property
     def masks(self) -> list[Mask]:
@@ -192,8 +186,8 @@ class Schedule:
             if any(parent.id in self.failed or parent.id in self.skipped for parent in job.parents):
                 self.skipped[job.id] = job
                 continue
-            self.waiting[job.id] = job
             self._path[job.id] = self._seconds[job.id]
+            self.waiting[job.id] = job
             self._depend(job, on=job.parents)
             new[job.id] = None
         for job_id in reversed(new):
@@ -389,7 +383,7 @@ def estimate(
     speeds = _Speeds([*jobs, *measured], records, nets, device)
     alike: dict[str, list[Job]] = {}
     for job in jobs:
-        alike.setdefault(_work(job.train), []).append(job)
+        alike.setdefault(what(job.train), []).append(job)
     masks = sum(len(job.masks) for job in jobs)
     return Estimate(
         points=len(graph.points),
@@ -398,7 +392,7 @@ def estimate(
         masks=masks,
         left=graph.trainings_left(records),
         without_sharing=graph.trainings_without_sharing(),
-        work=tuple(_worked(what, group, records, speeds) for what, group in alike.items()),
+        work=tuple(_worked(name, group, records, speeds) for name, group in alike.items()),
         disk=_disk(jobs, nets),
     )
 
@@ -476,12 +470,21 @@ def _kind(job: Job) -> tuple[str, str, bool]:
 # ------------------------------------------------------------------------------------- in words
 
 
+def title(step: Train) -> str:
+    """For people: task, level of pruning, where its weights come from, seed."""
+    start = step.start
+    begins = (
+        f"from {start.of.task}" if isinstance(start, Final) else "rewound" if isinstance(start, Rewind) else "drawn"
+    )
+    return f"{_task(step)} seed {step.seed}, {describe(step.mask)}, {begins}"
+
+
 def _task(step: Train) -> str:
     """What is trained, where the task alone does not say it."""
     return ("linear SVMs" if isinstance(step.recipe, SVM) else "linear") if step.trunk_frozen else step.task
 
 
-def _work(step: Train) -> str:
+def what(step: Train) -> str:
     """As ``rotnet on imagenet, resnet50``."""
     return f"{_task(step)} on {step.data}, {step.arch}"
 

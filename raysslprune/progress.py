@@ -31,7 +31,7 @@ class Progress:
         self.slots = cores()
         self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._polling = threading.Lock()
-        self.done, self.total = 0, done_before + len(schedule.waiting)
+        self.done, self.done_before = 0, done_before
         self.pace = 1.0
         self.spent, self.promised = 0.0, 0.0
         self.phase = "starting Ray"
@@ -88,6 +88,11 @@ class Progress:
             finally:
                 stop.set()
                 thread.join()
+
+    @property
+    def total(self) -> int:
+        """Steps there are; more when a search has chosen what else to train."""
+        return self.done_before + len(self.schedule.jobs)
 
     @property
     def finished(self) -> int:

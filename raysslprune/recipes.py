@@ -208,6 +208,9 @@ NETS: dict[str, Net] = {
     # virtual machine, 2026-11, for conv4; for the others from conv4's by the ratio of multiplications, unmeasured.
     # macs at 224 pixels for the nets of ImageNet, 32 for those of CIFAR and VGG, 8 for those of digits
     "conv4": Net(parameters=33_338, prunable=32_400, images_per_second=14_000, macs=304_768),
+    "conv5": Net(parameters=35_962, prunable=34_992, images_per_second=4_000, macs=1_438_336),
+    "resnet8": Net(parameters=77_754, prunable=76_432, images_per_second=7_000, macs=763_520),
+    "alexnet8": Net(parameters=376_794, prunable=369_296, images_per_second=6_800, macs=1_226_752),
     "resnet18-cifar": Net(parameters=11_173_962, prunable=11_159_232, images_per_second=45, macs=555_422_720),
     "resnet34-cifar": Net(parameters=21_282_122, prunable=21_259_968, images_per_second=22, macs=1_159_402_496),
     "resnet50-cifar": Net(parameters=23_520_842, prunable=23_447_232, images_per_second=18, macs=1_297_829_888),

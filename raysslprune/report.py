@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -128,6 +128,28 @@ def table(console: Console, drawing: Drawing, values: pa.Table) -> None:
     if collapsed:
         where = sorted({f"{row['task']} at {results.pruned_percent(row['density'])} %" for row in collapsed})
         console.print(f"\nlayers with no weight left in at least one seed: {escape(', '.join(where))}", highlight=False)
+
+
+def search(
+    console: Console, values: pa.Table, tried: Collection[tuple[str, int, int]], importance: Mapping[str, float]
+) -> None:
+    """What a search found, beside the best of all that the table knows: with the full grid trained, the grid's best."""
+    studies: dict[tuple[str, int], list[Row]] = {}
+    for row in results.summary(values).to_pylist():
+        studies.setdefault((row["task"], row["level"]), []).append(row)
+    console.print("\n[bold]What Optuna found[/bold]")
+    grid = _columns("", "% pruned", "tried", "best of these", "at", "known", "best known", "at")
+    for (task, level), rows in studies.items():
+        mine = [row for row in rows if (task, level, row["rewind"]) in tried]
+        cells = []
+        for some in (mine, rows):
+            best = max(some, key=lambda row: row["mean"], default=None)
+            cells += [str(len(some)), *((_cell(best), f"{best['rewind']:,}") if best else ("", ""))]
+        grid.add_row(escape(task), results.pruned_percent(rows[0]["density"]), *cells)
+    console.print(grid, highlight=False)
+    if importance:
+        shares = ", ".join(f"{name} {100 * share:.1f}%" for name, share in importance.items())
+        console.print(f"importance over all that was tried (fANOVA): {shares}", highlight=False)
 
 
 Row = Mapping[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -76,7 +76,7 @@ class Runner:
     run_loop: Callable[[Loop], Outcome] = in_this_process
     progress: Callable[[str, int, int], None] = lambda _job, _seen, _end: None
     at_hand: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
-    """Final weights of the training that this job ran, by its id: its masks need not wait for the file."""
+    """Final weights of the training that was just run, by its id: the masks beside it are made from these."""
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Make what is missing of a job (``plan.Job.to_plain``); returns the facts of its training.
@@ -88,35 +88,39 @@ class Runner:
         assert isinstance(step, Train)
         for mask_id in job["before"]:
             self.mask(steps[mask_id])
-        after = [steps[mask_id] for mask_id in job["after"]]
+        missing = [steps[mask_id] for mask_id in job["after"] if self.store.record(mask_id) is None]
         record = self.store.record(step.id)
         had = record.files if record else {}
         wanted = {snapshot_name(samples) for samples in job["snapshots"]}
-        if job["weights"] or any(not isinstance(mask, Shuffle) and not self.store.record(mask.id) for mask in after):
+        if job["weights"] or any(not isinstance(mask, Shuffle) for mask in missing):
             wanted.add(WEIGHTS)
         if record is None or not wanted <= had.keys():
-            record = self.make(step, set(job["snapshots"]), job["weights"] or job["keep"], had, after)
-        for mask in after:
+            stays = job["weights"] or job["keep"] or WEIGHTS in had
+            return self.make(step, set(job["snapshots"]) | snapshots_in(had), missing, stays).facts
+        for mask in missing:
             self.mask(mask)
         return record.facts
 
-    def make(self, step: Train, snapshots: set[int], weights: bool, had: Collection[str], after: list[Step]) -> Record:
-        """Train a step and commit it, with whatever it ``had`` before as well.
+    def make(self, step: Train, snapshots: set[int], after: list[Step], stays: bool) -> Record:
+        """Train a step, commit it, and make masks from it. stays: whether its final weights do.
 
-        Where the weights don't stay, it is done only when all masks that are made from them are: killed before that,
-        it goes on from its last state, which is kept until then, so not one weight is another.
+        If not, the masks come first: the training isn't done before they are. Killed until then, it goes on from its
+        last state, which is kept so long, and not one weight can be another.
         """
-        stays = weights or WEIGHTS in had
-        training, files, metrics, facts = self.train(step, snapshots | snapshots_in(had), not stays and bool(after))
-        if not stays:
-            try:
-                self.at_hand = {step.id: files.pop(WEIGHTS)}
+        training, files, metrics, facts = self.train(step, snapshots, keep_last=bool(after) and not stays)
+        self.at_hand = {step.id: files[WEIGHTS]}
+        try:
+            if not stays:
+                del files[WEIGHTS]
                 for mask in after:
                     self.mask(mask)
-            finally:
-                self.at_hand = {}
-        record = self.store.commit(training, files, metrics, facts)
-        self.store.drop_checkpoint(step.id)
+            record = self.store.commit(training, files, metrics, facts)
+            self.store.drop_checkpoint(step.id)
+            if stays:
+                for mask in after:
+                    self.mask(mask)
+        finally:
+            self.at_hand = {}
         return record
 
     def train(

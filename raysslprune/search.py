@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -26,7 +27,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import TPESampler
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -50,7 +51,8 @@ DRAWS = 30
 """Times in a row that TPE may ask for what was tried before a study ends."""
 
 CHOICES = 8
-"""Candidates that TPE draws to choose from. Of its default of 24, ten have no chance not to be."""
+"""Draws of which TPE takes the best. Among its default of 24 are all of ten candidates: it would choose the same ever
+again."""
 
 PARAMETER = "rewind"
 
@@ -59,7 +61,7 @@ class Study:
     """Which of ``candidates`` is best, from the values of at most ``trials`` of them."""
 
     def __init__(self, name: str, candidates: Sequence[int], trials: int, storage: BaseStorage | None = None) -> None:
-        self.name, self.candidates, self.storage = name, sorted(candidates), storage
+        self.name, self.candidates, self.storage = name, sorted(candidates), storage or InMemoryStorage()
         self.trials = min(trials, len(candidates))
         self._open()
 
@@ -85,7 +87,7 @@ class Study:
         good = [self._is_ours(trial) and self._stands(trial, look) for trial in trials]
         if all(good):
             return
-        optuna.delete_study(study_name=self.name, storage=self._study._storage)
+        optuna.delete_study(study_name=self.name, storage=self.storage)
         self._open()
         begun: set[int] = set()
         for trial, stands in zip(trials, good, strict=True):
@@ -121,9 +123,10 @@ class Study:
 
     def _open(self) -> None:
         self._space: dict[str, BaseDistribution] = {PARAMETER: IntDistribution(0, len(self.candidates) - 1)}
-        self._study = optuna.create_study(
-            study_name=self.name, storage=self.storage, direction="maximize", load_if_exists=True
-        )
+        try:
+            self._study = optuna.load_study(study_name=self.name, storage=self.storage)
+        except KeyError:
+            self._study = optuna.create_study(study_name=self.name, storage=self.storage, direction="maximize")
 
     def _all(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -150,10 +153,11 @@ class _Anew(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         tried = {t.params[param_name] for t in study.get_trials(deepcopy=False) if t.number != trial.number}
-        for _ in range(DRAWS):
-            value = super().sample_independent(study, trial, param_name, param_distribution)
+        value = super().sample_independent(study, trial, param_name, param_distribution)
+        for _ in range(DRAWS - 1):
             if value not in tried:
                 break
+            value = super().sample_independent(study, trial, param_name, param_distribution)
         return value
 
 
@@ -265,7 +269,10 @@ def grid(points: Iterable[Point]) -> dict[Key, dict[int, list[Point]]]:
         }
         seeds = [point.seed for point in next(iter(candidates.values()))]
         if len(kinds) > 1 or len(set(seeds)) < len(seeds):
-            raise ValueError(f"the rewinds of {task}, level {level} can't be compared: they differ in more than that")
+            raise ValueError(
+                f"the rewinds of {task}, level {level} can't be compared: "
+                "each needs a point for each seed, with one metric, init, panel, data set and network"
+            )
     return {key: dict(sorted(candidates.items())) for key, candidates in found.items()}
 
 
@@ -299,7 +306,7 @@ def _opened(store: Store, name: str, note: Callable[[str], None]) -> tuple[Journ
         journal = Journal(store, name, data)
         return journal, JournalStorage(journal)
     except Exception:  # whatever Optuna makes of lines that are not its own
-        aside = f"damaged/{name.rpartition('/')[2]}-{seed_of(data.hex()):016x}"
+        aside = f"damaged/{name.rpartition('/')[2]}-{uuid.uuid4().hex[:8]}"
         store.write(aside, data)
         note(f"{name} can't be read; set aside in {store.path(aside)}, and begun anew from what is trained")
         journal = Journal(store, name)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from raysslprune import results
 from raysslprune.claims import FAILS, FEW, HOLDS, Verdict, judge
-from raysslprune.sweepfile import Claim, Curve
+from raysslprune.sweepfile import Claim, Curve, Dense
 
 TICKET, REINIT = "winning ticket", "random re-init"
 UPPER, LOWER = Curve(task="labels", init=TICKET), Curve(task="rotnet", init=TICKET)
@@ -343,3 +343,91 @@ def test_curves_are_compared_at_the_same_density_whatever_their_levels() -> None
     assert "75.0" in one.numbers
     assert "50.0" not in one.numbers
     check(one, p_mean([1.5, 2.5, 3.5], 0.0), 3)
+
+
+# ------------------------------------------------------------------------------------- panels, dense, numbers
+
+
+def rows_of(curves: Mapping[Curve, Values]) -> pa.Table:
+    """As table(), with level 0 the dense network."""
+    return table(curves, {0: 1.0, **DENSITY})
+
+
+def test_a_claim_is_judged_in_every_panel_that_has_both_curves() -> None:
+    a, b, c = ({s: {7: base + s * s / 10} for s in range(4)} for base in (60, 50, 40))
+    curves = {
+        Curve(task="labels", init=TICKET, panel="one"): a,
+        Curve(task="rotnet", init=TICKET, panel="one"): b,
+        Curve(task="labels", init=TICKET, panel="two"): c,
+        Curve(task="rotnet", init=TICKET, panel="two"): b,
+        Curve(task="labels", init=TICKET, panel="three"): a,
+    }
+    found = judge([claim("above")], table(curves))
+    assert [(v.panel, v.verdict) for v in found] == [("one", HOLDS), ("two", FAILS)]
+    assert "+10.00 points" in found[0].numbers
+    assert "-10.00 points" in found[1].numbers
+
+
+def test_a_claim_may_compare_two_panels() -> None:
+    high, low = (Curve(task="labels", init=TICKET, panel=panel) for panel in ("one", "two"))
+    values = {high: {s: {7: 60.0 + s} for s in range(3)}, low: {s: {7: 50.0 + s * 1.5} for s in range(3)}}
+    (one,) = judge([Claim(says="x", source="y", higher=high, lower=low, relation="above")], table(values))
+    assert (one.panel, one.verdict) == ("", HOLDS)
+    check(one, p_paired([60, 61, 62], [50, 51.5, 53]), 3)
+
+
+@pytest.mark.parametrize(("relation", "holds"), [("above", FAILS), ("equal", HOLDS)])
+def test_against_the_dense_network_of_the_same_seed(relation: str, holds: str) -> None:
+    dense = {0: 90.0, 1: 92.0, 2: 91.0}
+    pruned = {0: 89.9, 1: 92.2, 2: 90.8}
+    values = {UPPER: {s: {0: dense[s], 7: pruned[s], 10: pruned[s] - 0.1} for s in dense}}
+    margin = 1.0 if relation == "equal" else 0.0
+    of = Claim(says="x", source="y", higher=Dense(curve=UPPER), lower=UPPER, relation=relation, margin=margin)
+    (one,) = judge([of], rows_of(values))
+    assert one.verdict == holds
+    differences = [dense[s] - (pruned[s] - 0.05) for s in dense]
+    assert f"{np.mean(differences):+.2f} points at 79.0, 89.3 % pruned, n = 3" in one.numbers
+
+
+def test_against_a_number_at_the_dense_network_too() -> None:
+    values = {UPPER: {s: {0: 80.0 + s} for s in range(3)}}
+    of = Claim(says="x", source="y", higher=UPPER, lower=80.0, relation="equal", margin=5.0)
+    (one,) = judge([of], rows_of(values))
+    assert one.verdict == HOLDS
+    expected = stats.ttest_1samp([1.0, 2.0, 3.0], 6, alternative="less").pvalue
+    below = stats.ttest_1samp([0.0, 1.0, 2.0], 5, alternative="less").pvalue
+    assert below == pytest.approx(expected)
+    assert p_of(one) == pytest.approx(below, rel=0.01)
+
+
+@pytest.mark.parametrize(("relation", "sign"), [("widens", 1), ("narrows", -1)])
+def test_along_the_panels_the_last_gap_is_compared_with_the_first(relation: str, sign: int) -> None:
+    rng = np.random.default_rng(3)
+    gap = {panel: rng.normal(base, 1, (5, 2)) for panel, base in (("a", 5), ("b", 100), ("c", 5 + 6 * sign))}
+    curves: dict[Curve, Values] = {}
+    for panel, gaps_ in gap.items():
+        lower = rng.normal(50, 3, (5, 2))
+        for task, values in (("labels", lower + gaps_), ("rotnet", lower)):
+            at = {s: {7: float(values[s, 0]), 10: float(values[s, 1])} for s in range(5)}
+            curves[Curve(task=task, init=TICKET, panel=panel)] = at
+    of = Claim(says="x", source="y", higher=UPPER, lower=LOWER, relation=relation, along="panels")
+    (one,) = judge([of], table(curves))
+    change = gap["c"].mean(1) - gap["a"].mean(1)
+    assert one.verdict == HOLDS
+    expected = stats.ttest_1samp(sign * change, 0, alternative="greater").pvalue
+    assert p_of(one) == pytest.approx(expected, rel=0.01)
+    assert f"{change.mean():+.2f} points" in one.numbers
+
+
+def test_one_panel_is_nothing_to_go_along() -> None:
+    of = Claim(says="x", source="y", higher=UPPER, lower=LOWER, relation="widens", along="panels")
+    (one,) = judge([of], table(dict(zip((UPPER, LOWER), constant(1.0, 2.0, 3.0), strict=True))))
+    assert one.verdict == FEW
+
+
+def test_only_a_panels_first_metric_counts() -> None:
+    upper, lower = constant(1.0, 1.1, 1.2)
+    good = table({UPPER: upper, LOWER: lower}).to_pylist()
+    other = [{**row, "metric": "other", "value": -1000.0} for row in good if row["task"] == "labels"]
+    (one,) = judge([claim("above")], pa.Table.from_pylist([*good, *other], schema=results.SCHEMA))
+    assert one.verdict == HOLDS

@@ -31,7 +31,7 @@ from raysslprune.spec import Init, Prune, Train
 from raysslprune.sweepfile import Claim, Curve, Figure, Point
 
 CURVE = Curve(task="labels", init="winning ticket")
-FIGURE = Figure(title="Mine", y_label="Top-1 accuracy (%)", panels=("winning ticket",), reference=CURVE)
+FIGURE = Figure(title="Mine", inits=("winning ticket",), references=(CURVE,))
 
 
 def step(seed):
@@ -50,7 +50,7 @@ from raysslprune.lottery import imp, random_prune, random_reinit
 from raysslprune.scales import SETTINGS
 from raysslprune.sweepfile import Curve, Figure, Point
 
-FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="b", init="a"))
+FIGURE = Figure(title="t", inits=("a",), references=(Curve(task="b", init="a"),))
 
 
 def points(scale, seed):
@@ -739,7 +739,7 @@ from raysslprune.scales import SETTINGS
 from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Curve, Figure, Point
 
-FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="b", init="a"))
+FIGURE = Figure(title="t", inits=("a",), references=(Curve(task="b", init="a"),))
 
 
 def points(scale, seed):
@@ -798,7 +798,7 @@ def test_names_that_no_point_has_are_refused_before_anything_trains(cli: Cli) ->
     name = own(cli)
     good = (cli.folder / name).read_text()
     (cli.folder / name).write_text(good.replace('init="a", level', 'init="aa", level'))
-    assert "points with init 'aa', which is none of its figure's panels (a)" in cli.refused(name, "--dry-run")
+    assert "points with init 'aa', which is none of its figure's inits (a)" in cli.refused(name, "--dry-run")
     claim = 'from raysslprune.sweepfile import Claim\nA, X = Curve(task="b", init="a"), Curve(task="x", init="a")\n'
     claim += 'CLAIMS = (Claim(says="s", source="s", higher=A, lower=X, relation="above"),)\n'
     (cli.folder / name).write_text(good + claim)
@@ -884,6 +884,7 @@ def test_a_name_is_resolved_to_the_code_behind_it(tmp_path: Path, monkeypatch: p
         ("a.mine:Source/x", ("a.mine:Source", "x", "")),
         ("mine:Source:10%-of-classes", ("mine:Source", "", "10%-of-classes")),
         ("mine:Source/x/y:10%-of-images", ("mine:Source", "x/y", "10%-of-images")),
+        ("cifar10:10%-of-images:20%-of-classes", ("cifar10", "", "10%-of-images:20%-of-classes")),
     ],
 )
 def test_the_parts_of_a_data_sets_name(text: str, parts: tuple[str, str, str]) -> None:

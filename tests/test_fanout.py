@@ -17,7 +17,7 @@ from raysslprune import plan
 from raysslprune.fanout import ReadyJobs
 from raysslprune.recipes import NETS
 from raysslprune.run import NoExchange, Runner
-from raysslprune.store import Damaged, Store
+from raysslprune.store import Damaged, Store, snapshot_name
 from raysslprune.sweep import load
 
 
@@ -86,10 +86,11 @@ def test_damage_that_a_job_meets_is_made_again_first(graph: plan.Plan, tmp_path:
     store.create()
     dense = next(iter(graph.jobs.values()))
     assert dense.snapshots
-    watcher = drive(graph, store, {dense.id: "snapshot-1200.safetensors"})
+    name = snapshot_name(min(dense.snapshots))
+    watcher = drive(graph, store, {dense.id: name})
     assert watcher.failed == {}
     assert len(watcher.notes) == 1
-    assert watcher.notes[0].startswith(f"step {dense.id}: snapshot-1200.safetensors does not match its checksum")
+    assert watcher.notes[0].startswith(f"step {dense.id}: {name} does not match its checksum")
     assert watcher.done.count(dense.id) == 2
     assert set(watcher.done) == set(graph.jobs)
     records, damaged = store.survey(graph.ids)
@@ -123,6 +124,31 @@ def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: plan
     assert "where it broke" in log.read_text()
 
 
+def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: plan.Plan, tmp_path: Path) -> None:
+    """As a search does; whether the job was done or failed."""
+    first, *others = (job for job in graph.jobs.values() if not job.parents)
+    added = [*graph.behind(graph.points[:1]), *others]
+    schedule = plan.Schedule([first], dict.fromkeys(graph.jobs, 1.0))
+    watcher = Watcher()
+    searcher = ReadyJobs(
+        schedule,
+        graph,
+        Store(str(tmp_path)),
+        "",
+        watcher,
+        lambda: 1,
+        lambda: schedule.add(added[: len(schedule.jobs) + 1]),
+    )
+    handed = 0
+    while isinstance(searcher.suggest(str(handed)), dict):
+        searcher.on_trial_complete(str(handed), {"error": "it broke"} if handed == 1 else {"facts": "{}"})
+        handed += 1
+    assert searcher.suggest("last") == searcher.FINISHED
+    assert schedule.jobs.keys() == {job.id for job in (first, *added)}
+    assert len(watcher.done) + len(watcher.failed) == handed == len(schedule.jobs)
+    assert len(watcher.failed) == 1
+
+
 def ancestors(job: plan.Job) -> set[plan.Job]:
     return set(job.parents).union(*(ancestors(parent) for parent in job.parents))
 
@@ -135,7 +161,7 @@ from raysslprune.scales import SETTINGS
 from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Curve, Figure, Point
 
-FIGURE = Figure(title="t", y_label="y", panels=("a",), reference=Curve(task="good", init="a"))
+FIGURE = Figure(title="t", references=(Curve(task="good", init="a"),))
 
 
 def points(scale, seed):

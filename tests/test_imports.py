@@ -28,9 +28,9 @@ def imported_by(program: str) -> set[str]:
 
 LIGHT = """
 import runpy
-import raysslprune.spec, raysslprune.names, raysslprune.lottery, raysslprune.recipes
+import raysslprune.names, raysslprune.experiments
 for path in {paths}:
-    assert "points" in runpy.run_path(path)
+    assert {{"points", "rows"}} & runpy.run_path(path).keys()
 """
 
 
@@ -74,7 +74,8 @@ MAY_IMPORT = {
     "sklearn": {"svm.py"},
     "joblib": {"svm.py"},
     "pyarrow": {"store.py", "results.py", "claims.py", "report.py", "figures.py", "data/parquet.py"},
-    "torchvision": {"data/cifar.py", "models/alexnet.py", "models/resnet.py", "models/vgg.py"},
+    "torchvision": {"data/cifar.py", *(f"models/{name}.py" for name in ("alexnet", "resnet", "small", "vgg"))},
+    "optuna": {"search.py"},
     "PIL": {"data/files.py"},
     "sweeps": set[str](),
     "raysslprune.sweeps": set[str](),
@@ -89,9 +90,10 @@ HEAVY = {
     "raysslprune.tasks",
     "raysslprune.models",
 }
+PURE = ("spec", "names", "lottery", "recipes", "scales", "sweepfile", "experiments", "plan")
 MAY_NOT = {
     "masks.py": {"os", "pathlib", "io", "ray", "pyarrow", "safetensors", "numpy"},
-    **dict.fromkeys(("spec.py", "names.py", "lottery.py", "recipes.py", "plan.py"), HEAVY),
+    **dict.fromkeys((f"{name}.py" for name in PURE), HEAVY),
 }
 
 

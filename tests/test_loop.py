@@ -736,13 +736,12 @@ LAPTOP = SETTINGS["laptop"]
 
 
 def learned(task: str, seed: int) -> tuple[Train, Outcome]:
-    """task: a name in the laptop's recipes."""
-    name, _, subset = task.partition(":")
+    name, _, part = task.partition(":")
     made = Train(
         task=name,
-        data=":".join(filter(None, [LAPTOP.data, subset])),
+        data=f"{LAPTOP.data}:{part}" if part else LAPTOP.data,
         arch=LAPTOP.arch,
-        recipe=LAPTOP.recipes[task],
+        recipe=LAPTOP.recipes["s4l:10%-of-images" if task == "s4l" else task],
         seed=seed,
         start=Init(seed=seed),
     )
@@ -755,7 +754,7 @@ def linear(seed: int, of: Train | None, weights: State | None) -> float:
         task="labels",
         data=LAPTOP.data,
         arch=LAPTOP.arch,
-        recipe=LAPTOP.linear,
+        recipe=LAPTOP.linear[0].recipe,
         seed=seed,
         start=Final(of=of) if of else Init(seed=seed),
         trunk_frozen=True,

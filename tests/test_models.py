@@ -77,6 +77,16 @@ ALEXNET = [(64, 3, 11, 11), (192, 64, 5, 5), (384, 192, 3, 3), (256, 384, 3, 3),
 ALEXNET += [(4096, 256 * 6 * 6), (4096, 4096)]
 SHAPES: dict[str, list[Shape]] = {
     "conv4": [(16, 3, 3, 3), (32, 16, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)],
+    "conv5": [(16, 3, 3, 3), (16, 16, 3, 3), (32, 16, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)],
+    "resnet8": [
+        *((16, 3, 3, 3), (16, 16, 3, 3), (16, 16, 3, 3)),
+        *((32, 16, 3, 3), (32, 32, 3, 3), (32, 16, 1, 1)),
+        *((64, 32, 3, 3), (64, 64, 3, 3), (64, 32, 1, 1)),
+    ],
+    "alexnet8": [
+        *((16, 3, 3, 3), (32, 16, 3, 3), (48, 32, 3, 3), (32, 48, 3, 3), (32, 32, 3, 3)),
+        *((512, 128), (512, 512)),
+    ],
     "resnet18-cifar": basic([2, 2, 2, 2], stem=3),
     "resnet34-cifar": basic([3, 4, 6, 3], stem=3),
     "resnet50-cifar": bottleneck([3, 4, 6, 3], stem=3),
@@ -91,7 +101,7 @@ SHAPES: dict[str, list[Shape]] = {
     "alexnet-bn": ALEXNET,
 }
 WIDTHS = {arch: shapes[-1][0] for arch, shapes in SHAPES.items()}
-CIFAR = {"resnet18-cifar", "resnet34-cifar", "resnet50-cifar", "vgg11", "vgg13", "vgg16", "vgg19"}
+CIFAR = {"conv4", "conv5", "resnet8", "alexnet8", "resnet18-cifar", "resnet34-cifar", "resnet50-cifar", "vgg11", "vgg13", "vgg16", "vgg19"}
 """What the paper has for 32-pixel images, or would have."""
 
 
@@ -119,6 +129,7 @@ def test_the_papers_networks_have_the_papers_number_of_prunable_weights(arch: st
 
 @pytest.mark.parametrize("arch", ["alexnet", "alexnet-bn"])
 def test_alexnet_is_mostly_its_mlp(arch: str) -> None:
+    """Conv 2.47 M, MLP 54.53 M (paper's Figure 9 turns on it)."""
     sizes = {dim: sum(w.numel() for w in weights(arch).values() if w.dim() == dim) for dim in (4, 2)}
     assert {dim: round(size / 1e6, 2) for dim, size in sizes.items()} == {4: 2.47, 2: 54.53}
 
@@ -134,7 +145,8 @@ def test_conv4_has_32400_prunable_weights() -> None:
 @pytest.mark.parametrize("arch", NETS)
 def test_recipes_state_the_true_sizes(arch: str) -> None:
     """With a head for the classes of digits, CIFAR-10 or ImageNet."""
-    channels, classes = (1, 10) if arch == "conv4" else (3, 10 if arch in CIFAR else 1000)
+    channels = 1 if arch in ("conv4", "resnet8", "alexnet8") else 3
+    classes = 10 if arch in CIFAR else 1000
     trunk = models.trunk(arch, channels)
     with torch.device("meta"):
         net = models.Network(trunk, nn.Linear(WIDTHS[arch], classes))
@@ -255,7 +267,7 @@ def test_a_head_may_have_a_norm_and_no_bias() -> None:
     assert net(torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))).shape == (4, 5)
 
 
-@pytest.mark.parametrize("arch", ["resnet18-cifar", "vgg11", "alexnet-bn"])
+@pytest.mark.parametrize("arch", ["resnet18-cifar", "vgg11", "alexnet-bn", "conv5", "resnet8", "alexnet8"])
 def test_every_tensor_of_a_large_network_is_drawn(arch: str) -> None:
     before = torch.get_rng_state()
     net = models.network(arch, 3, linear(), torch.Generator().manual_seed(0), CPU)
@@ -363,14 +375,51 @@ def test_no_network_drops_out(arch: str) -> None:
     assert all(cast(nn.Dropout, part).p == 0 for part in dropouts)
 
 
+def test_the_small_alexnet_is_mostly_its_mlp() -> None:
+    sizes = {dim: sum(w.numel() for w in weights("alexnet8", 1).values() if w.dim() == dim) for dim in (4, 2)}
+    assert sizes == {2: 327_680, 4: 41_616}  # 89% in the MLP
+
+
+@pytest.mark.parametrize(("arch", "sizes"), [("resnet8", (8, 32)), ("alexnet8", (8, 32)), ("conv5", (32,))])
+def test_small_networks_take_small_images(arch: str, sizes: tuple[int, ...]) -> None:
+    net = models.network(arch, 1, linear(), torch.Generator().manual_seed(0), CPU).eval()
+    for size in sizes:
+        images = torch.randn(3, 1, size, size, generator=torch.Generator().manual_seed(size))
+        outputs = net(images)
+        assert outputs.shape == (3, 10)
+        assert outputs.isfinite().all()
+        torch.testing.assert_close(net(images[:1]), outputs[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_resnet8_is_what_its_description_says() -> None:
+    """Stem, then x + f(x) three times, the last two halved and with a 1x1 shortcut, by torch's functions."""
+    net = models.network("resnet8", 1, linear(), torch.Generator().manual_seed(0), CPU).eval()
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    w = {name.removeprefix("trunk.layers."): t for name, t in net.state_dict().items()}
+
+    def norm(x: Tensor, at: str) -> Tensor:
+        return F.batch_norm(x, *(w[f"{at}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+
+    x = F.relu(norm(F.conv2d(images, w["0.weight"], padding=1), "1"))
+    for block, stride in ((3, 1), (4, 2), (5, 2)):
+        y = F.relu(norm(F.conv2d(x, w[f"{block}.conv1.weight"], stride=stride, padding=1), f"{block}.bn1"))
+        y = norm(F.conv2d(y, w[f"{block}.conv2.weight"], padding=1), f"{block}.bn2")
+        if stride == 2:
+            x = norm(F.conv2d(x, w[f"{block}.downsample.0.weight"], stride=2), f"{block}.downsample.1")
+        x = F.relu(x + y)
+    expected = F.linear(x.mean(dim=(2, 3)), w["head.weight"], w["head.bias"])
+    with torch.no_grad():
+        torch.testing.assert_close(net(images), expected)
+
+
 # ------------------------------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("name", ["conv5", "resnet18_cifar", ""])
+@pytest.mark.parametrize("name", ["conv6", "resnet18_cifar", ""])
 def test_an_unknown_architecture_is_refused_with_a_sentence(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"architecture '{name}' is not known; .*conv4, resnet18-cifar"):
+    with pytest.raises(ValueError, match=rf"architecture '{name}' is not known; .*conv4, conv5"):
         models.trunk(name, 1)
-    with pytest.raises(ValueError, match=rf"architecture '{name}' is not known; .*conv4, resnet18-cifar"):
+    with pytest.raises(ValueError, match=rf"architecture '{name}' is not known; .*conv4, conv5"):
         models.network(name, 1, linear(), torch.Generator(), CPU)
 
 

@@ -1005,8 +1005,8 @@ def test_a_hundred_thousand_points_are_planned_and_costed_in_linear_time() -> No
 def test_multiply_adds_of_a_network(arch: str) -> None:
     if not NETS[arch].macs:
         pytest.skip("not counted")
-    imagenet = arch in ("resnet18", "resnet34", "resnet50", "alexnet", "alexnet-bn")
-    channels, size, classes = (3, 224, 1000) if imagenet else (1, 8, 10) if arch == "conv4" else (3, 32, 10)
+    imagenet, digits = ("resnet18", "resnet34", "resnet50", "alexnet", "alexnet-bn"), ("conv4", "resnet8", "alexnet8")
+    channels, size, classes = (3, 224, 1000) if arch in imagenet else (1, 8, 10) if arch in digits else (3, 32, 10)
     with torch.device("meta"):
         trunk, image = models.trunk(arch, channels), torch.empty(1, channels, size, size)
     assert isinstance(trunk.width, int)

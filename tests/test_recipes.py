@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
 import pytest
 
-from raysslprune import data, tasks
+from raysslprune import tasks
 from raysslprune.recipes import APPENDIX_D, COSTS, NETS, REWIND, SURE, TRANSFER, Row, appendix_d
-from raysslprune.scales import SETTINGS
-from raysslprune.spec import SVM, Recipe, survivors
+from raysslprune.spec import SVM, Recipe
 
 # ------------------------------------------------------------------------------------- the paper
 
@@ -189,113 +187,3 @@ def test_pruned_features_are_judged_as_the_paper_says_and_by_the_works_that_it_c
     assert (finetune.samples, finetune.lr) == (90 * 5_011, 0.01)
     assert finetune.decay_at == (50 * 5_011, 65 * 5_011, 80 * 5_011)
     assert TRANSFER["finetune"].guessed.keys() == {"batch", "momentum", "weight_decay", "crop", "flip"}
-
-
-# ------------------------------------------------------------------------------------- the scales
-
-LAPTOP = SETTINGS["laptop"]
-LAYERS = {"conv1": 1 * 16 * 9, "conv2": 16 * 32 * 9, "conv3": 32 * 32 * 9, "conv4": 32 * 64 * 9}
-PRUNABLE = 32_400
-
-
-def exactly_left(level: int) -> int:
-    """Weights after that many prunings to four fifths, each rounded to a whole number, in exact arithmetic."""
-    left = PRUNABLE
-    for _ in range(level):
-        left = round(Fraction(left * 4, 5))
-    return left
-
-
-def test_laptop_is_the_designs_recipe() -> None:
-    expected = {
-        "samples": 12 * 1_200,
-        "batch": 64,
-        "lr": 0.05,
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "nesterov": True,
-        "weight_decay": 5e-4,
-        "schedule": "cosine",
-        "decay_at": (),
-        "warmup": 0,
-        "bn_batch": 0,
-        "pad": 1,
-        "flip": False,
-        "crop": 0.0,
-        "angle": 0.0,
-        "jitter": (),
-        "grayscale": 0.0,
-        "options": (),
-    }
-    assert set(expected) == {field.name for field in fields(Recipe)}
-    for task in ("labels", "rotnet"):
-        recipe = LAPTOP.recipes[task]
-        assert {name: getattr(recipe, name) for name in expected} == expected
-        assert LAPTOP.rewind[task] == 1_200
-    assert (LAPTOP.data, LAPTOP.arch, LAPTOP.keep) == ("digits", "conv4", 0.8)
-
-
-def test_laptop_levels_give_the_percentages_of_the_design() -> None:
-    """The design's table is headed 48.8, 79.0, 89.3, 95.6, 98.2, 99.1, 99.5 % pruned."""
-    shown = []
-    for level in LAPTOP.levels:
-        pruned = 100 - Decimal(100 * exactly_left(level)) / PRUNABLE
-        shown.append(str(pruned.quantize(Decimal("0.1"), ROUND_HALF_EVEN)))
-    assert shown == ["48.8", "79.0", "89.3", "95.6", "98.2", "99.1", "99.5"]
-
-
-def test_counts_in_floats_are_the_exact_ones() -> None:
-    left = PRUNABLE
-    for level in range(1, max(LAPTOP.levels) + 1):
-        left = survivors(left, LAPTOP.keep)
-        assert left == exactly_left(level)
-
-
-def test_the_net_is_the_designs() -> None:
-    assert NETS["conv4"].prunable == sum(LAYERS.values()) == PRUNABLE
-    batch_norm = 2 * (16 + 32 + 32 + 64)
-    head = 64 * 10 + 10
-    assert NETS["conv4"].parameters == PRUNABLE + batch_norm + head
-
-
-@pytest.mark.parametrize("scale", SETTINGS)
-def test_every_setting_can_be_run(scale: str) -> None:
-    setting = SETTINGS[scale]
-    assert set(setting.recipes) == set(setting.rewind) >= {"labels", "rotnet"}
-    assert setting.arch in NETS
-    assert list(setting.levels) == sorted(set(setting.levels))
-    assert setting.levels[0] > 0
-    assert 0 < setting.keep < 1
-    assert setting.seeds >= 1
-    for name, recipe in setting.recipes.items():
-        task, _, subset = name.partition(":")
-        tasks.find(task, recipe.options)
-        assert subset in ("", "10%-of-images")
-        assert 0 < setting.rewind[name] < recipe.samples
-        assert setting.rewind[name] == (120 if task == "s4l" or subset else 1_200)
-    tasks.find("labels", setting.linear.options)
-    tasks.find("labels", setting.finetune.options)
-    assert setting.svm.costs
-    assert min(setting.linear.samples, setting.finetune.samples) >= 1_200
-
-
-def test_one_epoch_of_a_tenth_of_the_digits() -> None:
-    assert len(data.load("digits:10%-of-images").train) == 120
-
-
-@pytest.mark.parametrize("scale", SETTINGS)
-def test_a_tenth_of_the_labels_as_long_alone_as_with_s4l(scale: str) -> None:
-    """As in the paper: as many epochs of the labelled images, in batches three times as large."""
-    recipes = SETTINGS[scale].recipes
-    s4l, alone = recipes["s4l"], recipes["labels:10%-of-images"]
-    assert dict(s4l.options)["labelled"] == "10%-of-images"
-    assert s4l.samples == alone.samples
-    assert 3 * s4l.batch == alone.batch
-    for task in ("rotnet", "exemplar", "npid"):
-        assert recipes[task].samples % recipes["labels"].samples == 0
-
-
-def test_smoke_takes_a_fraction_of_laptop() -> None:
-    smoke = SETTINGS["smoke"]
-    assert 5 * smoke.recipes["labels"].samples < LAPTOP.recipes["labels"].samples
-    assert 5 * max(smoke.levels) < max(LAPTOP.levels)

@@ -9,6 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysslprune import results
-from raysslprune.spec import Init, Recipe, Train
+from raysslprune.spec import Init, Prune, Recipe, Rewind, Train
 from raysslprune.store import Record
 from raysslprune.sweepfile import Point
 
@@ -74,51 +75,74 @@ def example() -> pa.Table:
 
 
 def test_a_row_for_each_point_with_typed_columns() -> None:
-    points = [point(1, level=3, seed=1), point(2, task="rotnet", init="random re-init", level=7, seed=2)]
-    table = results.table("fig3", "laptop", points, records(record(2, 97.25, 0.21, 1.0), record(1, 98.5, 0.512)))
+    """The density is that of the mask in its scope, here an eighth; of all weights it is what the training says."""
+    mask = Prune(of=train(1), keep=0.125, scope="convs:1")
+    masked = replace(train(2), start=Rewind(of=train(1), samples=640), mask=mask)
+    points = [
+        replace(point(1, level=3, seed=1), panel="here"),
+        replace(point(2, task="rotnet", init="random re-init", level=7, seed=2), step=masked),
+    ]
+    of_mask = Record(step=mask.id, metrics={"density": 0.21, "density_in_scope": 0.125}, facts={}, files={})
+    of_masked = replace(record(2, 97.25, 0.21, 1.0), step=masked.id)
+    table = results.table("fig3", "laptop", points, records(of_masked, of_mask, record(1, 98.5, 0.512)))
     assert table.to_pylist() == [
         {
             "figure": "fig3",
             "scale": "laptop",
+            "panel": "here",
             "task": "labels",
             "init": "winning ticket",
             "level": 3,
-            "density": 0.512,
+            "density": 1.0,
+            "density_of_all": 0.512,
+            "rewind": None,
             "seed": 1,
             "metric": "top1",
             "value": 98.5,
             "collapsed_layers": 0,
+            "data": "digits",
+            "arch": "conv4",
             "step": train(1).id,
         },
         {
             "figure": "fig3",
             "scale": "laptop",
+            "panel": "",
             "task": "rotnet",
             "init": "random re-init",
             "level": 7,
-            "density": 0.21,
+            "density": 0.125,
+            "density_of_all": 0.21,
+            "rewind": 640,
             "seed": 2,
             "metric": "top1",
             "value": 97.25,
             "collapsed_layers": 1,
-            "step": train(2).id,
+            "data": "digits",
+            "arch": "conv4",
+            "step": masked.id,
         },
     ]
     text, whole, real = pa.string(), pa.int32(), pa.float64()
     assert dict(zip(table.schema.names, table.schema.types, strict=True)) == {
         "figure": text,
         "scale": text,
+        "panel": text,
         "task": text,
         "init": text,
         "level": whole,
         "density": real,
+        "density_of_all": real,
+        "rewind": pa.int64(),
         "seed": whole,
         "metric": text,
         "value": real,
         "collapsed_layers": whole,
+        "data": text,
+        "arch": text,
         "step": text,
     }
-    assert not any(field.nullable for field in table.schema)
+    assert [field.name for field in table.schema if field.nullable] == ["rewind"]
 
 
 def test_the_metric_that_a_point_names_is_its_value() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from raysslprune import data, models, run
 from raysslprune import train as training
 from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, shuffled, untrained
-from raysslprune.scales import SETTINGS
 from raysslprune.run import NoExchange, Runner
-from raysslprune.spec import Final, Mask, Rewind, Train, dump, seed_of
+from raysslprune.scales import SETTINGS
+from raysslprune.spec import Final, Mask, Recipe, Rewind, Shuffle, Step, Train, dump, seed_of
 from raysslprune.store import WEIGHTS, Damaged, Record, Store, snapshots_in
 
 SMOKE = SETTINGS["smoke"]
@@ -50,7 +50,8 @@ SHORT = replace(SMOKE.recipes["labels"], samples=1_280)
 
 
 def chain(task: str, levels: int = 2, scope: str = "all") -> Chain:
-    recipe = replace(SMOKE.recipes[task], samples=1_280) if task in ("labels", "rotnet") else SMOKE.recipes[task]
+    recipe = SMOKE.recipes["s4l:10%-of-images" if task == "s4l" else task]
+    recipe = replace(recipe, samples=1_280) if task in ("labels", "rotnet") else recipe
     return imp(
         task=task,
         data="digits",
@@ -59,7 +60,7 @@ def chain(task: str, levels: int = 2, scope: str = "all") -> Chain:
         seed=SEED,
         levels=levels,
         keep=0.4,
-        rewind=min(640, SMOKE.rewind[task]),
+        rewind=120 if task == "s4l" else 640,
         scope=scope,
     )
 
@@ -68,16 +69,19 @@ ROTNET = chain("rotnet")
 OF = ROTNET.rounds[1]
 """What is judged: RotNet under its first mask."""
 
-LINEAR = replace(SMOKE.linear, samples=2_560)
+CLASSIFIER, MACHINES = (probe.recipe for probe in SMOKE.linear)
+assert isinstance(CLASSIFIER, Recipe)
+LINEAR = replace(CLASSIFIER, samples=2_560)
+TENTH = replace(SMOKE.recipes["labels:10%-of-images"], samples=480)
 
 STEPS = {
     "linear": linear(OF, data="digits", recipe=LINEAR),
     "linear with views": linear(OF, data="digits", recipe=replace(LINEAR, samples=1_280, pad=1)),
     "untrained": untrained(OF, data="digits", recipe=LINEAR),
-    "SVMs": linear(OF, data="digits", recipe=SMOKE.svm),
-    "SVMs, untrained": untrained(OF, data="digits", recipe=SMOKE.svm),
-    "fine-tuned": finetune(OF, data="digits", recipe=replace(SMOKE.finetune, samples=1_280)),
-    "fine-tuned on a tenth": finetune(OF, data="digits:10%-of-images", recipe=SMOKE.recipes["labels:10%-of-images"]),
+    "SVMs": linear(OF, data="digits", recipe=MACHINES),
+    "SVMs, untrained": untrained(OF, data="digits", recipe=MACHINES),
+    "fine-tuned": finetune(OF, data="digits", recipe=replace(SMOKE.finetune.recipe, samples=1_280, batch=64)),
+    "fine-tuned on a tenth": finetune(OF, data="digits:10%-of-images", recipe=TENTH),
     "linear on three classes": linear(OF, data="digits:30%-of-classes", recipe=LINEAR),
 }
 
@@ -105,7 +109,7 @@ def weights(store: Store, step: Train, name: str = WEIGHTS) -> dict[str, Tensor]
     return from_safetensors(store.artefact(step.id, name))
 
 
-def record(store: Store, step: Train) -> Record:
+def record(store: Store, step: Step) -> Record:
     found = store.record(step.id)
     assert found is not None
     return found
@@ -356,10 +360,28 @@ def test_layerwise_pruning_leaves_the_other_layers_whole(tmp_path: Path) -> None
     for leaf, count in zip(leaves, (304, 304, 58, 12_960), strict=True):
         whole = {0: 27_648, 1: 27_648, 2: 32_256, 3: 0}[leaves.index(leaf)]
         assert record(store, leaf).metrics["density"] == pytest.approx((count + whole) / 32_400)
+    for mask, shapes in zip(masks_of(leaves), ((1, 2), (1, 2), (1,), (1, 2, 3, 4)), strict=True):
+        stays, metrics = mask_in(store, mask), record(store, mask).metrics
+        weights_in = {n: math.prod(CONVOLUTIONS[f"layers.conv{n}.weight"]) for n in range(1, 5)}
+        assert metrics["density"] == left(stays) / 32_400
+        assert metrics["density_in_scope"] == left(stays, *shapes) / sum(weights_in[n] for n in shapes)
     # nested: what one round has pruned, none brings back
     rounds = [mask_in(store, mask) for mask in deep.masks[1:]]
     for earlier, later in pairwise(rounds):
         assert all((later[name] <= earlier[name]).all() for name in later)
+
+
+def masks_of(steps: Iterable[Train]) -> list[Mask]:
+    return [step.mask for step in steps if step.mask is not None]
+
+
+def test_a_shuffled_mask_has_the_scope_of_what_it_is_shuffled_from(tmp_path: Path) -> None:
+    deep = chain("labels", levels=1, scope="convs:2")
+    twice = Shuffle(of=shuffled(deep, 1), seed=7)
+    store = execute([random_reinit(twice, like=deep.dense, task="labels", recipe=SHORT)], tmp_path)
+    for mask in (deep.masks[1], twice.of, twice):
+        assert mask is not None
+        assert record(store, mask).metrics == {"density": (1_901 + 27_648) / 32_400, "density_in_scope": 1_901 / 4_752}
 
 
 @pytest.mark.parametrize("make", [random_prune, None])

@@ -159,9 +159,7 @@ from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(
     title="Larger bites",
-    y_label="Top-1 accuracy (%)",
-    panels=("winning ticket",),
-    reference=Curve(task="keep 50 %", init="winning ticket"),
+    references=(Curve(task="keep 50 %", init="winning ticket"),),
 )
 
 

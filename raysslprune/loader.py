@@ -1,0 +1,179 @@
+"""A sweep file, found, executed, and checked before anything trains."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from raysslprune import names
+from raysslprune.spec import Rewind, Train, closure
+from raysslprune.sweepfile import Claim, Drawing, Figure, Listing, Point
+
+
+class SweepError(Exception):
+    """A sweep file can't be used. The message is a sentence for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep file, loaded, with its points for all seeds, or the rows of its listing."""
+
+    name: str
+    drawing: Drawing
+    claims: tuple[Claim, ...]
+    points: tuple[Point, ...]
+    rows: tuple[tuple[Any, ...], ...] = ()
+
+
+def load(name: str, scale: str, seeds: int) -> Sweep:
+    """The sweep by its name in sweeps/, or by the path of a Python file. Raises SweepError."""
+    path = _locate(name)
+    module = _execute(path)
+    drawing = getattr(module, "FIGURE", None)
+    if not isinstance(drawing, Drawing):
+        raise SweepError(f"{path} needs FIGURE, a raysslprune.sweepfile.Figure")
+    if isinstance(drawing, Listing):
+        rows = tuple(tuple(row) for row in _called(path, module, "rows", "rows(scale) that gives tuples", scale))
+        if not all(len(row) == len(drawing.columns) for row in rows):
+            raise SweepError(f"rows(scale) in {path} must give tuples of {len(drawing.columns)}, as there are columns")
+        return Sweep(name=path.stem, drawing=drawing, claims=(), points=(), rows=rows)
+    stated = getattr(module, "CLAIMS", ())
+    if callable(getattr(module, "claims", None)):
+        stated = tuple(_called(path, module, "claims", "", scale))
+    if not isinstance(stated, tuple) or not all(isinstance(claim, Claim) for claim in stated):
+        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.sweepfile.Claim")
+    wanted = "points(scale, seed) that gives raysslprune.sweepfile.Point values"
+    points = tuple(point for seed in range(seeds) for point in _called(path, module, "points", wanted, scale, seed))
+    if not points or not all(isinstance(point, Point) for point in points):
+        raise SweepError(
+            f"points(scale, seed) in {path} must give one raysslprune.sweepfile.Point or more, and nothing else"
+        )
+    _check_names(path, points)
+    _check_seeds(path, points)
+    _check_curves(path, drawing, stated, points)
+    return Sweep(name=path.stem, drawing=drawing, claims=stated, points=points)
+
+
+def _called(path: Path, module: ModuleType, name: str, wanted: str, *arguments: object) -> list[Any]:
+    """What a function of a sweep file gives, as a list. Raises SweepError."""
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise SweepError(f"{path} needs a function {wanted}")
+    try:
+        return list(function(*arguments))  # pyright: ignore[reportArgumentType]
+    except (Exception, SystemExit) as error:
+        raise SweepError(_where(path, error)) from error
+
+
+def _check_names(path: Path, points: Sequence[Point]) -> None:
+    """Raise SweepError for a task, architecture or data set that nobody knows."""
+    trainings = [step for step in closure(point.step for point in points) if isinstance(step, Train)]
+    try:
+        for task in dict.fromkeys(step.task for step in trainings):
+            names.check("task", names.TASKS, task)
+        for arch in dict.fromkeys(step.arch for step in trainings):
+            names.check("architecture", names.ARCHITECTURES, arch)
+        for data in dict.fromkeys(step.data for step in trainings):
+            names.check("data set", names.DATASETS, names.data_parts(data)[0])
+    except ValueError as error:
+        raise SweepError(f"{path}: {error}") from error
+
+
+def _check_seeds(path: Path, points: Sequence[Point]) -> None:
+    """Raise SweepError where one measurement would be counted twice: its standard error would be a lie."""
+    places: set[tuple[object, ...]] = set()
+    seeds: dict[tuple[object, ...], int] = {}
+    for point in points:
+        start = point.step.start
+        rewind = start.samples if isinstance(start, Rewind) else None
+        place = (point.panel, point.task, point.init, point.level, point.metric, rewind)
+        where = f"{point.curve}, level {point.level}"
+        if (*place, point.seed) in places:
+            raise SweepError(f"{path} gives two points for {where}, seed {point.seed}")
+        places.add((*place, point.seed))
+        if seeds.setdefault((*place, point.step.id), point.seed) != point.seed:
+            raise SweepError(f"{path} gives the same training for every seed at {where}: it must depend on the seed")
+
+
+def _check_curves(path: Path, drawing: Drawing, stated: Sequence[Claim], points: Sequence[Point]) -> None:
+    """Raise SweepError where a name is wrong: it would be found out only when all is trained, as an empty panel."""
+    curves = dict.fromkeys(point.curve for point in points)
+    named = [curve for claim in stated for curve in claim.curves]
+    if isinstance(drawing, Figure):
+        named += [*drawing.references, *drawing.everywhere]
+        for init in dict.fromkeys(curve.init for curve in curves) if drawing.inits else ():
+            if init not in drawing.inits:
+                inits = ", ".join(drawing.inits)
+                raise SweepError(f"{path} has points with init {init!r}, which is none of its figure's inits ({inits})")
+        for init in drawing.inits:
+            if all(curve.init != init for curve in curves):
+                raise SweepError(f"{path} has no points with init {init!r}, which its figure has a place for")
+    for curve in named:
+        if not any(curve.covers(known) for known in curves):
+            raise SweepError(f"{path} names the curve {str(curve)!r}, which none of its points is on")
+
+
+def known() -> list[str]:
+    """Names of the sweeps that come with the package."""
+    return sorted((path.stem for path in _folder().glob("*.py")), key=_in_words_and_numbers)
+
+
+def _in_words_and_numbers(name: str) -> list[tuple[str, int]]:
+    """So that fig2 comes before fig10."""
+    return [(word, int(number or 0)) for word, number in re.findall(r"(\D+)(\d*)", name)]
+
+
+def _locate(name: str) -> Path:
+    if name.endswith(".py") or os.sep in name:
+        path = Path(name)
+        if not path.is_file():
+            raise SweepError(f"there is no sweep file {name}")
+        if path.suffix != ".py":
+            raise SweepError(f"{name} is no sweep file: its name must end in .py")
+        return path
+    path = _folder() / f"{name}.py"
+    if name not in known():
+        near = difflib.get_close_matches(name, known(), 1, 0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise SweepError(f"there is no sweep {name!r}; {hint}Known: {', '.join(known())}; or give a .py file")
+    return path
+
+
+def _folder() -> Path:
+    """sweeps/: inside the package where it was installed from a wheel, beside it in a checkout."""
+    here = Path(__file__).parent
+    inside = here / "sweeps"
+    return inside if inside.is_dir() else here.parent / "sweeps"
+
+
+def _execute(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"raysslprune_sweep_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave nothing beside a user's file
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise SweepError(_where(path, error)) from error
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def _where(path: Path, error: Exception | SystemExit) -> str:
+    """The error as one sentence, with the line of the sweep file that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {text}"
