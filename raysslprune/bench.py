@@ -1,7 +1,7 @@
 """``python -m raysslprune.bench NAME``: how much of the machine reaches the training, and what networks learn.
 
 ``loop`` and ``sweep`` are ratios within one run, because machines are noisy (docs/performance.md). ``tasks`` and
-``cifar`` show that each task learns (docs/results.md).
+``cifar`` show that each task learns, ``rewind`` that Optuna's search is worth it (docs/results.md).
 """
 
 from __future__ import annotations
@@ -208,6 +208,42 @@ def cifar(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def rewind(options: argparse.Namespace) -> dict[str, Any]:
+    """How well Optuna finds the best rewind: the study's full grid is trained, then searched again and again."""
+    from raysslprune import results, search
+    from raysslprune import sweep as command
+    from raysslprune.loader import load
+    from raysslprune.store import Store
+    from raysslprune.sweepfile import Search
+
+    study = load("rewind", "laptop", options.repeats)
+    assert isinstance(study.drawing, Search)
+    everything = replace(study, drawing=replace(study.drawing, trials=len(study.points)))
+    store = Store(options.root)
+    if command.make([everything], "laptop", store, ""):
+        raise SystemExit(1)
+    records, _ = store.survey([point.step.id for point in study.points])
+    rows = results.summary(results.table("rewind", "laptop", study.points, records)).to_pylist()
+    values: dict[tuple[str, int], dict[int, float]] = {}
+    errors: dict[tuple[str, int], float] = {}
+    for row in sorted(rows, key=lambda row: row["mean"]):
+        key = (row["task"], row["level"])
+        values.setdefault(key, {})[row["rewind"]] = row["mean"]
+        errors[key] = row["stderr"] or 0.0  # of the best, which comes last
+    return {
+        f"{found.task}, level {found.level}": {
+            "candidates": found.candidates,
+            "tried": found.trials,
+            "grid's best": max(values[found.task, found.level].values()),
+            "found it": found.equal,
+            "within one standard error": found.within,
+            "chance finds it": found.random_equal,
+            "chance within": found.random_within,
+        }
+        for found in search.replay(values, study.drawing.trials, range(100), errors)
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m raysslprune.bench", description=__doc__)
@@ -217,9 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (loop, 7, "images/s of the training loop over a bare one"),
         (sweep, 1, "efficiency of the whole command"),
         (tasks, 3, "what each task learns on digits, over seeds"),
+        (rewind, 3, "whether Optuna finds the best rewind of a full grid, over seeds"),
     ):
         kind = kinds.add_parser(run.__name__, help=says)
         kind.add_argument("--repeats", type=int, default=repeats, help="how often (default: %(default)s)")
+        if run is rewind:
+            kind.add_argument("--root", default="runs", help="where the grid's results live (default: ./runs)")
         kind.set_defaults(run=run)
     kind = kinds.add_parser("cifar", help="accuracy and images/s of one training on CIFAR-10")
     kind.add_argument("--data", default=os.environ.get("RAYSSLPRUNE_DATA") or "data", help="where data sets lie")

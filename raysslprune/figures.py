@@ -183,7 +183,7 @@ def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> C
                 look: Look = {
                     "linewidth": 1.1,
                     "color": colours[init],
-                    "linestyle": LINES[tasks.index(task) % len(LINES)],
+                    "linestyle": LINES[(tasks.index(task) + inits.index(init)) % len(LINES)],
                 }
                 zeros = statistics.fmean(rows[0]["sparsity"] for rows in seeds.values())
                 name = init if len(tasks) == 1 else f"{init}, {_name(task)}"

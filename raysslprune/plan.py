@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from raysslprune.recipes import VIEWS, Net
+from raysslprune.names import data_parts
+from raysslprune.recipes import PIXELS, VIEWS, Net
 from raysslprune.spec import SVM, Final, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
 from raysslprune.store import WEIGHTS, Record, snapshot_name
 from raysslprune.sweepfile import Point
@@ -434,7 +435,7 @@ class _Speeds:
         self, jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net], device: str | None = None
     ) -> None:
         """device: only what was measured on such a device counts, and what is stated of it."""
-        measured: dict[tuple[str, str, bool], list[float]] = {}
+        measured: dict[tuple[str, str, str, bool], list[float]] = {}
         for job in jobs:
             if job.id in records and not isinstance(job.train.recipe, SVM):
                 facts = records[job.id].facts
@@ -444,6 +445,7 @@ class _Speeds:
         self.measured = {kind: median(values) for kind, values in speeds if values}  # 0: resumed at its very end
         speeds = {arch: net.on_gpu if device == "cuda" else net.images_per_second for arch, net in nets.items()}
         self.stated = {arch: speed for arch, speed in speeds.items() if speed}
+        self.pixels = {arch: net.pixels for arch, net in nets.items()}
         self.middle = median(self.stated.values()) if self.stated else 1000.0
 
     def of(self, job: Job) -> tuple[float, str]:
@@ -454,17 +456,24 @@ class _Speeds:
         if _kind(job) in self.measured:
             return self.measured[_kind(job)], MEASURED
         cost = FORWARD if step.trunk_frozen else VIEWS.get(step.task, 1)
-        source = STATED if step.arch in self.stated else GUESSED
-        return self.stated.get(step.arch, self.middle) / cost, source
+        if step.arch not in self.stated:
+            return self.middle / cost, GUESSED
+        pixels = PIXELS.get(_source(step), 224)
+        return self.stated[step.arch] * (self.pixels[step.arch] / pixels) ** 2 / cost, STATED
 
 
 FORWARD = 1 / 3
 """Of a training's multiplications, those that are forward: all that a frozen trunk takes."""
 
 
-def _kind(job: Job) -> tuple[str, str, bool]:
+def _kind(job: Job) -> tuple[str, str, str, bool]:
     """Trainings of one kind are about as fast."""
-    return job.train.arch, job.train.task, job.train.trunk_frozen
+    step = job.train
+    return step.arch, step.task, _source(step), step.trunk_frozen
+
+
+def _source(step: Train) -> str:
+    return data_parts(step.data)[0]
 
 
 # ------------------------------------------------------------------------------------- in words

@@ -176,13 +176,15 @@ def appendix_d(task: str, data: str, arch: str) -> Recipe:
 class Net:
     """What a network costs before anything was measured. images_per_second: trained, on one core.
 
-    macs: multiply-adds of one image, forward, with its head. 0: not counted.
+    macs: multiply-adds of one image of ``pixels`` x ``pixels``, forward, with its head. 0: not counted. Both speeds are
+    for images of that size.
     """
 
     parameters: int
     prunable: int
     images_per_second: float
     macs: int = 0
+    pixels: int = 224
 
     @property
     def on_gpu(self) -> float:
@@ -199,6 +201,9 @@ DeepLearningExamples, PyTorch/Classification/ConvNets/resnet50v1.5/README.md, "T
 
 _RESNET50 = 4_089_184_256
 
+PIXELS = {"digits": 8, "cifar10": 32, "cifar100": 32}
+"""Height and width of a data set's images as networks see them, where they are not 224."""
+
 VIEWS = {"exemplar": 2, "s4l": 8}
 """Images that a task passes through the network for each sample, where it is not one. S4L: four turns of two."""
 
@@ -206,21 +211,26 @@ VIEWS = {"exemplar": 2, "s4l": 8}
 NETS: dict[str, Net] = {
     # parameters with a head of 10 classes, of 1,000 for the nets of ImageNet; images/s on one core of a two-core
     # virtual machine, 2026-11, for conv4; for the others from conv4's by the ratio of multiplications, unmeasured.
-    # macs at 224 pixels for the nets of ImageNet, 32 for those of CIFAR and VGG, 8 for those of digits
-    "conv4": Net(parameters=33_338, prunable=32_400, images_per_second=14_000, macs=304_768),
-    "conv5": Net(parameters=35_962, prunable=34_992, images_per_second=4_000, macs=1_438_336),
-    "resnet8": Net(parameters=77_754, prunable=76_432, images_per_second=7_000, macs=763_520),
-    "alexnet8": Net(parameters=376_794, prunable=369_296, images_per_second=6_800, macs=1_226_752),
-    "resnet18-cifar": Net(parameters=11_173_962, prunable=11_159_232, images_per_second=45, macs=555_422_720),
-    "resnet34-cifar": Net(parameters=21_282_122, prunable=21_259_968, images_per_second=22, macs=1_159_402_496),
-    "resnet50-cifar": Net(parameters=23_520_842, prunable=23_447_232, images_per_second=18, macs=1_297_829_888),
+    "conv4": Net(parameters=33_338, prunable=32_400, images_per_second=14_000, macs=304_768, pixels=8),
+    "conv5": Net(parameters=35_962, prunable=34_992, images_per_second=4_000, macs=1_438_336, pixels=32),
+    "resnet8": Net(parameters=77_754, prunable=76_432, images_per_second=7_000, macs=763_520, pixels=8),
+    "alexnet8": Net(parameters=376_794, prunable=369_296, images_per_second=6_800, macs=1_226_752, pixels=8),
+    "resnet18-cifar": Net(
+        parameters=11_173_962, prunable=11_159_232, images_per_second=45, macs=555_422_720, pixels=32
+    ),
+    "resnet34-cifar": Net(
+        parameters=21_282_122, prunable=21_259_968, images_per_second=22, macs=1_159_402_496, pixels=32
+    ),
+    "resnet50-cifar": Net(
+        parameters=23_520_842, prunable=23_447_232, images_per_second=18, macs=1_297_829_888, pixels=32
+    ),
     "resnet18": Net(parameters=11_689_512, prunable=11_166_912, images_per_second=13, macs=1_814_073_344),
     "resnet34": Net(parameters=21_797_672, prunable=21_267_648, images_per_second=7, macs=3_663_761_408),
     "resnet50": Net(parameters=25_557_032, prunable=23_454_912, images_per_second=5, macs=_RESNET50),
-    "vgg11": Net(parameters=9_231_114, prunable=9_217_728, images_per_second=150, macs=152_769_536),
-    "vgg13": Net(parameters=9_416_010, prunable=9_402_048, images_per_second=100, macs=228_267_008),
-    "vgg16": Net(parameters=14_728_266, prunable=14_710_464, images_per_second=75, macs=313_201_664),
-    "vgg19": Net(parameters=20_040_522, prunable=20_018_880, images_per_second=60, macs=398_136_320),
+    "vgg11": Net(parameters=9_231_114, prunable=9_217_728, images_per_second=150, macs=152_769_536, pixels=32),
+    "vgg13": Net(parameters=9_416_010, prunable=9_402_048, images_per_second=100, macs=228_267_008, pixels=32),
+    "vgg16": Net(parameters=14_728_266, prunable=14_710_464, images_per_second=75, macs=313_201_664, pixels=32),
+    "vgg19": Net(parameters=20_040_522, prunable=20_018_880, images_per_second=60, macs=398_136_320, pixels=32),
     "alexnet": Net(parameters=61_100_840, prunable=56_994_496, images_per_second=25, macs=714_188_480),
     "alexnet-bn": Net(parameters=61_110_184, prunable=56_994_496, images_per_second=25, macs=714_188_480),
 }

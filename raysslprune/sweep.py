@@ -60,28 +60,36 @@ def _run(options: argparse.Namespace) -> int:
     if len(set(stems)) < len(stems):
         raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(names)}")
     store = Store(options.root)
+    if not options.dry_run and options.explain is None:
+        return make(sweeps, options.scale, store, os.path.abspath(options.data), options.keep)
     graph = _plan(sweeps, options.keep)
-    new = store.is_new()
-    records, damaged = ({}, []) if new else store.survey(graph.ids)
+    records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
     if options.explain is not None:
         return _explain(sweeps, options.explain, records, store)
-    pending = graph.pending(records)
-    if options.dry_run:
-        missing = _missing_data(pending, options.data, fetch=False)
-        alone = {sweep.name: _plan([sweep], options.keep) for sweep in sweeps}
-        gpu = options.scale in ("cifar10", "paper")
-        report.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
-        return 0
-    for sentence in _missing_data(pending, options.data, fetch=True):
+    missing = _missing_data(graph.pending(records), os.path.abspath(options.data), fetch=False)
+    alone = {sweep.name: _plan([sweep], options.keep) for sweep in sweeps}
+    gpu = options.scale in ("cifar10", "paper")
+    report.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
+    return 0
+
+
+def make(sweeps: Sequence[Sweep], scale: str, store: Store, data_root: str, keep: str = "all") -> int:
+    """Train what the sweeps need and the store does not have, and draw them. Returns the exit code.
+
+    keep: ``all`` final weights or only those that are ``needed``. Raises SweepError, StoreError and OSError.
+    """
+    graph = _plan(sweeps, keep)
+    records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
+    for sentence in _missing_data(graph.pending(records), data_root, fetch=True):
         return _say(sentence, FAILED)
     store.create()
     with store.lock():
         _set_aside(store, damaged)
-        run = _Run(graph, sweeps, options.scale, records, store)
-        failures = run.train(os.path.abspath(options.data))
+        run = _Run(graph, sweeps, scale, records, store)
+        failures = run.train(data_root)
         records, _ = store.survey(graph.ids)
         for sweep in sweeps:
-            _present(sweep, options.scale, records, store, run.searches.get(sweep.name))
+            _present(sweep, scale, records, store, run.searches.get(sweep.name))
     if failures:
         return _say(f"{failures} steps failed or were skipped; the results above are without them", FAILED)
     return 0
@@ -116,7 +124,7 @@ def _missing_data(pending: Sequence[plan.Job], root: str, fetch: bool) -> list[s
         from raysslprune import data  # imports torch, which takes seconds
 
         try:
-            data.source(f"{kind}/{argument}" if argument else kind).locate(Path(os.path.abspath(root)), fetch)
+            data.source(f"{kind}/{argument}" if argument else kind).locate(Path(root), fetch)
         except (data.DataError, ValueError) as error:
             missing.append(str(error))
     return missing
@@ -209,20 +217,21 @@ def _present(
     }
     from raysslprune import figures  # imports Matplotlib, which takes a second
 
-    of = ", ".join(dict.fromkeys(f"{point.step.data}, {point.step.arch}" for point in sweep.points))
+    of = {f"{point.step.data}, {point.step.arch}" for point in sweep.points}
+    subtitle = of.pop() if len(of) == 1 else ""  # where there are several, the panels say which
     if isinstance(sweep.drawing, Magnitudes):
         sorted_weights = results.magnitudes(sweep.points, store)
         files["-magnitudes.parquet"] = results.to_parquet(sorted_weights)
-        canvas = figures.magnitudes(sweep.drawing, sorted_weights, subtitle=of)
+        canvas = figures.magnitudes(sweep.drawing, sorted_weights, subtitle=subtitle)
     elif isinstance(sweep.drawing, Search):
         assert studies is not None
         from raysslprune.search import importances
 
         importance = importances(studies.tried)
         report.search(_console(), table, studies.tried, importance)
-        canvas = figures.search(sweep.drawing, table, studies.tried, importance, subtitle=of)
+        canvas = figures.search(sweep.drawing, table, studies.tried, importance, subtitle=subtitle)
     else:
-        canvas = figures.draw(sweep.drawing, table, subtitle=of)
+        canvas = figures.draw(sweep.drawing, table, subtitle=subtitle)
     _write(
         store, scale, sweep.name, {**files, ".png": figures.save(canvas, "png"), ".pdf": figures.save(canvas, "pdf")}
     )

@@ -122,7 +122,7 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         raise AssertionError("this call came as far as training")
 
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(sweep, "_train", no_training)
+    monkeypatch.setattr(sweep._Run, "train", no_training)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.chdir(tmp_path)
