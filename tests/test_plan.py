@@ -804,7 +804,7 @@ def test_figure_3_begins_with_its_dense_trainings() -> None:
 
 def test_cost_before_anything_was_measured() -> None:
     graph = plan.make(made_up())
-    nets = {"conv4": Net(parameters=1000, prunable=800, images_per_second=500)}
+    nets = {"conv4": Net(parameters=1000, prunable=800, images_per_second=500, pixels=8)}
     cost = plan.cost(graph.jobs.values(), {}, nets)
     for job in graph.jobs.values():
         samples = job.train.recipe.samples - (1200 if isinstance(job.train.start, Rewind) else 0)
@@ -839,7 +839,7 @@ def test_cost_of_each_task_and_of_a_frozen_trunk_by_its_own_speed() -> None:
         "labels": finetune(other.dense, data="digits", recipe=RECIPE),
     }
     graph = plan.make(points([*steps.values(), *twins.values()]))
-    nets = {"conv4": Net(parameters=10, prunable=8, images_per_second=10)}
+    nets = {"conv4": Net(parameters=10, prunable=8, images_per_second=10, pixels=8)}
     speeds = {"rotnet": 24.0, "frozen": 4800.0, "machines": 1e9, "labels": 48.0}
     records = {steps[name].id: record(steps[name].id, speed=speed) for name, speed in speeds.items()}
     cost = plan.cost(graph.jobs.values(), records, nets)
@@ -869,9 +869,9 @@ def test_cost_of_each_network_by_its_own_speed() -> None:
     other, wide, unknown = replace(dense, seed=1), replace(dense, arch="wide"), replace(dense, arch="unknown")
     graph = plan.make(points([dense, other, wide, unknown]))
     nets = {
-        "conv4": Net(parameters=10, prunable=8, images_per_second=240),
-        "wide": Net(parameters=20, prunable=8, images_per_second=24),
-        "other": Net(parameters=9, prunable=8, images_per_second=60),
+        "conv4": Net(parameters=10, prunable=8, images_per_second=240, pixels=8),
+        "wide": Net(parameters=20, prunable=8, images_per_second=24, pixels=8),
+        "other": Net(parameters=9, prunable=8, images_per_second=60, pixels=8),
     }
     cost = plan.cost(graph.jobs.values(), {dense.id: record(dense.id, speed=48)}, nets)
     assert cost.seconds[dense.id] == pytest.approx(plan.OVERHEAD)
@@ -921,7 +921,7 @@ def test_gpu_hours_by_hand() -> None:
 
 
 def test_gpu_hours_by_task_and_network() -> None:
-    """Exemplar sees two images a sample, S4L eight; VGG-19 has a tenth of ResNet-50's multiply-adds."""
+    """Exemplar sees two images a sample, S4L eight; VGG-19 has five times ResNet-50's multiply-adds at 224 pixels."""
     dense = {task: pretext(task) for task in ("labels", "rotnet", "npid", "exemplar", "s4l")}
     wide = replace(dense["labels"], arch="vgg19")
     strange = replace(dense["labels"], arch="mine:net")
@@ -929,7 +929,9 @@ def test_gpu_hours_by_task_and_network() -> None:
     work = {work.what: work for work in plan.estimate(graph, {}, NETS, "cuda").work}
     speeds = {name: work[f"{name} on imagenet, resnet50"].images_per_second for name in dense}
     assert speeds == {"labels": 938, "rotnet": 938, "npid": 938, "exemplar": 469, "s4l": 938 / 8}
-    assert work["labels on imagenet, vgg19"].images_per_second == pytest.approx(938 * 4_089_184_256 / 398_136_320)
+    assert work["labels on imagenet, vgg19"].images_per_second == pytest.approx(
+        938 * 4_089_184_256 / (398_136_320 * 7 * 7)  # counted at 32 pixels, a seventh of 224
+    )
     assert work["labels on imagenet, mine:net"].source == "guessed"
     fitted = work["linear SVMs on voc07, resnet50"]
     assert (fitted.trainings, fitted.hours, fitted.source) == (1, 0, "on the CPU")
@@ -953,6 +955,21 @@ def test_gpu_hours_by_what_a_gpu_measured() -> None:
     assert (work.images_per_second, work.source) == (5, "measured")
 
 
+def test_speeds_by_the_size_of_the_images() -> None:
+    """A network does as many more multiply-adds as images have more pixels; and what was measured is of one data set."""
+    small = replace(pretext("labels"), arch="vgg19", data="cifar10")
+    large, part = replace(small, data="imagenet"), replace(small, data="cifar10:10%-of-images")
+    graph = plan.make(points([small, large, part]))
+    nets = {"vgg19": Net(parameters=10, prunable=8, images_per_second=490, macs=1, pixels=32)}
+    seconds = plan.cost(graph.jobs.values(), {}, nets).seconds
+    samples = small.recipe.samples
+    assert seconds[small.id] == seconds[part.id] == pytest.approx(plan.OVERHEAD + samples / 490)
+    assert seconds[large.id] == pytest.approx(plan.OVERHEAD + samples / 10)
+    seconds = plan.cost(graph.jobs.values(), {small.id: record(small.id, speed=70)}, nets).seconds
+    assert seconds[part.id] == pytest.approx(plan.OVERHEAD + samples / 70)
+    assert seconds[large.id] == pytest.approx(plan.OVERHEAD + samples / 10)
+
+
 def test_a_training_that_was_resumed_at_its_very_end_measures_nothing() -> None:
     done, other = pretext("rotnet"), pretext("rotnet", 1)
     graph = plan.make(points([done, other]))
@@ -963,7 +980,7 @@ def test_a_training_that_was_resumed_at_its_very_end_measures_nothing() -> None:
 
 
 def test_disk_by_retention() -> None:
-    nets = {"conv4": Net(parameters=1000, prunable=800, images_per_second=500)}
+    nets = {"conv4": Net(parameters=1000, prunable=800, images_per_second=500, pixels=8)}
     for keep_all in (True, False):
         graph = plan.make(judged(), keep_all=keep_all)
         disk = plan.estimate(graph, {}, nets, "cpu").disk
@@ -1007,6 +1024,7 @@ def test_multiply_adds_of_a_network(arch: str) -> None:
         pytest.skip("not counted")
     imagenet, digits = ("resnet18", "resnet34", "resnet50", "alexnet", "alexnet-bn"), ("conv4", "resnet8", "alexnet8")
     channels, size, classes = (3, 224, 1000) if arch in imagenet else (1, 8, 10) if arch in digits else (3, 32, 10)
+    assert NETS[arch].pixels == size
     with torch.device("meta"):
         trunk, image = models.trunk(arch, channels), torch.empty(1, channels, size, size)
     assert isinstance(trunk.width, int)

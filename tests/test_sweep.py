@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import Finished, done_steps, finish, start, sweep, table_of, wait_until
 
 from raysslprune import plan
-from raysslprune.sweep import load
+from raysslprune.sweep import known, load
+from raysslprune.sweepfile import Search
 
 SMOKE = plan.make(load("fig3", "smoke", 1).points)
 STEPS = set(SMOKE.ids)
@@ -56,6 +58,38 @@ def test_second_call_trains_nothing_and_draws_again(finished: Finished, tmp_path
     assert again.out == finished.command.out.replace(str(finished.root), str(root))
     for kind in ("fig3.parquet", "fig3.png", "fig3.pdf"):
         assert (root / "results/smoke" / kind).read_bytes() == (finished.root / "results/smoke" / kind).read_bytes()
+
+
+def test_all_figures_and_tables_end_to_end_sharing_their_steps(finished: Finished, tmp_path: Path) -> None:
+    """Every sweep at the smallest scale, on top of a finished Figure 3: what it has is not made again."""
+    root = tmp_path / "runs"
+    shutil.copytree(finished.root, root)
+    before = done_steps(root)
+    sweeps = {name: load(name, "smoke", 1) for name in known()}
+    together = plan.make([point for one in sweeps.values() for point in one.points])
+    certain = plan.make([point for name, one in sweeps.items() if name != "rewind" for point in one.points])
+    ran = sweep("all", "--scale", "smoke", "--root", str(root))
+    assert ran.code == 0
+    done = done_steps(root)
+    assert before.items() <= done.items()
+    assert set(certain.ids) <= done.keys() <= set(together.ids)
+    for name, one in sweeps.items():
+        table = pq.read_table(root / f"results/smoke/{name}.parquet")
+        if isinstance(one.drawing, Search):
+            tried = set(zip(*(table[column].to_pylist() for column in ("task", "level", "rewind")), strict=True))
+            studies = {(point.task, point.level) for point in one.points}
+            assert len(studies) == 2
+            assert {(task, level) for task, level, _ in tried} == studies
+            assert len(tried) >= len(studies) * min(one.drawing.trials, 4)
+            assert (root / "studies/rewind-smoke.journal").stat().st_size > 0
+        else:
+            assert len(table) == len(one.points or one.rows)
+        if one.points:
+            for kind in ("png", "pdf"):
+                assert (root / f"results/smoke/{name}.{kind}").stat().st_size > 5000
+    again = sweep("all", "--scale", "smoke", "--root", str(root))
+    assert (again.code, again.err, again.out) == (0, "", ran.out)
+    assert done_steps(root) == done
 
 
 @pytest.mark.slow
