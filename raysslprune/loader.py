@@ -42,15 +42,10 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
     if not isinstance(drawing, Drawing):
         raise SweepError(f"{path} needs FIGURE, a raysslprune.sweepfile.Figure")
     if isinstance(drawing, Listing):
-        rows = tuple(tuple(row) for row in _called(path, module, "rows", "rows(scale) that gives tuples", scale))
-        if not all(len(row) == len(drawing.columns) for row in rows):
-            raise SweepError(f"rows(scale) in {path} must give tuples of {len(drawing.columns)}, as there are columns")
+        rows = tuple(_called(path, module, "rows", "rows(scale) that gives tuples", scale))
+        _check_rows(path, drawing, rows)
         return Sweep(name=path.stem, drawing=drawing, claims=(), points=(), rows=rows)
-    stated = getattr(module, "CLAIMS", ())
-    if callable(getattr(module, "claims", None)):
-        stated = tuple(_called(path, module, "claims", "", scale))
-    if not isinstance(stated, tuple) or not all(isinstance(claim, Claim) for claim in stated):
-        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.sweepfile.Claim")
+    stated = _stated(path, module, scale)
     wanted = "points(scale, seed) that gives raysslprune.sweepfile.Point values"
     points = tuple(point for seed in range(seeds) for point in _called(path, module, "points", wanted, scale, seed))
     if not points or not all(isinstance(point, Point) for point in points):
@@ -61,6 +56,34 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
     _check_seeds(path, points)
     _check_curves(path, drawing, stated, points)
     return Sweep(name=path.stem, drawing=drawing, claims=stated, points=points)
+
+
+def _stated(path: Path, module: ModuleType, scale: str) -> tuple[Claim, ...]:
+    """What CLAIMS or claims(scale) says; neither: nothing. Raises SweepError."""
+    stated: Any = getattr(module, "CLAIMS", ())
+    if not isinstance(stated, tuple) or not all(isinstance(claim, Claim) for claim in stated):
+        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.sweepfile.Claim")
+    if not hasattr(module, "claims"):
+        return stated
+    if hasattr(module, "CLAIMS"):
+        raise SweepError(f"{path} has both CLAIMS and claims(scale); it can have one of them")
+    wanted = "claims(scale) that gives raysslprune.sweepfile.Claim values"
+    stated = tuple(_called(path, module, "claims", wanted, scale))
+    if not all(isinstance(claim, Claim) for claim in stated):
+        raise SweepError(f"claims(scale) in {path} must give raysslprune.sweepfile.Claim values, and nothing else")
+    return stated
+
+
+def _check_rows(path: Path, drawing: Listing, rows: Sequence[object]) -> None:
+    """Raise SweepError for rows that are no table: of another width, or with a column of words and numbers."""
+    width = len(drawing.columns)
+    if not rows or not all(isinstance(row, tuple) and len(row) == width for row in rows):
+        raise SweepError(f"rows(scale) in {path} must give one tuple or more, each of {width}, as there are columns")
+    for name, *values in zip(drawing.columns, *rows, strict=True):  # pyright: ignore[reportArgumentType]
+        words = all(isinstance(value, str) for value in values)
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if not words and not numbers:
+            raise SweepError(f"rows(scale) in {path} must give words alone or numbers alone in column {name!r}")
 
 
 def _called(path: Path, module: ModuleType, name: str, wanted: str, *arguments: object) -> list[Any]:
@@ -142,7 +165,7 @@ def _locate(name: str) -> Path:
         return path
     path = _folder() / f"{name}.py"
     if name not in known():
-        near = difflib.get_close_matches(name, known(), 1, 0.4)
+        near = difflib.get_close_matches(name, known(), 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise SweepError(f"there is no sweep {name!r}; {hint}Known: {', '.join(known())}; or give a .py file")
     return path

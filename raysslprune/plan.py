@@ -458,8 +458,9 @@ class _Speeds:
         cost = FORWARD if step.trunk_frozen else VIEWS.get(step.task, 1)
         if step.arch not in self.stated:
             return self.middle / cost, GUESSED
-        pixels = PIXELS.get(_source(step), 224)
-        return self.stated[step.arch] * (self.pixels[step.arch] / pixels) ** 2 / cost, STATED
+        native = self.pixels[step.arch]
+        pixels = PIXELS.get(_source(step), native)
+        return self.stated[step.arch] * (native / pixels) ** 2 / cost, STATED
 
 
 FORWARD = 1 / 3

@@ -201,8 +201,8 @@ DeepLearningExamples, PyTorch/Classification/ConvNets/resnet50v1.5/README.md, "T
 
 _RESNET50 = 4_089_184_256
 
-PIXELS = {"digits": 8, "cifar10": 32, "cifar100": 32}
-"""Height and width of a data set's images as networks see them, where they are not 224."""
+PIXELS = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet": 224, "places205": 224, "voc07": 224}
+"""Height and width of a data set's images as networks see them; of others, what a network is made for."""
 
 VIEWS = {"exemplar": 2, "s4l": 8}
 """Images that a task passes through the network for each sample, where it is not one. S4L: four turns of two."""

@@ -216,10 +216,13 @@ def listing(console: Console, drawing: Listing, rows: Sequence[Sequence[Any]]) -
 
 def cells(row: Sequence[Any]) -> list[str]:
     """A listing's values for people: numbers to three digits or whole."""
-    return [
-        f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-        for value in row
-    ]
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float) and abs(value) < 999.5:
+            return f"{value:.3g}"
+        return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+
+    return [cell(value) for value in row]
 
 
 def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:

@@ -53,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    names = known() if "all" in options.sweeps else list(dict.fromkeys(options.sweeps))
+    wanted = known() if "all" in options.sweeps else list(dict.fromkeys(options.sweeps))
     seeds = options.seeds or SETTINGS[options.scale].seeds
-    sweeps = [load(name, options.scale, seeds) for name in names]
+    sweeps = [load(name, options.scale, seeds) for name in wanted]
     stems = [sweep.name for sweep in sweeps]
     if len(set(stems)) < len(stems):
-        raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(names)}")
+        raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(wanted)}")
     store = Store(options.root)
     if not options.dry_run and options.explain is None:
         return make(sweeps, options.scale, store, os.path.abspath(options.data), options.keep)
@@ -70,6 +70,10 @@ def _run(options: argparse.Namespace) -> int:
     alone = {sweep.name: _plan([sweep], options.keep) for sweep in sweeps}
     gpu = options.scale in ("cifar10", "paper")
     report.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
+    for sweep in sweeps:
+        if isinstance(sweep.drawing, Search):
+            sentence = f"{sweep.name}: all candidates are counted; Optuna trains {sweep.drawing.trials} in each study"
+            _console().print(sentence, highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
@@ -107,6 +111,8 @@ def _explain(sweeps: Sequence[Sweep], row: str, records: Mapping[str, Record], s
 
     if len(sweeps) > 1:
         raise SweepError("--explain wants one sweep: the rows of which table?")
+    if isinstance(sweeps[0].drawing, Listing):
+        raise SweepError(f"there is nothing behind the rows of {sweeps[0].name}: it needs no training")
     try:
         explain(_console(), sweeps[0].name, sweeps[0].points, row, records, store)
     except ValueError as error:

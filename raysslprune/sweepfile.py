@@ -64,6 +64,9 @@ class Dense:
 
     curve: Curve
 
+    def __post_init__(self) -> None:
+        _demand(isinstance(self.curve, Curve), f"what is dense is a curve, not {self.curve!r}")
+
     def __str__(self) -> str:
         return f"{self.curve}, dense"
 
@@ -91,6 +94,13 @@ class Claim:
     along: str = "density"
 
     def __post_init__(self) -> None:
+        for side in (self.higher, self.lower):
+            _demand(isinstance(side, Curve | Dense | float | int), f"a claim compares curves, not {side!r}")
+        _demand(not isinstance(self.higher, float | int), f"a claim's higher is a curve, not {self.higher!r}")
+        _demand(
+            isinstance(self.within, tuple) and len(self.within) == 2,
+            f"a claim is within two densities, not {self.within!r}",
+        )
         _demand(self.relation in RELATIONS, f"relation {self.relation!r} is not one of {', '.join(RELATIONS)}")
         _demand((self.margin > 0) == (self.relation == "equal"), "a margin goes with 'equal', and 'equal' needs one")
         _demand(self.along in ALONG, f"along {self.along!r} is not one of {', '.join(ALONG)}")
@@ -133,9 +143,13 @@ class Figure:
     colour: str = "task"
 
     def __post_init__(self) -> None:
+        _demand_title(self)
         for name in ("inits", "references", "controls", "everywhere"):
             value = getattr(self, name)
             _demand(isinstance(value, tuple), f"a figure's {name} are a tuple, not {value!r}")
+        for name in ("references", "everywhere"):
+            for value in getattr(self, name):
+                _demand(isinstance(value, Curve), f"a figure's {name} are curves, not {value!r}")
         _demand(self.x in ("remaining", "pruned"), f"a figure's x is 'remaining' or 'pruned', not {self.x!r}")
         _demand(self.colour in ("task", "init"), f"a figure's colour is for 'task' or 'init', not {self.colour!r}")
 
@@ -145,6 +159,9 @@ class Magnitudes:
     """Sorted magnitudes of the weights of dense networks: axes for each panel, a line for each init and seed."""
 
     title: str
+
+    def __post_init__(self) -> None:
+        _demand_title(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +176,7 @@ class Search:
     trials: int
 
     def __post_init__(self) -> None:
+        _demand_title(self)
         _demand(self.trials > 0, f"a search needs trials, not {self.trials}")
 
 
@@ -169,8 +187,20 @@ class Listing:
     title: str
     columns: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _demand_title(self)
+        columns: object = self.columns
+        _demand(isinstance(columns, tuple) and len(columns) > 0, f"a listing's columns are a tuple, not {columns!r}")
+        for column in self.columns:
+            _demand(isinstance(column, str), f"a listing's columns are words, not {column!r}")
+
 
 Drawing = Figure | Magnitudes | Search | Listing
+
+
+def _demand_title(drawing: Drawing) -> None:
+    """Which is looked at only when all is trained."""
+    _demand(isinstance(drawing.title, str), f"a title is text, not {drawing.title!r}")
 
 
 def _demand(condition: bool, sentence: str) -> None:

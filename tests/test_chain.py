@@ -245,7 +245,15 @@ def test_a_snapshot_asked_for_after_an_interruption_is_made(tmp_path: Path, monk
     dense = chain("labels", 0.36).dense
     store = Store(str(tmp_path / "killed"))
     store.create()
-    job = {"graph": dump([dense]), "train": dense.id, "before": [], "after": [], "snapshots": [1_500], "weights": False, "keep": True}
+    job = {
+        "graph": dump([dense]),
+        "train": dense.id,
+        "before": [],
+        "after": [],
+        "snapshots": [1_500],
+        "weights": False,
+        "keep": True,
+    }
     with pytest.raises(Killed):
         Runner(store=store, exchange=NoExchange(), progress=kill).run(job)
     assert store.load_checkpoint(dense.id) is not None

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raysslprune import names, plan, progress, sweep
 from raysslprune.recipes import NETS
-from raysslprune.spec import Mask, Step, Train, closure
+from raysslprune.spec import Final, Mask, Step, Train, closure
 from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
 from raysslprune.sweepfile import Point
 
@@ -235,6 +236,28 @@ def test_a_root_of_another_version_is_refused(cli: Cli) -> None:
 # ------------------------------------------------------------------ a wrong sweep file
 
 FIGURE = GOOD.partition("def points")[0]
+LISTING = """
+from raysslprune.sweepfile import Listing
+
+FIGURE = Listing(title="Mine", columns=('a', 'b'))
+"""
+ROWS = {
+    "nothing": "None",
+    "no row": "[]",
+    "numbers": "[1, 2]",
+    "text": "'ab'",
+    "rows of text": "['ab', 'cd']",
+    "rows in lists": "[['a', 1]]",
+    "a row too short": "[('a', 1), ('a',)]",
+    "a row too long": "[('a', 1), ('a', 1, 2)]",
+    "a row of the rows": "(('a', 1), 2)",
+    "a cell that is None": "[('a', None)]",
+    "a cell that is a list": "[('a', [1])]",
+    "a cell that is a truth": "[('a', True)]",
+    "words and numbers": "[('a', 1), ('a', 'b')]",
+}
+"""What rows(scale) may give that is no table of two columns."""
+CLAIM = "Claim(says='x', source='y', higher=CURVE, lower=CURVE, relation='above')"
 RAISES = {
     "raises at import": "x = 1\nraise RuntimeError('the reason\\nin two lines')",
     "raises in points": f"{FIGURE}\ndef points(scale, seed):\n    raise RuntimeError('the reason')",
@@ -245,6 +268,13 @@ RAISES = {
     "imports what is missing from here": "from raysslprune.spec import Nonsense",
     "makes a recipe that can't be": "from raysslprune.spec import Recipe\nRecipe(samples=0, batch=64, lr=0.1)",
     "asserts": "assert 1 == 2",
+    "raises in claims": GOOD + "\ndef claims(scale):\n    raise RuntimeError('the reason')",
+    "raises in claims midway": GOOD + f"\ndef claims(scale):\n    yield {CLAIM}\n    raise RuntimeError('the reason')",
+    "has claims that do not know the scale": GOOD + "\ndef claims(scale):\n    return {'cifar': []}[scale]",
+    "raises in rows": LISTING + "\ndef rows(scale):\n    raise RuntimeError('the reason')",
+    "raises in rows midway": LISTING + "\ndef rows(scale):\n    yield 'a', 1\n    raise RuntimeError('the reason')",
+    "has rows that do not know the scale": LISTING + "\ndef rows(scale):\n    return {'cifar': []}[scale]",
+    "has a listing of nothing": LISTING.replace("('a', 'b')", "()"),
     "has a syntax error": "x = 1\ndef points(:\n    pass",
     "is indented badly": "x = 1\n  y = 2",
 }
@@ -257,6 +287,23 @@ LACKS = {
     "has points of no argument": FIGURE + "\ndef points():\n    return []",
     "has CLAIMS in a list": GOOD + "\nCLAIMS = []",
     "has CLAIMS of another type": GOOD + "\nCLAIMS = ('so',)",
+    "has claims of another type": GOOD + "\nclaims = ()",
+    "has claims of no argument": GOOD + "\ndef claims():\n    return []",
+    "has claims that give nothing": GOOD + "\ndef claims(scale):\n    pass",
+    "has claims that give one": GOOD + f"\ndef claims(scale):\n    return {CLAIM}",
+    "has claims that give text": GOOD + "\ndef claims(scale):\n    return 'so'",
+    "has claims that give a claim and a number": GOOD + f"\ndef claims(scale):\n    return [{CLAIM}, 1]",
+    "has claims on a curve of no points": GOOD
+    + f"\ndef claims(scale):\n    yield {CLAIM.replace('lower=CURVE', 'lower=Curve(task=scale, init=scale)')}",
+    "has claims twice": GOOD + "\nCLAIMS = ()\ndef claims(scale):\n    return []",
+    "has a claim on no curve": GOOD + f"\ndef claims(scale):\n    yield {CLAIM.replace('lower=CURVE', 'lower=None')}",
+    "has a reference that is no curve": GOOD.replace("references=(CURVE,)", "references=('labels',)"),
+    "has a title that is no text": GOOD.replace('"Mine"', "None"),
+    "lacks rows": LISTING,
+    "has rows that is no function": LISTING + "\nrows = [('a', 1)]",
+    "has rows of no argument": LISTING + "\ndef rows():\n    return [('a', 1)]",
+    "has columns that are a number": LISTING.replace("('a', 'b')", "2"),
+    "has no columns": LISTING.replace("('a', 'b')", "()") + "\ndef rows(scale):\n    return [()]",
     "gives no points": FIGURE + "\ndef points(scale, seed):\n    return []",
     "gives nothing": FIGURE + "\ndef points(scale, seed):\n    pass",
     "gives one point, not several": FIGURE + "\ndef points(scale, seed):\n    return next(good(scale, seed))",
@@ -278,6 +325,8 @@ ENDS = {
     "ends with a word": "import sys\nsys.exit('bye')",
     "ends badly": "raise SystemExit(3)",
     "ends in points": f"{FIGURE}\ndef points(scale, seed):\n    raise SystemExit",
+    "ends in claims": f"{GOOD}\ndef claims(scale):\n    raise SystemExit",
+    "ends in rows": f"{LISTING}\ndef rows(scale):\n    raise SystemExit",
 }
 
 
@@ -293,6 +342,43 @@ def refuse_file(cli: Cli, source: str) -> str:
 @pytest.mark.parametrize("what", LACKS)
 def test_a_sweep_file_that_lacks_something_is_refused(what: str, cli: Cli) -> None:
     refuse_file(cli, LACKS[what])
+
+
+@pytest.mark.parametrize("what", ROWS)
+def test_rows_that_are_no_table_are_refused(what: str, cli: Cli) -> None:
+    sentence = refuse_file(cli, f"{LISTING}\ndef rows(scale):\n    return {ROWS[what]}")
+    assert ("TypeError" if what == "nothing" else "rows(scale) in ") in sentence
+
+
+def test_claims_and_rows_that_are_missing_or_wrong_are_named(cli: Cli) -> None:
+    for what, words in (
+        ("lacks rows", "needs a function rows(scale) that gives tuples"),
+        ("has rows that is no function", "needs a function rows(scale) that gives tuples"),
+        ("has claims of another type", "needs a function claims(scale) that gives"),
+        ("has claims that give text", "claims(scale) in "),
+        ("has claims that give a claim and a number", "claims(scale) in "),
+        ("has claims on a curve of no points", "names the curve 'laptop laptop', which none of its points is on"),
+        ("has claims twice", "has both CLAIMS and claims(scale)"),
+        ("has columns that are a number", "columns are a tuple, not 2"),
+        ("has no columns", "columns are a tuple, not ()"),
+    ):
+        assert words in refuse_file(cli, LACKS[what])
+    for what, words in (
+        ("no row", "must give one tuple or more, each of 2"),
+        ("rows of text", "must give one tuple or more, each of 2"),
+        ("a row too short", "must give one tuple or more, each of 2"),
+        ("words and numbers", "words alone or numbers alone in column 'b'"),
+    ):
+        assert words in refuse_file(cli, f"{LISTING}\ndef rows(scale):\n    return {ROWS[what]}")
+
+
+def test_claims_may_depend_on_the_scale(cli: Cli) -> None:
+    more = f"\ndef claims(scale):\n    return [{CLAIM}] if scale == 'smoke' else []\n"
+    (cli.folder / "mine.py").write_text(GOOD + more)
+    name = str(cli.folder / "mine.py")
+    assert [len(sweep.load(name, scale, 1).claims) for scale in ("smoke", "laptop")] == [1, 0]
+    (cli.folder / "mine.py").write_text(GOOD)
+    assert sweep.load(name, "smoke", 1).claims == ()
 
 
 @pytest.mark.parametrize("what", RAISES)
@@ -373,9 +459,13 @@ def test_a_good_sweep_file_is_taken(more: str, cli: Cli) -> None:
 # ------------------------------------------------------------------ a dry run
 
 
+SEARCHES = ": all candidates are counted; Optuna trains "
+
+
 def rows(called: Called) -> dict[str, str]:
-    """What a dry run prints: a name and what is said of it, each line."""
-    pairs = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in called.out.splitlines() if line.strip()]
+    """What a dry run prints: a name and what is said of it, each line; without what it says of searches."""
+    lines = [line.strip() for line in called.out.splitlines() if line.strip() and SEARCHES not in line]
+    pairs = [re.split(r"\s{2,}", line, maxsplit=1) for line in lines]
     assert all(len(pair) == 2 for pair in pairs), called.out
     return dict(pairs)
 
@@ -401,52 +491,170 @@ def steps_of(graph: plan.Plan) -> list[Step]:
     return [step for job in graph.jobs.values() for step in (job.train, *job.masks)]
 
 
+LEVELS = (3, 7, 10, 14, 18, 21, 24)
+"""Of laptop."""
+
+
+def figure_3_on_a_laptop() -> tuple[int, int, int, int]:
+    """Points, trainings, masks, and trainings where nothing is shared, of one seed of Figure 3, from what it is.
+
+    Chains on labels, RotNet and Exemplar; each mask that is drawn is trained on labels as a winning ticket and from
+    new weights; random masks and shuffled label masks from new weights only. And the dense network.
+    """
+    levels, deepest = len(LEVELS), 24
+    points = 1 + levels * (3 + 3 + 2)
+    rounds = 3 * deepest  # a chain's mask of level 24 needs its dense round and the 23 after it
+    tickets = 1 + 2 * levels  # of labels these are rounds, but for that of the deepest level
+    reinit = 5 * levels
+    masks = 3 * deepest + 2 * levels
+    # Alone: the dense one; a random mask's training; all else at level l needs l rounds before it
+    unshared = 1 + levels + (3 + 3 + 1) * (sum(LEVELS) + levels)
+    return points, rounds + tickets + reinit, masks, unshared
+
+
 def test_dry_run_of_figure_3_counts_what_one_counts_by_hand(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Laptop, one seed: seven levels up to 24, whose sum is 97."""
     net, before = NETS["conv4"], cli.files()
-    trainings = 25 + 24 + 7 + 4 * 7  # label rounds, RotNet rounds, RotNet tickets, drawn weights
-    masks = 24 + 24 + 7 + 7
-    drawn, rewound = 2 + 4 * 7, 24 + 23 + 7
-    assert drawn + rewound == trainings
+    points, trainings, masks, unshared = figure_3_on_a_laptop()
+    assert (points, trainings, masks, unshared) == (57, 122, 86, 736)
+    # 12 epochs of 1,200 images from new weights, 11 from the state after the first
+    chain = 12 + 23 * 11
+    on_labels = (12 + 24 * 11) + 2 * 7 * 11 + 5 * 7 * 12  # the chain with its last ticket, other tickets, re-inits
+    # Exemplar looks at two views of each image
     speed = net.images_per_second
-    seconds = trainings * plan.OVERHEAD + 1200 * (12 * drawn + 11 * rewound) / speed
-    longest = 25 * plan.OVERHEAD + 1200 * (12 + 23 * 11 + 12) / speed
-    disk = 4 * net.parameters * (trainings + 2) + net.prunable // 8 * masks
-    for cores, wall in ((2, seconds / 2), (1000, longest)):
+    seconds = trainings * plan.OVERHEAD + 1200 * (on_labels + chain + 2 * chain) / speed
+    # The longest path: Exemplar's rounds, then its deepest mask from new weights
+    longest = 25 * plan.OVERHEAD + 1200 * (2 * chain + 12) / speed
+    # The weights of every training, the states of three dense ones to rewind to; a bit for each weight of a mask
+    disk = {"all": 4 * net.parameters * (trainings + 3) + net.prunable // 8 * masks}
+    # Nothing starts from the end of another training
+    disk["needed"] = 4 * net.parameters * 3 + net.prunable // 8 * masks
+    for cores, wall, keep in ((2, seconds / 2, None), (1000, longest, "all"), (2, seconds / 2, "needed")):
         monkeypatch.setattr(progress, "cores", lambda cores=cores: cores)
-        called = cli("fig3", "--dry-run")
+        called = cli("fig3", "--dry-run", *(["--keep", keep] if keep else []))
         assert (called.code, called.err) == (0, "")
         assert rows(called) == {
             "root": f"{cli.folder}/runs/",
-            "points": str(1 + 7 * 6),
+            "points": f"{points}",
             "unique steps": f"{trainings + masks} ({trainings} trainings, {masks} masks)",
             "done": "0 trainings",
             "will run": f"{trainings} trainings, {masks} masks",
-            "without sharing": f"{1 + 5 * (97 + 7) + 7} trainings",
+            "without sharing": f"{unshared} trainings",
             "time": f"about {progress.duration(wall + plan.START)} on {cores} cores "
             f"({progress.duration(seconds)} of training)",
-            "disk": f"about {disk / 1e6:.1f} MB when all is done",
+            "disk": f"about {progress.size(disk[keep or 'all'])} when all is done",
         }
     assert cli.files() == before, "a dry run writes nothing"
+
+
+def test_dry_run_of_figure_3_of_the_paper_in_gpu_hours(cli: Cli) -> None:
+    """By hand: three seeds, fourteen levels up to 30; ResNet-50 on ImageNet, and ResNet-18 on CIFAR-10.
+
+    On CIFAR-10 there is one more random mask at each level, among the weights that do not vanish of themselves.
+    """
+    sum_of_levels = 1 + 2 + 3 + 4 + 6 + 8 + 10 + 12 + 15 + 18 + 21 + 24 + 27 + 30
+    points = 3 * ((1 + 14 * 8) + (1 + 14 * 9))
+    on_labels = 31 + 2 * 14 + 5 * 14, 31 + 2 * 14 + 6 * 14  # the chain with its last ticket, tickets, re-inits
+    trainings = 3 * sum(on_labels) + 3 * 4 * 30
+    masks = 3 * (3 * 30 + 2 * 14 + 3 * 30 + 3 * 14)
+    unshared = 1 + 14 + 7 * (sum_of_levels + 14)
+    unshared = 3 * (2 * unshared + 14 * 2)  # a mask without natural zeros needs the dense network
+    # Epochs: a chain, and labels; from the dense run's state after three epochs, after one on CIFAR-10
+    samples = {
+        "labels on imagenet, resnet50": (3 * 129, 1_280_000 * 3 * (90 * 71 + 87 * 58)),
+        "rotnet on imagenet, resnet50": (90, 1_280_000 * 3 * (90 + 29 * 87)),
+        "exemplar on imagenet, resnet50": (90, 1_280_000 * 3 * (40 + 29 * 37)),
+        "labels on cifar10, resnet18-cifar": (3 * 143, 50_000 * 3 * (160 * 85 + 159 * 58)),
+        "exemplar on cifar10, resnet18-cifar": (90, 50_000 * 3 * (180 + 29 * 179)),
+        "rotnet on cifar10, resnet18-cifar": (90, 50_000 * 3 * (160 + 29 * 159)),
+    }
+    assert (points, trainings, masks, unshared) == (720, 1_176, 750, 8_364)
+    assert sum(trained for trained, _ in samples.values()) == trainings
+
+    called = cli("fig3", "--scale", "paper", "--dry-run")
+    assert (called.code, called.err) == (0, "")
+    assert [path.name for path in cli.folder.iterdir()] == ["tmp"], "a dry run writes nothing"
+    assert "cores" not in called.out
+    head, takes, what_for, disk = re.split(r"what it takes|what for|what stays on disk", called.out)
+    said = rows(Called(code=0, out=re.sub(r"(?m)^(data| ) .*\n", "", head), err=""))
+    assert said == {
+        "root": f"{cli.folder}/runs/",
+        "points": "720",
+        "unique steps": "1,926 (1,176 trainings, 750 masks)",
+        "done": "0 trainings",
+        "will run": "1,176 trainings, 750 masks",
+        "without sharing": "8,364 trainings",
+    }
+    total, lines = 0.0, re.findall(r"(?m)^(\w+ on .*?)  +([\d,]+) +([\d,.]+) +([\d,]+) +(\w+) +(\S+) +(\S+)", what_for)
+    assert {what for what, *_ in lines} == samples.keys()
+    for what, trained, millions, speed, source, hours, left in lines:
+        of_resnet50 = 4_089_184_256 / 555_422_720 if "cifar" in what else 1
+        expected = 938 * of_resnet50 / (2 if what.startswith("exemplar") else 1)
+        spent = samples[what][1] / expected / 3600
+        total += spent
+        assert (trained, source) == (f"{samples[what][0]}", "stated")
+        assert (millions, speed) == (f"{samples[what][1] / 1e6:,.1f}", f"{expected:,.0f}")
+        assert hours == left == (f"{spent:,.1f}" if spent < 100 else f"{spent:,.0f}")
+    assert ["fig3", "720", "1,926", "1,176", "8,364", f"{total:,.0f}", f"{total:,.0f}"] in [
+        *map(str.split, takes.splitlines())
+    ]
+    large, small = 4 * 25_557_032, 4 * 11_173_962
+    sizes = (
+        3 * (118 * 23_454_912 + 132 * 11_159_232) / 8,
+        3 * 3 * (large + small),
+        3 * small,  # whose natural zeros others avoid
+        3 * ((129 + 60) * large + (143 + 60) * small),
+    )
+    assert re.search(r"(?m)^fig3 +" + " +".join(map(progress.size, sizes)) + " *$", disk)
+    assert "GPU-hours of one A100" in called.out
 
 
 def test_dry_run_counts_seeds_and_sweeps(cli: Cli) -> None:
     one = rows(cli("fig3", "--dry-run", "--scale", "smoke"))
     three = rows(cli("fig3", "--dry-run", "--scale", "smoke", "--seeds", "3"))
-    assert [int(r["points"]) for r in (one, three)] == [13, 39]
+    assert [int(r["points"]) for r in (one, three)] == [17, 51]  # 1 + 2 levels * 8
     assert int(three["will run"].split()[0]) == 3 * int(one["will run"].split()[0])
-    assert rows(cli("fig3", "--dry-run", "--scale", "smoke", "--seeds", "100"))["points"] == "1,300"
+    assert rows(cli("fig3", "--dry-run", "--scale", "smoke", "--seeds", "100"))["points"] == "1,700"
     assert cli("fig3", "fig3", "--dry-run", "--scale", "smoke").out == cli("fig3", "--dry-run", "--scale", "smoke").out
     (cli.folder / "mine.py").write_text(GOOD)
     both = rows(cli("fig3", "mine.py", "--dry-run", "--scale", "smoke"))
-    assert both["points"] == "14"
+    assert both["points"] == "18"
     assert both["will run"] == one["will run"], "its one training is figure 3's dense one"
 
 
-def test_dry_run_of_all_is_of_all_known(cli: Cli) -> None:
+ALL = ["fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "rewind", "table1"]
+"""Every figure and table of the paper, and the rewind study."""
+
+
+def test_all_are_the_sweeps_of_the_package(cli: Cli) -> None:
+    assert sweep.known() == ALL
     called = cli("all", "--dry-run", "--scale", "smoke")
-    assert called.code == 0
-    assert called.out == cli(*sweep.known(), "--dry-run", "--scale", "smoke").out
+    assert (called.code, called.err) == (0, "")
+    for others in (ALL, ["all", "fig3"], ["fig3", "all"], ["all", "all"]):
+        assert cli(*others, "--dry-run", "--scale", "smoke").out == called.out
+    assert called.out.splitlines()[-1] == f"rewind{SEARCHES}5 in each study"
+    assert called.out.count(SEARCHES) == 1
+    assert SEARCHES not in cli(*(name for name in ALL if name != "rewind"), "--dry-run", "--scale", "smoke").out
+    alone = [int(rows(cli(name, "--dry-run", "--scale", "smoke"))["points"].replace(",", "")) for name in ALL]
+    assert int(rows(called)["points"].replace(",", "")) == sum(alone)
+    assert all(points > 0 for points in alone[:-1])
+    assert alone[-1] == 0, "Table 1 needs no training"
+
+
+def test_all_at_the_papers_scale_costs_less_together_than_alone(cli: Cli) -> None:
+    """A line for each that trains."""
+    called = cli("all", "--dry-run", "--scale", "paper", "--seeds", "1")
+    assert (called.code, called.err) == (0, "")
+    takes = called.out.partition("what it takes")[2].partition("what for")[0]
+    lines = {
+        line.split()[0]: line.split()[1:] for line in takes.splitlines() if line.count("  ") > 4 and line[0] != " "
+    }
+    assert list(lines) == [*ALL[:-1], "together"]
+    numbers = {name: [float(cell.replace(",", "")) for cell in cells] for name, cells in lines.items()}
+    together = numbers.pop("together")
+    assert together[0] == sum(points for points, *_ in numbers.values())
+    apart = [sum(column) for column in zip(*numbers.values(), strict=True)]
+    assert together[3] == apart[3], "without sharing"
+    assert all(t < a for t, a in zip(together[1:3] + together[4:], apart[1:3] + apart[4:], strict=True))
 
 
 def test_dry_run_says_what_is_done_and_what_is_damaged_and_touches_neither(cli: Cli) -> None:
@@ -463,7 +671,8 @@ def test_dry_run_says_what_is_done_and_what_is_damaged_and_touches_neither(cli: 
     assert "damaged" not in rows(called)
     others = [job for job in jobs if job not in (jobs[0], jobs[-1])]
     assert {job.train.task for job in (jobs[0], jobs[-1])} == {"labels"}  # measured at 1,000 images/s
-    speeds = {"labels": 1000, "rotnet": NETS["conv4"].images_per_second}
+    stated = NETS["conv4"].images_per_second
+    speeds = {"labels": 1000, "rotnet": stated, "exemplar": stated / 2}
     left = sum(plan.OVERHEAD + job.samples / speeds[job.train.task] for job in others)
     assert f"({progress.duration(left)} of training)" in rows(called)["time"]
     assert cli.files() == before
@@ -561,6 +770,119 @@ def test_views_are_made_again_from_the_store_alone(full: Store, cli: Cli) -> Non
     assert seen[0] == seen[1]
 
 
+ROW_0 = "fig3, row 0: digits, four convolutions, labels, winning ticket, level 0, seed 0"
+
+
+def test_a_row_is_explained(full: Store, cli: Cli) -> None:
+    """The rows are those of the table, counted from 0; a step is found by its id, too."""
+    cli("fig3", "--scale", "smoke")
+    table = pq.read_table(cli.folder / "runs" / "results" / "smoke" / "fig3.parquet").to_pylist()
+    assert len(table) == 17
+    before = cli.files()
+    for number in (0, 1, 16):
+        row = table[number]
+        called = cli("fig3", "--scale", "smoke", "--explain", f"{number}")
+        assert (called.code, called.err) == (0, "")
+        lines = called.out.splitlines()
+        assert lines[0] == f"fig3, row {number}: {row['panel']}, {row['task']}, {row['init']}, " + (
+            f"level {row['level']}, seed {row['seed']}"
+        )
+        assert lines[1].strip() == f"top1 {row['value']:.6g}"
+        assert lines[2].startswith(f"step {row['step']}: ")
+        assert str(cli.folder / "runs" / "steps" / row["step"] / WEIGHTS) in called.out
+        by_id = cli("fig3", "--scale", "smoke", f"--explain={row['step']}")
+        assert by_id.out == called.out
+    assert cli("fig3", "--scale", "smoke", "--explain", "0").out.startswith(f"{ROW_0}\n")
+    assert cli("fig3", "--scale", "smoke", "--explain", "0", "--dry-run").out.startswith(f"{ROW_0}\n")
+    assert cli("fig3", "fig3", "--scale", "smoke", "--explain", "0").out.startswith(f"{ROW_0}\n")
+    assert cli.files() == before, "it only reads"
+
+
+@pytest.mark.parametrize("row", ["17", "-1", "", "xyz", "1.0", "0" * 16, "a\nb"], ids=ascii)
+def test_a_row_that_is_not_there_is_refused(row: str, full: Store, cli: Cli) -> None:
+    sentence = cli.refused("fig3", "--scale", "smoke", f"--explain={row}")
+    assert f"fig3 has no row and no step {row!r}; its rows are 0 to 16" in sentence
+
+
+def test_what_can_not_be_explained_is_refused(cli: Cli) -> None:
+    """Before there is anything; of several tables; of a table behind which is nothing."""
+    assert "fig3 has no row and no step '0'; it has no rows yet" in cli.refused("fig3", "--explain", "0")
+    for several in (("fig3", "fig8"), ("all",), ("table1", "fig3")):
+        assert "--explain wants one sweep" in cli.refused(*several, "--explain", "0", "--scale", "smoke")
+    assert "nothing behind the rows of table1" in cli.refused("table1", "--explain", "0")
+    assert "--explain" in cli.refused("fig3", "--explain")
+
+
+@pytest.mark.parametrize("keep", ["none", "", "ALL", "need", "1"])
+def test_a_bad_choice_of_weights_to_keep_is_told_the_good_ones(keep: str, cli: Cli) -> None:
+    sentence = cli.refused("fig3", f"--keep={keep}", "--dry-run")
+    assert "--keep" in sentence
+    assert "all" in sentence.partition("choose from")[2]
+    assert "needed" in sentence.partition("choose from")[2]
+
+
+def test_weights_that_nobody_starts_from_are_kept_unless_told_not_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figure 1 judges the ends of its pre-trainings; Figure 6 draws the weights themselves; nobody reads the others."""
+    seen: list[plan.Plan] = []
+    monkeypatch.setattr(sweep._Run, "train", lambda run, _: seen.append(run.graph) or 0)
+    for more, keep in ([], True), (["--keep", "all"], True), (["--keep", "needed"], False):
+        called = cli("fig1", "fig6", "--scale", "smoke", *more)
+        assert (called.code, called.err) == (0, "")
+        jobs = seen.pop().jobs.values()
+        assert {job.keep for job in jobs} == {keep}
+        read = {job.id for job in jobs if job.weights}
+        judged = {job.train.start.of.id for job in jobs if isinstance(job.train.start, Final)}
+        drawn = {point.step.id for point in sweep.load("fig6", "smoke", 1).points}
+        assert read == judged | drawn
+        assert len(drawn) == 2
+        assert len(judged) < len(jobs) / 2
+
+
+def test_table_1_needs_no_training_and_no_ray(tmp_path: Path) -> None:
+    """3 epochs are 3 x 1,280,000 images, 2,500 updates of 1,536, and 3.3% of 90 epochs."""
+    code = """
+import sys
+from raysslprune import sweep
+code = sweep.main(["table1", "--scale", "paper"])
+print(*sorted({"ray", "torch", "matplotlib", "sklearn", "optuna"} & set(sys.modules)), file=sys.stderr, end="")
+sys.exit(code)
+"""
+    path = tmp_path / "runs" / "results" / "paper" / "table1.parquet"
+    seen = []
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (run.returncode, run.stderr) == (0, "")
+        lines = [re.split(r"\s{2,}", line.strip()) for line in run.stdout.splitlines()]
+        assert ["network", "task", "epochs", "samples", "updates", "% of training"] in lines
+        assert ["ImageNet, ResNet-50", "labels", "3", "3,840,000", "2,500", "3.33"] in lines
+        assert ["ImageNet, ResNet-50", "labels:10%-of-images", "30", "3,840,000", "5,000", "15"] in lines
+        assert run.stdout.splitlines()[-1] == str(path)
+        assert [file.name for file in path.parent.iterdir()] == ["table1.parquet"]
+        assert not (tmp_path / "runs" / "logs").exists()
+        assert not any((tmp_path / "runs").glob("steps/*"))
+        seen.append(path.read_bytes())
+    assert seen[0] == seen[1]
+    (row,) = [
+        row
+        for row in pq.read_table(path).to_pylist()
+        if (row["network"], row["task"]) == ("ImageNet, ResNet-50", "labels")
+    ]
+    assert list(row) == ["network", "task", "epochs", "samples", "updates", "% of training"]
+    assert (row["epochs"], row["samples"], row["updates"]) == (3, 3_840_000, 2_500)
+    assert row["% of training"] == pytest.approx(100 * 3 / 90)
+
+
+def test_a_listing_of_ones_own_is_printed_as_it_is(cli: Cli) -> None:
+    text = "\ndef rows(scale):\n    yield '[bold] ' + scale, 1234.4\n    yield '[/x]', 7\n"
+    (cli.folder / "mine.py").write_text(LISTING.replace("'b'", "'[red] b'") + text)
+    called = cli("mine.py", "--scale", "smoke")
+    assert (called.code, called.err) == (0, "")
+    lines = [re.split(r"\s{2,}", line.strip()) for line in called.out.splitlines()]
+    assert ["a", "[red] b"] in lines
+    assert ["[bold] smoke", "1,234"] in lines
+    assert ["[/x]", "7"] in lines
+
+
 def test_a_root_in_use_is_refused(full: Store, cli: Cli) -> None:
     with full.lock():
         called = cli("fig3", "--scale", "smoke")
@@ -572,7 +894,10 @@ def test_a_root_in_use_is_refused(full: Store, cli: Cli) -> None:
 def test_words_in_brackets_are_printed_as_they_are(cli: Cli) -> None:
     """Rich would take them for markup."""
     claim = "Claim(says='Masks [bold] and [/x] match [1]', source='[a]', higher=CURVE, lower=CURVE, relation='above')"
-    text = GOOD.replace("Mine", "Accuracy [top-1] [/]").replace("Top-1 accuracy (%)", "Top-1 [percent]")
+    text = GOOD.replace("Mine", "Accuracy [top-1] [/]").replace("winning ticket", "ticket [/] [1]")
+    text = text.replace('task="labels", init', 'task="[l]abels [/x]", init').replace(
+        "level=0,", 'level=0, panel="[red] [/]",'
+    )
     (cli.folder / "mine.py").write_text(f"{text}\nCLAIMS = ({claim},)\n")
     loaded = sweep.load(str(cli.folder / "mine.py"), "smoke", 1)
     store, graph = Store(str(cli.folder / "runs")), plan.make(loaded.points)
@@ -580,7 +905,13 @@ def test_words_in_brackets_are_printed_as_they_are(cli: Cli) -> None:
     commit(store, steps_of(graph), graph)
     called = cli("mine.py", "--scale", "smoke")
     assert (called.code, called.err) == (0, "")
-    for words in ("Accuracy [top-1] [/]", "Top-1 [percent]", "Masks [bold] and [/x] match [1]", "([a])"):
+    assert "[l]abels [/x]" in called.out.partition("Claims of the paper")[0]
+    for words in (
+        "Accuracy [top-1] [/]",
+        "[red] [/], ticket [/] [1], n = 1",
+        "Masks [bold] and [/x] match [1]",
+        "([a])",
+    ):
         assert words in called.out
 
 

@@ -101,7 +101,19 @@ SHAPES: dict[str, list[Shape]] = {
     "alexnet-bn": ALEXNET,
 }
 WIDTHS = {arch: shapes[-1][0] for arch, shapes in SHAPES.items()}
-CIFAR = {"conv4", "conv5", "resnet8", "alexnet8", "resnet18-cifar", "resnet34-cifar", "resnet50-cifar", "vgg11", "vgg13", "vgg16", "vgg19"}
+CIFAR = {
+    "conv4",
+    "conv5",
+    "resnet8",
+    "alexnet8",
+    "resnet18-cifar",
+    "resnet34-cifar",
+    "resnet50-cifar",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+}
 """What the paper has for 32-pixel images, or would have."""
 
 

@@ -956,7 +956,7 @@ def test_gpu_hours_by_what_a_gpu_measured() -> None:
 
 
 def test_speeds_by_the_size_of_the_images() -> None:
-    """A network does as many more multiply-adds as images have more pixels; and what was measured is of one data set."""
+    """As many more multiply-adds as images have more pixels; and what was measured is of one data set."""
     small = replace(pretext("labels"), arch="vgg19", data="cifar10")
     large, part = replace(small, data="imagenet"), replace(small, data="cifar10:10%-of-images")
     graph = plan.make(points([small, large, part]))

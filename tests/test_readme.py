@@ -19,7 +19,8 @@ QUERY, SWEEP = re.findall(r"```python\n(.*?)```", README, re.S)
 
 def test_the_query_runs(tmp_path: Path) -> None:
     row = {"figure": "fig3", "scale": "laptop", "task": "rotnet", "init": "winning ticket", "level": 3, "density": 0.5}
-    row |= {"metric": "top1", "collapsed_layers": 0, "step": "0" * 16}
+    row |= {"metric": "top1", "collapsed_layers": 0, "step": "0" * 16, "panel": "digits, four convolutions"}
+    row |= {"density_of_all": 0.5, "rewind": 1_200, "data": "digits", "arch": "conv4"}
     rows = [{**row, "seed": seed, "value": 97.0 + seed} for seed in (0, 1)]
     folder = tmp_path / "runs" / "results" / "laptop"
     folder.mkdir(parents=True)
@@ -41,4 +42,10 @@ def test_the_commands_are_taken(tmp_path: Path) -> None:
     commands = re.findall(r"^    python -m raysslprune\.sweep (.*?) *(?:#.*)?$", README, re.M)
     assert len(commands) >= 4
     for command in commands:
-        assert sweep(*command.split(), "--dry-run", cwd=tmp_path).code == 0, command
+        called = sweep(*command.split(), "--dry-run", cwd=tmp_path)
+        if "--explain" in command:  # a row that is there once its figure is
+            name, row = re.fullmatch(r"(\S+) --explain (\d+)", command).groups()  # pyright: ignore
+            assert int(row) < len(load(name, "laptop", 1).points)
+            assert f"{name} has no row and no step '{row}'; it has no rows yet" in called.err
+        else:
+            assert called.code == 0, command

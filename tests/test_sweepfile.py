@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raysslprune.sweepfile import Claim, Curve, Dense, Figure, Search
+from raysslprune.sweepfile import Claim, Curve, Dense, Figure, Listing, Magnitudes, Search
 
 A, B = Curve(task="labels", init="winning ticket"), Curve(task="rotnet", init="winning ticket", panel="CIFAR-10")
 
@@ -19,6 +19,11 @@ A, B = Curve(task="labels", init="winning ticket"), Curve(task="rotnet", init="w
         ({"relation": "above", "margin": 1.0}, "a margin goes with 'equal'"),
         ({"relation": "widens", "along": "seeds"}, "along 'seeds' is not one of density, panels"),
         ({"relation": "above", "along": "panels"}, "along 'panels' goes with 'widens' and 'narrows'"),
+        ({"higher": "labels"}, "a claim compares curves, not 'labels'"),
+        ({"lower": "80"}, "a claim compares curves, not '80'"),
+        ({"higher": 80.0}, "a claim's higher is a curve, not 80.0"),
+        ({"within": (0.1,)}, r"within two densities, not \(0.1,\)"),
+        ({"within": 0.5}, "within two densities, not 0.5"),
     ],
 )
 def test_a_bad_claim_is_refused_with_a_sentence(changes: dict[str, Any], sentence: str) -> None:
@@ -33,6 +38,8 @@ def test_a_bad_claim_is_refused_with_a_sentence(changes: dict[str, Any], sentenc
     [
         ({"inits": "winning ticket"}, "a figure's inits are a tuple"),
         ({"references": [A]}, "a figure's references are a tuple"),
+        ({"references": ("labels",)}, "a figure's references are curves, not 'labels'"),
+        ({"everywhere": (Dense(curve=A),)}, "a figure's everywhere are curves, not Dense"),
         ({"x": "log"}, "x is 'remaining' or 'pruned', not 'log'"),
         ({"colour": "seed"}, "colour is for 'task' or 'init', not 'seed'"),
     ],
@@ -40,6 +47,34 @@ def test_a_bad_claim_is_refused_with_a_sentence(changes: dict[str, Any], sentenc
 def test_a_bad_figure_is_refused_with_a_sentence(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Figure(title="x", **changes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (3, "columns are a tuple, not 3"),
+        ((), r"columns are a tuple, not \(\)"),
+        (["a"], "columns are a tuple"),
+        (("a", 3), "columns are words, not 3"),
+    ],
+)
+def test_a_bad_listing_is_refused_with_a_sentence(columns: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Listing(title="x", columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("drawing", "more"), [(Figure, {}), (Magnitudes, {}), (Search, {"trials": 1}), (Listing, {"columns": ("a",)})]
+)
+def test_a_title_is_text(drawing: Any, more: dict[str, Any]) -> None:
+    assert drawing(title="x", **more).title == "x"
+    with pytest.raises(ValueError, match="a title is text, not None"):
+        drawing(title=None, **more)
+
+
+def test_only_a_curve_is_dense() -> None:
+    with pytest.raises(ValueError, match="what is dense is a curve, not 'labels'"):
+        Dense(curve="labels")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_search_needs_trials() -> None:
