@@ -99,16 +99,34 @@ def paired(claim: Claim, rows: Rows, panel: str) -> tuple[list[float], list[floa
 def along_panels(claim: Claim, rows: Rows) -> tuple[list[float], list[float]]:
     """The difference in the last panel that has both curves minus that in the first, for each seed, and the densities.
 
-    In each panel it is the mean over the densities in range that both panels and every seed have.
+    In each panel it is the mean over the levels that both panels and every seed have in range. Levels, not densities:
+    a layer of a hundred weights can't be pruned to the same density as a network.
     """
     panels = _panels_with(claim.curves, rows)
     if len(panels) < 2:
         return [], []
-    first, last = _gaps(claim, rows, panels[0]), _gaps(claim, rows, panels[-1])
+    first, last = (_gaps_by_level(claim, rows, panel) for panel in (panels[0], panels[-1]))
     seeds = sorted(first.keys() & last.keys())
-    shared = _shared([gaps[seed] for gaps in (first, last) for seed in seeds])
-    differences = [mean(_at(last[seed], d) - _at(first[seed], d) for d in shared) for seed in seeds] if shared else []
-    return differences, shared
+    gaps = [side[seed] for side in (first, last) for seed in seeds]
+    shared = sorted(set.intersection(*(set(gap) for gap in gaps))) if gaps else []
+    if not shared:
+        return [], []
+    differences = [mean(last[seed][n][1] - first[seed][n][1] for n in shared) for seed in seeds]
+    return differences, [last[seeds[0]][n][0] for n in shared]
+
+
+def _gaps_by_level(claim: Claim, rows: Rows, panel: str) -> dict[int, dict[int, tuple[float, float]]]:
+    """Seed to level to density, and higher minus lower, in range."""
+    higher, lower = (
+        {(r["seed"], r["level"]): r for r in rows if r["panel"] == panel and (r["task"], r["init"]) == (c.task, c.init)}
+        for c in claim.curves
+    )
+    gaps: dict[int, dict[int, tuple[float, float]]] = {}
+    for (seed, level), row in higher.items():
+        at = gaps.setdefault(seed, {})
+        if level and (seed, level) in lower and claim.within[0] <= row["density"] <= claim.within[1]:
+            at[level] = (row["density"], row["value"] - lower[seed, level]["value"])
+    return gaps
 
 
 def _panels_with(curves: Iterable[Curve], rows: Rows) -> list[str]:

@@ -81,7 +81,7 @@ class Claim:
     relation: ``above`` (higher exceeds lower), ``equal`` (they differ by less than ``margin`` points), ``widens`` (the
         difference grows) or ``narrows``.
     along: what it grows with: ``density``, from the densest to the sparsest point in range; or ``panels``, from the
-        first to the last, in the order of the points, each with its mean over the densities in range.
+        first to the last, in the order of the points, each with its mean over the levels in range that both have.
     """
 
     says: str
@@ -108,6 +108,8 @@ class Claim:
             self.along == "density" or self.relation in ("widens", "narrows"),
             "along 'panels' goes with 'widens' and 'narrows'",
         )
+        two = all(isinstance(side, Curve) and side.panel is None for side in (self.higher, self.lower))
+        _demand(self.along == "density" or two, "along 'panels' two curves are compared, of every panel")
 
     @property
     def curves(self) -> tuple[Curve, ...]:

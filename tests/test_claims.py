@@ -419,6 +419,24 @@ def test_along_the_panels_the_last_gap_is_compared_with_the_first(relation: str,
     assert f"{change.mean():+.2f} points" in one.numbers
 
 
+def test_panels_are_compared_at_the_same_levels_whatever_their_densities() -> None:
+    """A layer of ten weights has 0.5 left where a network has 0.512; and not at levels that one panel lacks."""
+    small, large = {3: 0.5, 7: 0.2, 10: 0.1}, {3: 0.512, 7: 0.21, 14: 0.044}
+    rows: list[dict[str, Any]] = []
+    for panel, densities, gap in (("small", small, 1.0), ("large", large, 9.0)):
+        curves = {
+            Curve(task=task, init=TICKET, panel=panel): {
+                s: {n: 50 + s / 9 + (gap + n if task == "labels" else 0) for n in densities} for s in range(3)
+            }
+            for task in ("labels", "rotnet")
+        }
+        rows += table(curves, densities).to_pylist()
+    of = Claim(says="x", source="y", higher=UPPER, lower=LOWER, relation="widens", along="panels", within=(0.0, 0.3))
+    (one,) = judge([of], pa.Table.from_pylist(rows, schema=results.SCHEMA))
+    assert one.verdict == HOLDS
+    assert "+8.00 points at 79.0 % pruned, n = 3" in one.numbers
+
+
 def test_one_panel_is_nothing_to_go_along() -> None:
     of = Claim(says="x", source="y", higher=UPPER, lower=LOWER, relation="widens", along="panels")
     (one,) = judge([of], table(dict(zip((UPPER, LOWER), constant(1.0, 2.0, 3.0), strict=True))))
