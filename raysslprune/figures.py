@@ -142,9 +142,9 @@ def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
             _remaining_axis(shared, [x for line in curves for x in line.x], columns)
         else:
             shared.set(xlim=(-2, 102), xticks=range(0, 101, 20 if columns <= 2 else 25))
-        if figure.x == "remaining" and columns <= 2:
+        if columns <= 2:
             for place, cell in cells.items():
-                _magnify(axes[place], cell)
+                _magnify(axes[place], cell, log=figure.x == "remaining")
         note = "One seed."
         if any(line.seeds for line in curves):
             note = "Bands: ± one standard error; dots: single seeds."
@@ -541,11 +541,14 @@ def _remaining_axis(ax: Axes, values: Collection[float], columns: int) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _magnify(ax: Axes, cell: _Cell) -> None:
-    """The top once more, larger, where curves of networks that are not very sparse crowd; if there is room below."""
-    (low, high), left, sparsest = ax.get_ylim(), 0.12, 4.0
+def _magnify(ax: Axes, cell: _Cell, *, log: bool) -> None:
+    """The top once more, larger, where curves of networks that are not very sparse crowd; if there is room below.
+
+    log: whether the axis is of the remaining weights; else of the pruned ones.
+    """
+    (low, high), left, sparsest = ax.get_ylim(), 0.12 if log else 0.15, 4.0 if log else 96.0
     points = [point for line in cell.lines for point in [*zip(line.x, line.y, strict=True), *line.seeds]]
-    crowd = [y for x, y in points if x >= sparsest and not math.isnan(y)]
+    crowd = [y for x, y in points if (x >= sparsest if log else x <= sparsest) and not math.isnan(y)]
     right = (ax.transScale + ax.transLimits).transform((sparsest, high))[0] - 0.02
     if not crowd or min(crowd) < low + 0.6 * (high - low) or right - left < 0.25:
         return
@@ -553,7 +556,8 @@ def _magnify(ax: Axes, cell: _Cell) -> None:
     with mpl.rc_context({"lines.linewidth": 1.0, "lines.markersize": 3.0, "font.size": 6}):
         inset = ax.inset_axes((left, 0.13, right - left, 0.4))
         _paint(inset, cell)
-    _remaining_axis(inset, [], 4)
+    if log:
+        _remaining_axis(inset, [], 4)
     inset.set(xlim=(ax.get_xlim()[0], sparsest), ylim=(bottom - 0.05 * (top - bottom), top + 0.1 * (top - bottom)))
     inset.tick_params(labelsize=6)
     inset.set_title("Enlarged", fontsize=6, pad=2)

@@ -174,7 +174,7 @@ def points(scale, seed):
         ("lost", "probe:Source", {}),
     ):
         chain = imp(task="labels", data=data, arch=s.arch, recipe=replace(recipe, **changes), seed=seed, levels=1,
-                    keep=0.5, rewind=1200)
+                    keep=0.5, rewind=s.rewind["labels"])
         for level in (0, 1):
             step = winning_ticket(chain, level, task="labels", recipe=chain.dense.recipe)
             yield Point(step=step, task=name, init="a", level=level, seed=seed)

@@ -202,7 +202,7 @@ def points(scale, seed):
     recipe = s.recipes["labels"]
     for keep, levels in ((0.5, 2), (0.25, 1)):
         chain = imp(
-            task="labels", data=s.data, arch=s.arch, recipe=recipe, seed=seed, levels=levels, keep=keep, rewind=1200
+            task="labels", data=s.data, arch=s.arch, recipe=recipe, seed=seed, levels=levels, keep=keep, rewind=s.rewind["labels"]
         )
         for level in range(levels + 1):
             ticket = winning_ticket(chain, level, task="labels", recipe=recipe)
