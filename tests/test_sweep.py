@@ -187,7 +187,7 @@ def test_damage_is_seen_set_aside_and_made_again(finished: Finished, tmp_path: P
 OWN_SWEEP = '''
 """A sweep of one's own: does pruning in larger bites hurt?"""
 
-from raysslprune.lottery import imp, winning_ticket
+from raysslprune.lottery import winning_ticket
 from raysslprune.scales import SETTINGS
 from raysslprune.sweepfile import Curve, Figure, Point
 
@@ -201,9 +201,7 @@ def points(scale, seed):
     s = SETTINGS[scale]
     recipe = s.recipes["labels"]
     for keep, levels in ((0.5, 2), (0.25, 1)):
-        chain = imp(
-            task="labels", data=s.data, arch=s.arch, recipe=recipe, seed=seed, levels=levels, keep=keep, rewind=s.rewind["labels"]
-        )
+        chain = s.imp("labels", seed=seed, levels=levels, keep=keep)
         for level in range(levels + 1):
             ticket = winning_ticket(chain, level, task="labels", recipe=recipe)
             yield Point(
