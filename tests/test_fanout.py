@@ -221,6 +221,7 @@ def test_what_fails_is_named_with_its_log_and_the_rest_is_shown(tmp_path: Path) 
     assert "wild" not in result.out
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_job_only(finished: Finished, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     process = start("fig3", "--scale", "smoke", "--root", str(root))

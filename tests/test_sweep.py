@@ -71,7 +71,9 @@ def test_all_figures_and_tables_end_to_end_sharing_their_steps(finished: Finishe
     ran = sweep("all", "--scale", "smoke", "--root", str(root))
     assert ran.code == 0
     done = done_steps(root)
-    assert before.items() <= done.items()
+    more = {i for i, job in SMOKE.jobs.items() if job.snapshots < together.jobs[i].snapshots}  # trained again for these
+    assert {step for step in before if done[step] != before[step]} <= more
+    assert len(more) < 4
     assert set(certain.ids) <= done.keys() <= set(together.ids)
     for name, one in sweeps.items():
         table = pq.read_table(root / f"results/smoke/{name}.parquet")
@@ -131,6 +133,7 @@ def killed(root: Path, kills: int, seed: int) -> None:
         assert {step: after[step] for step in before} == before, "a finished step was made again"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_one_sentence_and_the_same_command_goes_on(finished: Finished, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     process = start("fig3", "--scale", "smoke", "--root", str(root))
