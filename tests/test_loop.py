@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -735,13 +736,14 @@ def test_images_on_disk_are_not_shifted(pictures: Dataset) -> None:
 LAPTOP = SETTINGS["laptop"]
 
 
-def learned(task: str, seed: int) -> tuple[Train, Outcome]:
+def learned(task: str, seed: int, **changes: Any) -> tuple[Train, Outcome]:
+    """changes: of the laptop's recipe."""
     name, _, part = task.partition(":")
     made = Train(
         task=name,
         data=f"{LAPTOP.data}:{part}" if part else LAPTOP.data,
         arch=LAPTOP.arch,
-        recipe=LAPTOP.recipes["s4l:10%-of-images" if task == "s4l" else task],
+        recipe=replace(LAPTOP.recipes["s4l:10%-of-images" if task == "s4l" else task], **changes),
         seed=seed,
         start=Init(seed=seed),
     )
@@ -799,9 +801,9 @@ def test_every_task_learns_with_every_seed(task: str) -> None:
 
 @pytest.mark.slow
 def test_unlabelled_images_help_where_labels_are_few() -> None:
-    """Paper, 4.2.2: S4L is better than labels on as few images."""
+    """Paper, 4.2.2: S4L is better than labels on as few images. On digits only while training is short."""
     s4l, labels = (
-        np.mean([learned(task, seed)[1].metrics["top1"] for seed in range(3)])
+        np.mean([learned(task, seed, samples=2_880)[1].metrics["top1"] for seed in range(3)])
         for task in ("s4l", "labels:10%-of-images")
     )
     assert s4l > labels + 1
