@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -210,7 +211,7 @@ def cifar(options: argparse.Namespace) -> dict[str, Any]:
 
 def rewind(options: argparse.Namespace) -> dict[str, Any]:
     """How well Optuna finds the best rewind: the study's full grid is trained, then searched again and again."""
-    from raysslprune import results, search
+    from raysslprune import plan, results, search
     from raysslprune import sweep as command
     from raysslprune.loader import load
     from raysslprune.store import Store
@@ -218,11 +219,13 @@ def rewind(options: argparse.Namespace) -> dict[str, Any]:
 
     study = load("rewind", "laptop", options.repeats)
     assert isinstance(study.drawing, Search)
-    everything = replace(study, drawing=replace(study.drawing, trials=len(study.points)))
+    grid = replace(study.drawing, title="All rewinds", trials=len(study.points))
+    everything = replace(study, name="rewind-grid", drawing=grid)  # a journal and a table of its own
     store = Store(options.root)
-    if command.make([everything], "laptop", store, ""):
-        raise SystemExit(1)
-    records, _ = store.survey([point.step.id for point in study.points])
+    with contextlib.redirect_stdout(sys.stderr):
+        if command.make([everything], "laptop", store, ""):
+            raise SystemExit(1)
+    records, _ = store.survey(plan.make(study.points).ids)
     rows = results.summary(results.table("rewind", "laptop", study.points, records)).to_pylist()
     values: dict[tuple[str, int], dict[int, float]] = {}
     errors: dict[tuple[str, int], float] = {}

@@ -11,7 +11,7 @@ from raysslprune.experiments import TICKET
 from raysslprune.scales import SETTINGS
 from raysslprune.sweepfile import Point, Search
 
-FIGURE = Search(title="Where to rewind winning tickets to", trials=5)
+FIGURE = Search(title="Where to rewind winning tickets to", trials=7)
 
 
 def points(scale: str, seed: int) -> Iterator[Point]:
