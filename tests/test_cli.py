@@ -631,7 +631,7 @@ def test_all_are_the_sweeps_of_the_package(cli: Cli) -> None:
     assert (called.code, called.err) == (0, "")
     for others in (ALL, ["all", "fig3"], ["fig3", "all"], ["all", "all"]):
         assert cli(*others, "--dry-run", "--scale", "smoke").out == called.out
-    assert called.out.splitlines()[-1] == f"rewind{SEARCHES}5 in each study"
+    assert called.out.splitlines()[-1] == f"rewind{SEARCHES}7 in each study"
     assert called.out.count(SEARCHES) == 1
     assert SEARCHES not in cli(*(name for name in ALL if name != "rewind"), "--dry-run", "--scale", "smoke").out
     alone = [int(rows(cli(name, "--dry-run", "--scale", "smoke"))["points"].replace(",", "")) for name in ALL]

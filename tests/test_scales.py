@@ -211,10 +211,11 @@ def test_every_sweep_loads_at_every_scale(name: str, scale: str) -> None:
 def test_depths_are_in_the_networks(scale: str) -> None:
     for name in ("fig4", "fig9"):
         scopes: dict[str, None] = {}
-        for point in load(name, scale, 1).points:
+        points = load(name, scale, 1).points
+        for point in points:
             if point.step.mask is not None:
                 scopes[getattr(point.step.mask, "scope", "all")] = None
-            arch, source = point.step.arch, point.step.data
+        arch, source = points[0].step.arch, points[0].step.data
         layers = convolutions(trunk(arch, 1 if "digits" in source else 3))
         depths = [int(scope.partition(":")[2]) for scope in scopes if scope != "all"]
         assert "all" in scopes
