@@ -1,4 +1,7 @@
-"""Measurements on a trained network, every sample counted once. Linear SVMs on its features are in ``svm.py``."""
+"""Measurements on a trained network, every sample counted once, by however many processes.
+
+Linear SVMs on its features are in ``svm.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysslprune import parallel
 from raysslprune.data import IGNORED, Dataset, Split
 from raysslprune.masks import NATURAL_ZERO, Mask
 
@@ -25,20 +29,27 @@ def at_once(split: Split) -> int:
     return max(1, min(BATCH, PIXELS // split.size**2))
 
 
+def part(split: Split) -> Split:
+    """What this process evaluates of a split."""
+    mine = parallel.span(len(split))
+    return split if mine == slice(0, len(split)) else split.some(torch.arange(mine.start, mine.stop))
+
+
 @torch.inference_mode()
 def accuracy(net: Callable[[Tensor], Tensor], data: Dataset, split: Split) -> float:
     """Top-1 accuracy in percent on a split with one class for each image; ``net`` in eval mode."""
     hits = torch.zeros((), dtype=torch.int64, device=data.device)
-    for images, labels in data.batches(split, at_once(split)):
+    for images, labels in data.batches(part(split), at_once(split)):
         hits += (net(images).argmax(1) == labels).sum()
-    return 100 * int(hits) / len(split)  # the one wait for the device
+    return 100 * int(parallel.total(hits, len(split))) / len(split)  # the one wait for the device
 
 
 def features(net: nn.Module, data: Dataset, split: Split) -> Tensor:
     """What ``net``, in eval mode, gives for every image of a split, in order: float32 (n, f), on the CPU."""
     with torch.inference_mode():
-        parts = [net(images).float().cpu() for images, _ in data.batches(split, at_once(split))]
-    return torch.cat(parts)  # out here it is an ordinary tensor, which a head may be trained on
+        parts = [net(images).float().cpu() for images, _ in data.batches(part(split), at_once(split))]
+    rows = torch.cat(parts)  # out here it is an ordinary tensor, which a head may be trained on
+    return rows if parallel.ranks() == 1 else parallel.joined(rows.to(data.device), len(split)).cpu()
 
 
 def multilabel_map(net: nn.Module, data: Dataset, split: Split) -> float:

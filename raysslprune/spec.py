@@ -43,6 +43,8 @@ class Recipe:
         ``1 ± strength``) and hue (in turns of the colour wheel), in this order. grayscale: probability.
         All are drawn anew for each view of each sample in each epoch, and applied in the order shift or crop, flip,
         angle, jitter, grayscale.
+    precision: ``float32``, or ``bf16``: the network in bfloat16 where that is safe (autocast), weights and loss in
+        float32.
     options: of the task, by name, where they are not its defaults, as ``(("margin", 0.5),)``; sorted by name.
     """
 
@@ -63,6 +65,7 @@ class Recipe:
     angle: float = 0.0
     jitter: tuple[float, ...] = ()
     grayscale: float = 0.0
+    precision: str = "float32"
     options: tuple[tuple[str, Option], ...] = ()
 
     def __post_init__(self) -> None:
@@ -77,6 +80,10 @@ class Recipe:
         _demand(
             self.schedule in SCHEDULES,
             f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}",
+        )
+        _demand(
+            self.precision in PRECISIONS,
+            f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}",
         )
         _demand(not self.nesterov or self.momentum > 0, "nesterov needs momentum > 0")
         _demand(
@@ -103,10 +110,16 @@ class Recipe:
         names = [name for name, _ in self.options]
         _demand(len(set(names)) == len(names), f"an option is given twice: {', '.join(names)}")
 
+    @property
+    def parts(self) -> int:
+        """Into how many parts a batch falls whose statistics are taken together: workers that can share it, at most."""
+        return self.batch // self.bn_batch if self.bn_batch else 1
+
 
 Option = bool | int | float | str
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
+PRECISIONS = ("float32", "bf16")
 SCHEDULES = ("constant", "cosine", "steps")
 
 

@@ -3,6 +3,10 @@
 Linear classifiers on a frozen trunk and fine-tuning are trainings like any other. It knows torch but neither Ray nor
 the store: what must outlive the process goes through ``Hooks``.
 
+Several processes may share a training, by torch.distributed: each has whole parts of every batch, those that BatchNorm
+sees together, and all have the same network throughout. What one process gives and what several give differ by
+rounding only.
+
 Three things are exact. A masked weight is 0 after every update. A training that is interrupted and resumed
 gives the same bits as one that is not (on the CPU). A training rewound to sample k of a dense run and left
 unmasked retraces that run from k on, but for the optimiser's state, which starts empty.
@@ -10,15 +14,18 @@ unmasked retraces that run from k on, but for the optimiser's state, which start
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from raysslprune import masks, models, tasks
+from raysslprune import masks, models, parallel, tasks
 from raysslprune.data import Dataset
 from raysslprune.data.feed import Batch, Feed
 from raysslprune.data.views import Views, draws
@@ -31,7 +38,10 @@ VIEWS_AT_ONCE = 1024
 """Samples whose views are made in one go, at most, unless one batch has more."""
 
 LOOK_EVERY = 0.5
-"""Seconds between looks at the loss and at what hooks want; each waits for the device."""
+"""Seconds between looks at the loss and at what hooks want, about; each waits for the device, and for other ranks."""
+
+FIRST_LOOK = 1
+"""Updates before the first of them."""
 
 State = dict[str, Tensor]
 """A network's parameters and buffers by name, on the CPU: ``trunk.*`` and ``head.*``; in snapshots ``task.*`` too."""
@@ -61,7 +71,10 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """save: keep this checkpoint; called about every ``save_every`` seconds. progress: samples seen, and of all."""
+    """save: keep this checkpoint; called about every ``save_every`` seconds. progress: samples seen, and of all.
+
+    Of several processes, only rank 0 calls them.
+    """
 
     save: Callable[[Checkpoint], None] = lambda _: None
     save_every: float = 60.0
@@ -99,8 +112,12 @@ class Loop:
         self.masked = list(weights.values()) if self.mask else []
         self.keeps = [torch.empty_like(w).copy_(self.kept[name]).detach() for name, w in weights.items() if self.mask]
         self.apply_mask()
-        self.micro = recipe.bn_batch or recipe.batch
-        self.statistics = running_statistics(self.trained) if self.micro < recipe.batch else []
+        self.micro = recipe.batch // recipe.parts
+        self.share = parallel.Share.of_this_process(recipe.batch, self.micro)
+        self.parts = self.share.count // self.micro
+        self.norms = batch_norms(self.trained) if recipe.parts > 1 else []
+        self.statistics = [b for norm in self.norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        self.tracked = [norm.num_batches_tracked for norm in self.norms if norm.num_batches_tracked is not None]
         self.forward: nn.Module = self.net
         self.views = Views(self.data, self.data.train, recipe)
         if step.trunk_frozen and isinstance(self.task, Labels) and not self.views.random:
@@ -116,10 +133,15 @@ class Loop:
             pool=self.task.pool(),
             partner=self.task.partner,
             decode=self.forward is self.net,
+            share=self.share,
         )
+        if parallel.ranks() > 1:
+            self.forward = DistributedDataParallel(
+                self.forward, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
+            )
         self.seen = updates(step.first_sample, recipe.batch) * recipe.batch
         self.end = updates(recipe.samples, recipe.batch) * recipe.batch
-        self.position = self.seen
+        self.position = self.share.begin(self.seen)
         self.losses, self.counted = torch.zeros((), device=self.device), 0
         self.snapshots: dict[int, State] = {}
         self.ready: list[tuple[Tensor, ...]] = []
@@ -127,7 +149,8 @@ class Loop:
     def run(self) -> Outcome:
         """Train to the end and evaluate. Raises FloatingPointError where the loss is no longer finite."""
         recipe, begun, first = self.recipe, time.perf_counter(), self.seen
-        looked = saved = begun
+        looked, saved, pause, look_in = 0.0, 0.0, FIRST_LOOK, FIRST_LOOK
+        self.check()
         self.net.eval()
         self.trained.train()
         self.take_snapshots()
@@ -141,18 +164,23 @@ class Loop:
             self.task.updated()
             self.seen += recipe.batch
             self.take_snapshots()
-            now = time.perf_counter()
-            if now - looked >= LOOK_EVERY:
-                looked = now
-                self.mean_loss()
+            look_in -= 1
+            if look_in:  # counted in updates, as ranks' clocks differ
+                continue
+            self.mean_loss()
+            now = self.clock(begun)
+            look_in = pause = max(1, int(pause * min(2.0, LOOK_EVERY / max(now - looked, 1e-9))))
+            looked = now
+            if parallel.rank() == 0:
                 self.hooks.progress(self.seen, self.end)
-                if now - saved >= self.hooks.save_every:
-                    saved = now
-                    self.check_mask()
+            if now - saved >= self.hooks.save_every:
+                saved = now
+                self.check()
+                if parallel.rank() == 0:
                     self.hooks.save(self.checkpoint())
         train_loss = self.mean_loss()
         trained = time.perf_counter() - begun
-        self.check_mask()
+        self.check()
         if not all(tensor.isfinite().all() for tensor in self.net.state_dict().values()):
             raise FloatingPointError(f"the weights are no longer finite after {self.seen:,} samples")
         self.net.eval()
@@ -173,25 +201,49 @@ class Loop:
         """The gradient of one update.
 
         Where BatchNorm sees less than the whole batch, the running statistics move once an update, by the mean over
-        its parts: what many GPUs with a part each would do, if they shared their statistics.
+        its parts: what many GPUs with a part each would do, if they shared their statistics. They do, on however many
+        processes the parts are.
         """
         if self.seen // self.feed.samples != (self.seen - self.recipe.batch) // self.feed.samples:
             self.losses.zero_()  # the mean is of one epoch
             self.counted = 0
-        parts = self.recipe.batch // self.micro
         before = [statistic.clone() for statistic in self.statistics]
+        updates_before = [count.clone() for count in self.tracked]
         sums = [torch.zeros_like(statistic) for statistic in self.statistics]
-        for _ in range(parts):
+        for part in range(self.parts):
             for statistic, old in zip(self.statistics, before, strict=True):
                 statistic.copy_(old)
-            loss = self.task.loss(self.forward, *self.next_batch())
-            (loss if parts == 1 else loss / parts).backward()
-            self.losses += loss.detach() / parts
+            with self.gradients_stay_here(part < self.parts - 1):
+                loss = self.task.loss(self.outputs, *self.next_batch())
+                (loss if self.parts == 1 else loss / self.parts).backward()
+            self.losses += loss.detach() / self.parts
             for total, statistic in zip(sums, self.statistics, strict=True):
                 total += statistic
-        for statistic, total in zip(self.statistics, sums, strict=True):
-            statistic.copy_(total / parts)
+        if self.statistics:
+            self.share_statistics(sums)
+        for count, old in zip(self.tracked, updates_before, strict=True):
+            count.copy_(old + 1)
         self.counted += 1
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Of the network, in the recipe's precision; the loss is computed in float32 in any case."""
+        if self.recipe.precision == "float32":
+            return self.forward(images)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.forward(images).float()
+
+    def gradients_stay_here(self, here: bool) -> AbstractContextManager[None]:
+        """Whether the gradients are added to this process's own only: ranks exchange them once an update."""
+        if here and isinstance(self.forward, DistributedDataParallel):
+            return self.forward.no_sync()
+        return nullcontext()
+
+    @torch.no_grad()
+    def share_statistics(self, sums: list[Tensor]) -> None:
+        """Running statistics as the mean over all parts of the update, from the ``sums`` over this process's."""
+        flat = parallel.mean(torch.cat([total / self.parts for total in sums]))
+        for statistic, value in zip(self.statistics, flat.split([len(total) for total in sums]), strict=True):
+            statistic.copy_(value)
 
     def next_batch(self) -> tuple[Tensor, ...]:
         """Views are made for many updates at once: on small images the calls cost more than the pixels.
@@ -201,15 +253,16 @@ class Loop:
         if not self.ready:
             batch = self.recipe.batch
             ahead = min(max(1, VIEWS_AT_ONCE // batch) * batch, self.end - self.seen)
+            ahead = ahead if self.share.count == batch else self.share.count
             count = self.micro if self.feed.decodes else ahead
             parts = self.task.sample(self.views, self.feed.take(self.position, count))
             self.ready = list(zip(*(part.split(self.micro) for part in parts), strict=True))[::-1]
-        self.position += self.micro
+        self.position = self.share.after(self.position + self.micro)
         return self.ready.pop()
 
     def mean_loss(self) -> float:
         """Over the epoch so far. The one place that waits for the device, so it is where NaN is found."""
-        mean = float(self.losses) / max(1, self.counted)
+        mean = float(parallel.mean(self.losses)) / max(1, self.counted)
         if not math.isfinite(mean):
             raise FloatingPointError(f"the loss is {mean} after {self.seen:,} of {self.end:,} samples")
         return mean
@@ -220,11 +273,24 @@ class Loop:
         if self.masked:
             torch._foreach_mul_(self.masked, self.keeps)  # pyright: ignore[reportPrivateImportUsage]
 
-    def check_mask(self) -> None:
-        """Raises RuntimeError where a masked weight is not exactly 0."""
+    def clock(self, begun: float) -> float:
+        """Seconds since ``begun``, by the clock of rank 0."""
+        seconds = time.perf_counter() - begun
+        if parallel.ranks() == 1:
+            return seconds
+        return float(parallel.from_first(torch.tensor(seconds, dtype=torch.float32, device=self.device)))
+
+    def check(self) -> None:
+        """Raises RuntimeError where a masked weight is not exactly 0, and where ranks have come apart."""
         for weight, keep in zip(self.masked, self.keeps, strict=True):
             if weight.detach()[keep == 0].any():
                 raise RuntimeError(f"a pruned weight came back to life after {self.seen:,} samples")
+        if parallel.ranks() > 1:
+            digest = hashlib.sha256(str(self.seen).encode())
+            for tensor in (*self.keeps, *self.net.state_dict().values()):
+                digest.update(tensor.detach().cpu().contiguous().numpy().data)
+            if not parallel.agree(digest.digest(), self.device):
+                raise RuntimeError(f"the workers no longer have the same network after {self.seen:,} samples")
 
     def take_snapshots(self) -> None:
         for samples in self.snapshots_at:
@@ -275,7 +341,8 @@ class Loop:
             self.snapshots.setdefault(int(samples), {})[key] = tensor
         self.losses.copy_(checkpoint.tensors["losses"])
         self.counted = int(checkpoint.tensors["counted"])
-        self.seen = self.position = checkpoint.seen
+        self.seen = checkpoint.seen
+        self.position = self.share.begin(self.seen)
         self.ready = []
 
 
@@ -313,10 +380,9 @@ def starting_network(step: Train, task: Task, data: Dataset, start: State | None
     return net
 
 
-def running_statistics(module: nn.Module) -> list[Tensor]:
-    """The means and variances that BatchNorm layers keep."""
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
-    return [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
+    """Its BatchNorm layers."""
+    return [part for part in module.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
 
 
 def optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:

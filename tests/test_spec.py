@@ -288,6 +288,7 @@ CHANGES: dict[str, dict[str, tuple[Any, Any]]] = {
         "angle": (RECIPE, 10.0),
         "jitter": (RECIPE, (0.4, 0.4, 0.4, 0.1)),
         "grayscale": (RECIPE, 0.2),
+        "precision": (RECIPE, "bf16"),
         "options": (RECIPE, (("margin", 0.5),)),
     },
     "SVM": {

@@ -610,7 +610,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_says_where(look_always: 
 
 
 def test_a_loss_that_is_no_number_is_found_at_the_end_at_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "LOOK_EVERY", 1e9)
+    monkeypatch.setattr(training, "FIRST_LOOK", 1_000)
     with pytest.raises(FloatingPointError, match="the loss is nan after 600 of 600 samples"):
         Loop(step=step(lr=1e30), data=DATA).run()
 

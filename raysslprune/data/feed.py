@@ -19,6 +19,7 @@ from raysslprune.data.boxes import crop_boxes
 from raysslprune.data.dataset import Split
 from raysslprune.data.files import Files, executor
 from raysslprune.data.stream import Stream
+from raysslprune.parallel import Share
 from raysslprune.spec import Recipe, seed_of
 
 AHEAD = 3
@@ -45,7 +46,7 @@ class Feed:
     views, draws: how many views a sample has, and how many uniform numbers each needs. own: further numbers a sample.
     pool: the images that are samples; None for all. partner: whether the last view is of another image, drawn from
     all images by a stream of its own (unlabelled ones beside labelled ones). decode: whether a batch of images on disk
-    brings their pixels.
+    brings their pixels. share: which samples will be asked for, where several processes share a batch.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Feed:
         pool: Tensor | None = None,
         partner: bool = False,
         decode: bool = True,
+        share: Share | None = None,
     ) -> None:
         self.split, self.recipe, self.pool = split, recipe, pool
+        self.share = share or Share(recipe.batch, 0, recipe.batch)
         self.decodes = decode and isinstance(split, Files)
         self.views, self.draws, self.own = views, draws, own
         self.samples = len(split) if pool is None else len(pool)
@@ -77,7 +80,7 @@ class Feed:
         if self.ahead and (self.ahead[0][0] != position or len(self.ahead[0][1].index) != count):
             self.ahead.clear()
         while len(self.ahead) <= AHEAD:
-            at = position + len(self.ahead) * count
+            at = self.share.after(self.ahead[-1][0] + count) if self.ahead else position
             batch = self.at(at, count)
             self.ahead.append((at, batch, crops(self.split, self.recipe, batch.index, batch.draws)))
         _, batch, decoding = self.ahead.popleft()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysslprune import parallel
 from raysslprune.data import Dataset
 from raysslprune.data.feed import Batch, still
 from raysslprune.data.views import Views
@@ -66,10 +67,10 @@ class Exemplar(Task):
         drawn = torch.rand(len(data.test), 2, draws_of(recipe), generator=generator)
         other = others(torch.rand(len(data.test), generator=generator))
         embedded: list[Tensor] = []
-        for index in torch.arange(len(data.test)).split(at_once(data.test)):
+        for index in torch.arange(len(data.test))[parallel.span(len(data.test))].split(at_once(data.test)):
             batch = still(data.test, recipe, index[:, None].expand(-1, 2), drawn[index])
-            embedded.append(torch.stack([F.normalize(net(views(batch, view))) for view in range(2)], dim=1).cpu())
-        anchors, positives = torch.cat(embedded).unbind(1)
+            embedded.append(torch.stack([F.normalize(net(views(batch, view))) for view in range(2)], dim=1))
+        anchors, positives = parallel.joined(torch.cat(embedded), len(data.test)).cpu().unbind(1)
         nearer = distance(anchors, positives) < distance(anchors, positives[other])
         return {"triplet_accuracy": 100 * int(nearer.sum()) / len(nearer)}
 

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysslprune import parallel
 from raysslprune.data import Dataset
 from raysslprune.data.feed import Batch
 from raysslprune.data.views import Views
-from raysslprune.evaluate import at_once
+from raysslprune.evaluate import at_once, part
 from raysslprune.spec import Recipe
 from raysslprune.tasks.task import Task
 
@@ -55,7 +56,7 @@ def all_turns(images: Tensor) -> tuple[Tensor, Tensor]:
 def rotation_accuracy(net: Callable[[Tensor], Tensor], data: Dataset) -> float:
     """Of ``net``'s four outputs, over all turns of every test image, in percent."""
     hits = torch.zeros((), dtype=torch.int64, device=data.device)
-    for images, _ in data.batches(data.test, max(1, at_once(data.test) // TURNS)):
+    for images, _ in data.batches(part(data.test), max(1, at_once(data.test) // TURNS)):
         turned, turns = all_turns(images)
         hits += (net(turned).argmax(1) == turns).sum()
-    return 100 * int(hits) / (TURNS * len(data.test))
+    return 100 * int(parallel.total(hits, len(data.test))) / (TURNS * len(data.test))
