@@ -14,6 +14,7 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 CAPACITY = 256 << 20
 """Bytes of masks to hold; the least recently used go first."""
@@ -69,8 +70,12 @@ class Exchange:
 
     @staticmethod
     def start() -> Exchange:
-        """Start the actor; Ray starts it anew, empty, should it die."""
-        actor = ray.remote(_Board).options(name=NAME, num_cpus=0, max_restarts=-1, max_task_retries=3).remote(CAPACITY)
+        """Start the actor, on this node, which the sweep can't outlive anyway; should it die, Ray starts it anew."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board = ray.remote(_Board).options(
+            name=NAME, num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=here
+        )
+        actor = board.remote(CAPACITY)
         return Exchange(cast("ActorHandle[Any]", actor))
 
     @staticmethod

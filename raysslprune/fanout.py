@@ -1,41 +1,37 @@
 """Jobs out to a cluster by Ray Tune: a searcher that hands out what is ready, and trials that run one job each.
 
 Tune is never the memory: the same command plans again from the store. A trial's actor is used again for the
-next trial, so that torch is imported once a slot and not once a training.
+next trial, so that torch is imported once a slot and not once a training. A job whose process died is handed out again
+as a new trial: it goes on from its last checkpoint, wherever there is room.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import math
-import os
-import secrets
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-import ray
 from ray import tune
+from ray._raylet import setproctitle  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
+from ray.util import get_node_ip_address
 
+from raysslprune.cluster import Capacity, ClusterError, Workers, capacity, check_nodes, complaint
 from raysslprune.exchange import Exchange
+from raysslprune.names import data_parts
 from raysslprune.plan import Job, Plan, Schedule
-from raysslprune.store import Store
+from raysslprune.store import Damaged, Store, versions
 
 RETRIES = 3
-"""Times that a job is tried again after the process that ran it died. An exception is not tried again."""
+"""Times that a job is tried again after its process died without a new checkpoint. An exception is not tried again."""
 
 MOST_REPAIRS = 100
 """Damaged artefacts that a sweep makes again before it gives up: a disk that loses what is written to it."""
-
-
-class ClusterError(Exception):
-    """The cluster can't be used. The message is a sentence for the user."""
 
 
 class Watcher(Protocol):
@@ -45,35 +41,8 @@ class Watcher(Protocol):
     def job_started(self, job: Job) -> None: ...
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None: ...
     def job_failed(self, job: Job, why: str, skipped: int) -> None: ...
+    def process_lost(self, job: Job, why: str, seconds: float) -> None: ...
     def note(self, sentence: str) -> None: ...
-
-
-@contextmanager
-def cluster(cpus: int | None = None) -> Iterator[None]:
-    """A Ray to run on: the one that RAY_ADDRESS names, else one of this machine's own for the time being.
-
-    Its own one asks for a token that only this process and its children know. Raises ClusterError.
-    """
-    address = os.environ.get("RAY_ADDRESS")
-    if address is None and os.environ["RAY_AUTH_MODE"] == "token":
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except Exception as error:
-        if address is None:
-            raise ClusterError(f"can't start Ray: {error}") from error
-        raise ClusterError(
-            f"can't reach the Ray cluster at {address} that RAY_ADDRESS names: is it running, and has this process "
-            "its token in RAY_AUTH_TOKEN (or RAY_AUTH_MODE=disabled, where it asks for none)?"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class JobTrial(tune.Trainable):
@@ -81,32 +50,46 @@ class JobTrial(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """One core."""
-        return tune.PlacementGroupFactory([{"CPU": 1}])
+        """One worker is this process; several are started by it, and it waits for them."""
+        if config["workers"] > 1:
+            return tune.PlacementGroupFactory([{"memory": 1}])
+        return tune.PlacementGroupFactory([{"CPU": 1, "GPU": config["gpus"]} if config["gpus"] else {"CPU": 1}])
 
     def setup(self, config: dict[str, Any]) -> None:
         import torch
 
-        from raysslprune.run import Runner, by_ray_train
+        from raysslprune.distribute import Team, threads
+        from raysslprune.run import Runner
 
-        torch.set_num_threads(1)  # one job a core: many small trainings side by side beat one that is split
+        wrong = complaint(config["root"], config["data"], config["sources"], config["versions"])
+        self.unfit = f"node {get_node_ip_address()} {wrong}" if wrong else ""
+        alone = config["workers"] == 1
+        torch.set_num_threads(threads(config["gpus"]) if alone else 1)
         self.exchange = Exchange.connect()
         self.runner = Runner(
             store=Store(config["root"]),
             exchange=self.exchange,
             data_root=config["data"],
-            run_loop=by_ray_train,
+            device=torch.device("cuda" if config["gpus"] and alone else "cpu"),
+            train_by=Team(config["workers"], config["gpus"]),
             progress=self.exchange.report,
         )
 
     def step(self) -> dict[str, Any]:
-        from raysslprune.store import Damaged
+        from raysslprune.distribute import Team, WorkerLost
 
+        if self.unfit:
+            return {"done": True, "unfit": self.unfit}
         job = json.loads(self.config["job"])
+        setproctitle(f"ray::JobTrial: {self.config['title']}")  # for the dashboard; Ray sets it back after the step
+        print(f"{job['train']}: {self.config['title']}", flush=True)  # for the actor's log there
+        self.runner.train_by = Team(self.config["workers"], self.config["gpus"])
         try:
             return {"done": True, "facts": json.dumps(self.runner.run(job))}  # Tune would flatten a dict
         except Damaged as damage:
             return {"done": True, "damaged": damage.step_id, "why": damage.why}
+        except WorkerLost as lost:
+            return {"done": True, "lost": str(lost)}
         except Exception as error:  # the job's failure, not the trial's: this process is still good
             return {"done": True, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         finally:
@@ -122,6 +105,15 @@ class JobTrial(tune.Trainable):
         """Nothing: the same job is simply run again."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A job that was handed out: to how many workers, and when, in seconds since 1970."""
+
+    job: Job
+    workers: int
+    begun: float
+
+
 class ReadyJobs(Searcher):
     """Tune's searcher: the next job whose parents are done, None while there is none, FINISHED at the end."""
 
@@ -132,49 +124,95 @@ class ReadyJobs(Searcher):
         store: Store,
         data_root: str,
         watcher: Watcher,
-        slots: Callable[[], int],
+        workers: Workers,
+        capacity: Callable[[], Capacity],
         after_each: Callable[[], None] = lambda: None,
     ) -> None:
         """after_each: called when a job has ended, well or not; may add to the schedule."""
         super().__init__()
         self.after_each = after_each
         self.data_root = data_root
-        self.schedule, self.plan, self.store, self.watcher, self.slots = schedule, plan, store, watcher, slots
-        self.jobs: dict[str, Job] = {}
-        self.causes: dict[str, str] = {}
+        self.schedule, self.plan, self.store, self.watcher = schedule, plan, store, watcher
+        self.workers, self.capacity = workers, capacity
+        self.sources = sorted({"/".join(data_parts(job.train.data)[:2]).rstrip("/") for job in plan.jobs.values()})
+        self.running: dict[str, Running] = {}
+        self.losses: dict[str, tuple[float | None, int]] = {}
+        """Of a job: its checkpoint's time when its process died last, and how often it died with this one."""
         self.repairs = 0
+        self.unfit = ""
 
     def suggest(self, trial_id: str) -> Any:
         """The next job as a trial's configuration."""
+        if self.unfit:
+            raise ClusterError(self.unfit)  # before that node spoils more; Tune passes on what is raised here only
         if self.schedule.finished:
             return Searcher.FINISHED
-        slots = self.slots()
+        has, gpus = self.capacity(), self.workers.gpus
+        slots = has.workers(gpus)
         self.watcher.slots_are(slots)
-        if len(self.schedule.running) >= slots:
+        free = slots - sum(run.workers for run in self.running.values())
+        if free < 1:
             return None  # a job that waited for a slot would be chosen before the better ones are ready
-        job = self.schedule.next()
+        job = self.schedule.next(lambda parts: self.workers.count(parts, has) <= free)
         if job is None:
             return None
-        self.jobs[trial_id] = job
+        workers = self.workers.count(job.parts, has)
+        self.running[trial_id] = Running(job=job, workers=workers, begun=time.time())
         self.watcher.job_started(job)
-        return {"job": json.dumps(job.to_plain()), "root": self.store.address, "data": self.data_root}
+        return {
+            "job": json.dumps(job.to_plain()),
+            "title": job.title,
+            "root": self.store.address,
+            "data": self.data_root,
+            "sources": self.sources,
+            "versions": versions(),
+            "workers": workers,
+            "gpus": gpus,
+        }
+
+    def name_of(self, trial: Trial) -> str:
+        """For the dashboard."""
+        run = self.running.get(trial.trial_id)
+        return run.job.title if run else trial.trial_id
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a job gives one result, its last."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        job = self.jobs.pop(trial_id, None)
-        if job is None:
+        """A trial that gave a result; of one that died, Deaths tells."""
+        if result is None or trial_id not in self.running:
             return
-        if result and "facts" in result:
+        if "unfit" in result:
+            self.unfit = result["unfit"]
+            return
+        if "lost" in result:
+            self.process_lost(trial_id, result["lost"])
+            return
+        job = self.running.pop(trial_id).job
+        if "facts" in result:
             self.schedule.done(job.id)
             self.watcher.job_done(job, json.loads(result["facts"]))
-        elif result and "damaged" in result:
+        elif "damaged" in result:
             self._make_again(job, result["damaged"], result["why"])
         else:
-            cause = self.causes.get(trial_id, "no cause is known")
-            why = (result or {}).get("error") or f"its process failed {RETRIES + 1} times: {cause.splitlines()[-1]}"
-            self._fail(job, why, (result or {}).get("traceback") or cause)
+            self._fail(job, result["error"], result["traceback"])
+        self.after_each()
+
+    def process_lost(self, trial_id: str, cause: str) -> None:
+        """The process that ran a job is gone: the job is handed out again, unless this leads nowhere."""
+        if trial_id not in self.running:
+            return
+        run = self.running.pop(trial_id)
+        job, saved = run.job, self.store.checkpoint_time(run.job.id)
+        before, times = self.losses.get(job.id, (None, 0))
+        times = times + 1 if before == saved else 1
+        self.losses[job.id] = (saved, times)
+        last = cause.strip().splitlines()[-1] if cause.strip() else "no cause is known"
+        if times > RETRIES:
+            self._fail(job, f"its process failed {times} times without a new checkpoint: {last}", cause)
+        else:
+            self.watcher.process_lost(job, last, time.time() - max(run.begun, saved or 0.0))
+            self.schedule.redo(job.id, job)
         self.after_each()
 
     def _make_again(self, job: Job, step_id: str, why: str) -> None:
@@ -213,16 +251,14 @@ class ReadyJobs(Searcher):
         """Nothing."""
 
 
-class Causes(tune.Callback):
-    """Tells the searcher why a trial's process failed, which Tune keeps from it."""
+class Deaths(tune.Callback):
+    """Tells the searcher of trials whose process died, and why, which Tune keeps from it."""
 
-    def __init__(self, causes: dict[str, str]) -> None:
-        self.causes = causes
+    def __init__(self, searcher: ReadyJobs) -> None:
+        self.searcher = searcher
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.causes[trial.trial_id] = str(trial.get_error()).strip()
-
-    on_trial_recover = on_trial_error
+        self.searcher.process_lost(trial.trial_id, str(trial.get_error()))
 
 
 def run(
@@ -231,53 +267,57 @@ def run(
     store: Store,
     data_root: str,
     watcher: Watcher,
+    workers: Workers | None = None,
     after_each: Callable[[], None] = lambda: None,
 ) -> None:
     """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
 
-    after_each: called when a job has ended, well or not; a search adds to the schedule then.
+    workers: that each training is given. after_each: called when a job has ended, well or not; a search adds to the
+    schedule then. Raises ClusterError where the cluster or one of its nodes can't do it.
 
     The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
     """
-    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, _every(5.0, slots), after_each)
+    workers = workers or Workers()
+    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, workers, _every(5.0, capacity), after_each)
+    workers.check({job.parts for job in schedule.waiting.values()}, capacity())
+    check_nodes(store, data_root, searcher.sources)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
-        tune.Tuner(
+        tuner = tune.Tuner(
             JobTrial,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,
                 reuse_actors=True,
-                trial_name_creator=lambda trial: _trial_name(trial, searcher),
+                trial_name_creator=lambda trial: searcher.name_of(trial),  # Tune would copy a method, and its searcher
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Causes(searcher.causes)],
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[Deaths(searcher)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # else scratch must be on all nodes
             ),
-        ).fit()
+        )
+        try:
+            tuner.fit()
+        except Exception:
+            if searcher.unfit:
+                raise ClusterError(searcher.unfit) from None
+            raise
 
 
-def slots() -> int:
-    """Jobs that the cluster can run at once."""
-    return int(ray.cluster_resources().get("CPU", 0))
+T = TypeVar("T")
 
 
-def _trial_name(trial: Trial, searcher: ReadyJobs) -> str:
-    job = searcher.jobs.get(trial.trial_id)
-    return job.title if job else trial.trial_id
-
-
-def _every(seconds: float, read: Callable[[], int]) -> Callable[[], int]:
+def _every(seconds: float, read: Callable[[], T]) -> Callable[[], T]:
     """``read``, but asked again only after that many seconds."""
-    last, value = -math.inf, 0
+    asked, value = time.monotonic(), read()
 
-    def current() -> int:
-        nonlocal last, value
-        if time.monotonic() - last >= seconds:
-            last, value = time.monotonic(), read()
+    def current() -> T:
+        nonlocal asked, value
+        if time.monotonic() - asked >= seconds:
+            asked, value = time.monotonic(), read()
         return value
 
     return current

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -50,6 +50,11 @@ class Job:
     @property
     def masks(self) -> list[Mask]:
         return self.before + self.after
+
+    @property
+    def parts(self) -> int:
+        """Workers that can share the training, at most."""
+        return self.train.recipe.parts
 
     @property
     def samples(self) -> int:
@@ -173,7 +178,7 @@ class Schedule:
         self._needs: dict[str, set[str]] = {}
         self._needed_by: dict[str, set[str]] = {}
         self._path: dict[str, float] = {}
-        self._ready: list[tuple[float, int, str]] = []
+        self._ready: dict[int, list[tuple[float, int, str]]] = {}  # by parts
         self._order = 0
         self.add(pending)
 
@@ -201,18 +206,28 @@ class Schedule:
         return not self.waiting and not self.running
 
     @property
+    def ready(self) -> int:
+        """How many of those that wait could run now."""
+        return sum(not self._needs.get(job_id, True) for job_id in tuple(self.waiting))  # asked by other threads, too
+
+    @property
     def longest_path(self) -> float:
         """Seconds that even endless workers would need."""
         return max((self._path[i] for i in (*self.waiting, *self.running)), default=0.0)
 
-    def next(self) -> Job | None:
-        """The next job, now running; None while none is ready."""
-        while self._ready:
-            job_id = heapq.heappop(self._ready)[2]
-            if job_id in self.waiting and not self._needs[job_id]:
-                self.running[job_id] = self.waiting.pop(job_id)
-                return self.running[job_id]
-        return None
+    def next(self, fits: Callable[[int], bool] = lambda _parts: True) -> Job | None:
+        """The next job, now running; None while none is ready that fits. fits: asked with a job's parts."""
+        best: list[tuple[float, int, str]] | None = None
+        for parts, ready in self._ready.items():
+            while ready and (ready[0][2] not in self.waiting or self._needs[ready[0][2]]):
+                heapq.heappop(ready)
+            if ready and fits(parts) and (best is None or ready[0] < best[0]):
+                best = ready
+        if best is None:
+            return None
+        job_id = heapq.heappop(best)[2]
+        self.running[job_id] = self.waiting.pop(job_id)
+        return self.running[job_id]
 
     def done(self, job_id: str) -> None:
         del self.running[job_id]
@@ -273,7 +288,8 @@ class Schedule:
     def _offer(self, job_id: str) -> None:
         if job_id in self.waiting and not self._needs[job_id]:
             self._order += 1
-            heapq.heappush(self._ready, (-self._path[job_id], self._order, job_id))
+            ready = self._ready.setdefault(self.waiting[job_id].parts, [])
+            heapq.heappush(ready, (-self._path[job_id], self._order, job_id))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,7 +456,8 @@ class _Speeds:
             if job.id in records and not isinstance(job.train.recipe, SVM):
                 facts = records[job.id].facts
                 if device is None or facts["device"].startswith(device):
-                    measured.setdefault(_kind(job), []).append(facts["images_per_second"])
+                    each = facts["images_per_second"] / facts.get("workers", 1)
+                    measured.setdefault(_kind(job), []).append(each)
         speeds = ((kind, [value for value in values if value]) for kind, values in measured.items())
         self.measured = {kind: median(values) for kind, values in speeds if values}  # 0: resumed at its very end
         speeds = {arch: net.on_gpu if device == "cuda" else net.images_per_second for arch, net in nets.items()}

@@ -32,6 +32,7 @@ class Progress:
         self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._polling = threading.Lock()
         self.done, self.done_before = 0, done_before
+        self.lost, self.repeated = 0, 0.0
         self.pace = 1.0
         self.spent, self.promised = 0.0, 0.0
         self.phase = "starting Ray"
@@ -54,6 +55,11 @@ class Progress:
     def job_failed(self, job: Job, why: str, skipped: int) -> None:
         behind = f"; {skipped} steps that need it are skipped" if skipped else ""
         self.note(f"failed: {job.title} ({job.id}): {why}{behind}")
+
+    def process_lost(self, job: Job, why: str, seconds: float) -> None:
+        self.lost += 1
+        self.repeated += seconds
+        self.note(f"lost: {job.title}: {why}; it goes on from its last checkpoint, {duration(seconds)} of work ago")
 
     def slots_are(self, count: int) -> None:
         self.slots = count
@@ -88,6 +94,12 @@ class Progress:
             finally:
                 stop.set()
                 thread.join()
+
+    @property
+    def losses(self) -> str:
+        """What was lost, and made again."""
+        times = f"{self.lost} time{'s' * (self.lost > 1)}"
+        return f"a process died {times}; {duration(self.repeated)} of work was done again, and nothing was lost"
 
     @property
     def total(self) -> int:

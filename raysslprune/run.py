@@ -1,16 +1,15 @@
 """One job, executed: read what it starts from, train, write what it gives.
 
-The same in a notebook, in a test, and in a trial of a sweep: Ray is only needed for masks to travel by.
+The same in a notebook, in a test, and in a trial of a sweep: Ray is only needed for masks to travel by, and where
+several workers share a training.
 """
 
 from __future__ import annotations
 
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +17,9 @@ import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
-from raysslprune import data, evaluate, masks, models, svm, tasks
+from raysslprune import data, evaluate, masks, models, parallel, svm, tasks
 from raysslprune.spec import SVM, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, load, seed_of
-from raysslprune.store import MASK, WEIGHTS, Record, Store, snapshot_name, snapshots_in
+from raysslprune.store import MASK, WEIGHTS, Record, Store, snapshot_name, snapshots_in, versions
 from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, starting_network
 
 CHECKPOINT_EVERY = 60.0
@@ -42,38 +41,30 @@ class NoExchange:
         return None
 
 
-def in_this_process(loop: Loop) -> Outcome:
-    """Run a loop directly."""
-    return loop.run()
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """resumed_at: samples seen at the checkpoint that it went on from, if there was one. device: of one worker."""
 
-
-def by_ray_train(loop: Loop) -> Outcome:
-    """Run a loop as a Ray Train run in this very process (Train's local mode): the same call as on many GPUs."""
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    outcomes: list[Outcome] = []
-    trainer = TorchTrainer(
-        lambda: outcomes.append(loop.run()),
-        scaling_config=ScalingConfig(num_workers=0),
-        run_config=RunConfig(name=loop.step.id, storage_path=tempfile.gettempdir()),
-    )
-    trainer.fit()
-    return outcomes[0]
+    outcome: Outcome
+    resumed_at: int | None
+    device: str
+    workers: int
 
 
 @dataclass(kw_only=True)
 class Runner:
     """Executes jobs against a store.
 
-    data_root: where data sets lie. run_loop: how a training is run. progress: called with (job id, done, of all), in
-    samples, or in fits where SVMs are fitted.
+    data_root: where data sets lie. device: what this process trains on. progress: called with (job id, done, of all),
+    in samples, or in fits where SVMs are fitted. train_by: how a training of this runner is run: by itself, unless
+    others do it for it (distribute.py).
     """
 
     store: Store
     exchange: Masks
     data_root: str = ""
-    run_loop: Callable[[Loop], Outcome] = in_this_process
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    train_by: Callable[[Runner, Train, set[int], bool], Trained] = lambda runner, *what: runner.trained(*what)
     progress: Callable[[str, int, int], None] = lambda _job, _seen, _end: None
     at_hand: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
     """Final weights of the training that was just run, by its id: the masks beside it are made from these."""
@@ -131,42 +122,49 @@ class Runner:
         keep_last: make a checkpoint of the end, too.
         """
         begun = time.time()
-        start = self.starting_state(step)
-        mask = None if step.mask is None else self.mask(step.mask)
-        dataset = data.load(step.data, self.data_root)
-        if isinstance(step.recipe, SVM):
-            outcome, checkpoint = self.svms(step, dataset, start, mask), None
-        else:
-            loop = Loop(
-                step=step,
-                data=dataset,
-                start=start,
-                mask=mask,
-                snapshots_at=snapshots,
-                hooks=Hooks(
-                    save=lambda checkpoint: self.save(step, checkpoint),
-                    save_every=CHECKPOINT_EVERY,
-                    progress=lambda seen, end: self.progress(step.id, seen, end),
-                ),
-            )
-            checkpoint = self.checkpoint(step, snapshots)
-            if checkpoint is not None:
-                loop.restore(checkpoint)
-            outcome = self.run_loop(loop)
-            if keep_last:
-                self.save(step, loop.checkpoint())
+        done = self.svms(step) if isinstance(step.recipe, SVM) else self.train_by(self, step, snapshots, keep_last)
+        outcome = done.outcome
         files = {WEIGHTS: to_safetensors(outcome.weights)}
         files |= {snapshot_name(s): to_safetensors(state) for s, state in outcome.snapshots.items()}
         facts = {
             "seconds": outcome.seconds,
             "images_per_second": outcome.images_per_second,
             "begun": begun,
-            "resumed_at": checkpoint.seen if checkpoint else None,
+            "resumed_at": done.resumed_at,
             "host": platform.node(),
-            "device": str(dataset.device),
+            "device": done.device,
+            "workers": done.workers,
             "versions": versions(),
         }
         return step, files, outcome.metrics, facts
+
+    def trained(self, step: Train, snapshots: set[int], keep_last: bool) -> Trained:
+        """Train a step; by each process of a torch.distributed group where there is one, and with the same result."""
+        loop = Loop(
+            step=step,
+            data=data.load(step.data, self.data_root),
+            start=self.starting_state(step),
+            mask=None if step.mask is None else self.mask(step.mask),
+            snapshots_at=snapshots,
+            device=self.device,
+            hooks=Hooks(
+                save=lambda checkpoint: self.save(step, checkpoint),
+                save_every=CHECKPOINT_EVERY,
+                progress=lambda seen, end: self.progress(step.id, seen, end),
+            ),
+        )
+        checkpoint = self.checkpoint(step, snapshots)
+        if checkpoint is not None:
+            loop.restore(checkpoint)
+        outcome = loop.run()
+        if keep_last and parallel.rank() == 0:
+            self.save(step, loop.checkpoint())
+        return Trained(
+            outcome=outcome,
+            resumed_at=checkpoint.seen if checkpoint else None,
+            device=name_of(self.device),
+            workers=parallel.ranks(),
+        )
 
     def starting_state(self, step: Train) -> State | None:
         """What a training starts from, unless its weights are drawn."""
@@ -175,32 +173,35 @@ class Runner:
         name = snapshot_name(step.start.samples) if isinstance(step.start, Rewind) else WEIGHTS
         return from_safetensors(self.store.artefact(step.start.of.id, name))
 
-    def svms(self, step: Train, dataset: data.Dataset, start: State | None, mask: masks.Mask | None) -> Outcome:
+    def svms(self, step: Train) -> Trained:
         """Linear SVMs on the features of a frozen trunk, in the place of a loop."""
         assert isinstance(step.recipe, SVM)
         begun = time.perf_counter()
-        trunk = starting_network(step, tasks.find(step.task), dataset, start).trunk.eval()
+        dataset = data.load(step.data, self.data_root).to(self.device)
+        net = starting_network(step, tasks.find(step.task), dataset, self.starting_state(step))
+        trunk = net.trunk.to(self.device).eval()
         weights = models.prunable(trunk)
-        kept = mask or masks.full({name: weight.shape for name, weight in weights.items()})
+        kept = self.mask(step.mask) if step.mask else masks.full({n: weight.shape for n, weight in weights.items()})
         with torch.no_grad():
             for name, weight in weights.items():
-                weight *= kept[name]
+                weight *= kept[name].to(weight.device)
         known = evaluate.features(trunk, dataset, dataset.train)
         asked = evaluate.features(trunk, dataset, dataset.test)
         featured = time.perf_counter() - begun
         fitted = svm.fit(
-            step.recipe, known, dataset.train.labels, progress=lambda done, of: self.progress(step.id, done, of)
+            step.recipe, known, dataset.train.labels.cpu(), progress=lambda done, of: self.progress(step.id, done, of)
         )
-        metrics = fitted.metrics(asked, dataset.test.labels)
+        metrics = fitted.metrics(asked, dataset.test.labels.cpu())
         metrics["density"] = masks.density(kept)
         metrics["collapsed_layers"] = float(len(masks.collapsed_layers(kept)))
-        return Outcome(
+        outcome = Outcome(
             weights={"head.weight": fitted.weight, "head.bias": fitted.bias, "costs": fitted.costs},
             snapshots={},
             metrics=metrics,
             seconds=time.perf_counter() - begun,
             images_per_second=(len(known) + len(asked)) / featured,
         )
+        return Trained(outcome=outcome, resumed_at=None, device=name_of(self.device), workers=1)
 
     def save(self, step: Train, checkpoint: Checkpoint) -> None:
         tensors = {**checkpoint.tensors, "seen": torch.tensor(checkpoint.seen)}
@@ -274,6 +275,6 @@ def _origin(step: Mask) -> Prune | RandomPrune:
     return step
 
 
-def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
-    return {name: version(name) for name in ("raysslprune", "torch", "numpy")} | {"python": platform.python_version()}
+def name_of(device: torch.device) -> str:
+    """``cpu``, or as ``cuda (NVIDIA H100 80GB HBM3)``."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type

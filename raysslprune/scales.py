@@ -94,7 +94,8 @@ class Setting(Net):
     """A scale: its main network and the others, by role.
 
     levels: the numbers of prunings that are drawn, each leaving the fraction ``keep`` of what was left.
-    linear: what frozen features are judged by. finetune: what whole networks are. seeds: how many by default.
+    linear: what frozen features are judged by. finetune: what whole networks are. seeds: how many by default. gpus:
+    that a worker has by default.
     """
 
     others: Mapping[str, Net]
@@ -103,6 +104,7 @@ class Setting(Net):
     keep: float
     levels: tuple[int, ...]
     seeds: int
+    gpus: float = 0.0
 
     @property
     def nets(self) -> dict[str, Net]:
@@ -364,6 +366,7 @@ SETTINGS: dict[str, Setting] = {
         seeds=2,
     ),
     "cifar10": Setting(
+        gpus=1.0,
         **_cifar_net("CIFAR-10, ResNet-18", "resnet18-cifar"),
         others={
             "vgg19": Net(**_cifar_net("CIFAR-10, VGG-19", "vgg19")),
@@ -395,6 +398,7 @@ SETTINGS: dict[str, Setting] = {
         seeds=6,
     ),
     "paper": Setting(
+        gpus=1.0,
         **_imagenet_net("ImageNet, ResNet-50", "resnet50"),
         others={
             "resnet18": Net(**_cifar_net("CIFAR-10, ResNet-18", "resnet18-cifar")),

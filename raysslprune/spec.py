@@ -140,6 +140,7 @@ class SVM:
     iterations: int = 2000
 
     samples: ClassVar[int] = 0
+    parts: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "costs", tuple(sorted(self.costs)))

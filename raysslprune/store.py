@@ -13,6 +13,7 @@ step at once therefore write the same bytes, and whichever finishes last leaves 
     <root>/checkpoints/<id>          of a training in progress
     <root>/results/<scale>/          tables and figures: views, which may be deleted
     <root>/damaged/                  what failed its checksum, set aside
+    <root>/lock                      which sweep is at work
     <root>/logs/
 """
 
@@ -21,16 +22,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
 
+from raysslprune import lock
 from raysslprune.spec import Step, to_plain
 
 MARKER = "raysslprune.json"
@@ -38,6 +43,14 @@ FORMAT = 1
 VERIFY_AT_MOST = 1 << 30
 """Bytes whose checksums a sweep verifies before it starts; a larger store is verified where it is read."""
 
+TRIES = 6
+"""Of a call to S3. They bridge about 15 s without a server, and give up within a minute where nothing ever answers;
+pyarrow's own take 100 s for that."""
+
+NO_SECRETS = (
+    "--root may not hold credentials, since it is printed and logged: put them into AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY for s3://, or a file that GOOGLE_APPLICATION_CREDENTIALS names for gs://"
+)
 
 WEIGHTS = "weights.safetensors"
 MASK = "mask.safetensors"
@@ -51,6 +64,11 @@ def snapshot_name(samples: int) -> str:
 def snapshots_in(names: Iterable[str]) -> set[int]:
     """The inverse of :func:`snapshot_name`, over the artefacts of a step."""
     return {int(n[len("snapshot-") : -len(".safetensors")]) for n in names if n.startswith("snapshot-")}
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {name: version(name) for name in ("raysslprune", "torch", "numpy")} | {"python": platform.python_version()}
 
 
 class StoreError(Exception):
@@ -109,13 +127,18 @@ class Store:
         if not root:
             raise StoreError("--root wants the name of a folder")
         self.root = root
+        self.shown = root
+        """What people are told: the address without its options."""
         try:
             if "://" in root:
-                self.fs, self.base = fs.FileSystem.from_uri(root)
+                if _has_secrets(root):
+                    raise StoreError(NO_SECRETS)
+                self.shown = re.split("[?#]", root)[0].rstrip("/")
+                self.fs, self.base = _from_uri(root)
             else:
                 self.fs, self.base = fs.LocalFileSystem(), os.path.abspath(root)
         except (ValueError, OSError) as error:
-            raise StoreError(f"can't use {root} as the root: {_sentence(error)}") from None
+            raise StoreError(f"can't use {self.shown} as the root: {_sentence(error)}") from None
         self.local = isinstance(self.fs, fs.LocalFileSystem)
 
     @property
@@ -125,7 +148,7 @@ class Store:
 
     def path(self, name: str) -> str:
         """Where ``name`` is for people and for other programs."""
-        return os.path.join(self.base, name) if self.local else f"{self.root.rstrip('/')}/{name}"
+        return os.path.join(self.base, name) if self.local else f"{self.shown}/{name}"
 
     # ------------------------------------------------------------------ the root
 
@@ -135,20 +158,20 @@ class Store:
             if self._info(MARKER).is_file:
                 found = json.loads(self.read(MARKER))
                 if found != {"raysslprune": FORMAT}:
-                    raise StoreError(f"{self.root} was made by another version of raysslprune; use another --root")
+                    raise StoreError(f"{self.shown} was made by another version of raysslprune; use another --root")
                 return False
             info = self.fs.get_file_info(self.base)
             if info.type == fs.FileType.File:
-                raise StoreError(f"{self.root} is a file; --root wants a folder")
+                raise StoreError(f"{self.shown} is a file; --root wants a folder")
             inside = fs.FileSelector(self.base, allow_not_found=True)
             ours = re.compile(rf"{re.escape(MARKER)}\..*\.part|probe-[0-9a-f]*(\..*\.part)?")  # of a killed start
             if any(not ours.fullmatch(i.base_name) for i in self.fs.get_file_info(inside)):
                 raise StoreError(
-                    f"{self.root} holds other files and no {MARKER}; "
+                    f"{self.shown} holds other files and no {MARKER}; "
                     "--root wants a new or empty folder, or one that raysslprune made"
                 )
         except (OSError, ValueError) as error:
-            raise StoreError(f"can't read {self.root}: {_sentence(error)}") from None
+            raise StoreError(f"can't read {self.shown}: {_sentence(error)}") from None
         return True
 
     def create(self) -> None:
@@ -160,7 +183,7 @@ class Store:
             self.write(probe, b"probe")
             self.fs.delete_file(self._at(probe))
         except OSError as error:
-            raise StoreError(f"can't write to {self.root}: {_sentence(error)}") from None
+            raise StoreError(f"can't write to {self.shown}: {_sentence(error)}") from None
 
     def mark(self) -> None:
         """Say that the root is ours; again after a run, in case somebody deleted the folder meanwhile."""
@@ -168,25 +191,13 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One sweep at a time on a local root. Raises StoreError while another holds it; a dead one holds nothing."""
-        if not self.local:
-            yield
-            return
-        import fcntl
-
-        with open(self.path("lock"), "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise StoreError(
-                    f"another sweep (process {file.read().strip() or 'unknown'}) is running on {self.root}; "
-                    "wait for it, or use another --root"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
+        """One sweep at a time. Raises StoreError while another holds the root, and if another takes it over."""
+        held = lock.flock(self._at("lock"), self.shown) if self.local else lock.lease(self.fs, self.base, self.shown)
+        try:
+            with held:
+                yield
+        except lock.Taken as taken:
+            raise StoreError(str(taken)) from None
 
     # ------------------------------------------------------------------ steps
 
@@ -276,9 +287,13 @@ class Store:
             return None
         return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
 
+    def checkpoint_time(self, step_id: str) -> float | None:
+        """When the last checkpoint was written, in seconds since 1970 by the root's clock; None where there is none."""
+        info = self._info(f"checkpoints/{step_id}")
+        return info.mtime_ns / 1e9 if info.is_file else None
+
     def drop_checkpoint(self, step_id: str) -> None:
-        if self._info(f"checkpoints/{step_id}").is_file:
-            self.fs.delete_file(self._at(f"checkpoints/{step_id}"))
+        self.remove(f"checkpoints/{step_id}")
 
     # ------------------------------------------------------------------ bytes
 
@@ -302,6 +317,15 @@ class Store:
         """Raises FileNotFoundError."""
         with self.fs.open_input_stream(self._at(name)) as stream:
             return cast(bytes, stream.read())
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return self._info(name).is_file
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        if self.has(name):
+            self.fs.delete_file(self._at(name))
 
     def _at(self, name: str) -> str:
         return f"{self.base}/{name}"
@@ -343,3 +367,26 @@ def _checksum_of(body: Mapping[str, Any]) -> str:
 
 def _sentence(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _has_secrets(root: str) -> bool:
+    """Whether an address holds a user's name with a password, or an option that is a key."""
+    scheme, _, rest = root.partition("://")
+    place = re.split("[/?#]", rest)[0]  # an AWS key may hold a slash, which would end it too early
+    allowed = "[^:@]*" if scheme.lower() == "s3" else "([^:@]*@)?[^:@]*(:[0-9]*)?"
+    options = rest.partition("?")[2]
+    return not re.fullmatch(allowed, place) or bool(re.search("@|%40|(key|secret|token|password)[^&]*=", options, re.I))
+
+
+def _from_uri(root: str) -> tuple[fs.FileSystem, str]:
+    """What pyarrow makes of an address; S3 with TRIES, which no address can say."""
+    files, base = fs.FileSystem.from_uri(root)  # refuses unknown options, and finds out the bucket's region
+    options = dict(parse_qsl(urlsplit(root).query))
+    if not isinstance(files, fs.S3FileSystem) or not options.keys() <= {"region", "scheme", "endpoint_override"}:
+        return files, base
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:  # which from_uri heeds, and the class does not
+        options.setdefault("endpoint_override", endpoint)
+    options["region"] = files.region
+    patience = fs.AwsStandardS3RetryStrategy(max_attempts=TRIES)
+    return fs.S3FileSystem(**options, retry_strategy=patience), base

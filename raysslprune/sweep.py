@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -61,14 +62,16 @@ def _run(options: argparse.Namespace) -> int:
         raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(wanted)}")
     store = Store(options.root)
     if not options.dry_run and options.explain is None:
-        return make(sweeps, options.scale, store, os.path.abspath(options.data), options.keep)
+        gpus = SETTINGS[options.scale].gpus if options.gpus_per_worker is None else options.gpus_per_worker
+        how = Hardware(options.workers_per_step, gpus, options.dashboard)
+        return make(sweeps, options.scale, store, os.path.abspath(options.data), options.keep, how)
     graph = _plan(sweeps, options.keep)
     records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
     if options.explain is not None:
         return _explain(sweeps, options.explain, records, store)
     missing = _missing_data(graph.pending(records), os.path.abspath(options.data), fetch=False)
     alone = {sweep.name: _plan([sweep], options.keep) for sweep in sweeps}
-    gpu = options.scale in ("cifar10", "paper")
+    gpu = SETTINGS[options.scale].gpus > 0
     report.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
     for sweep in sweeps:
         if isinstance(sweep.drawing, Search):
@@ -77,7 +80,23 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def make(sweeps: Sequence[Sweep], scale: str, store: Store, data_root: str, keep: str = "all") -> int:
+@dataclass(frozen=True)
+class Hardware:
+    """What a training is given, as cluster.Workers; and whether a Ray that is started here has a dashboard."""
+
+    workers_per_step: int | None = None
+    gpus_per_worker: float = 0.0
+    dashboard: bool = False
+
+
+def make(
+    sweeps: Sequence[Sweep],
+    scale: str,
+    store: Store,
+    data_root: str,
+    keep: str = "all",
+    hardware: Hardware | None = None,
+) -> int:
     """Train what the sweeps need and the store does not have, and draw them. Returns the exit code.
 
     keep: ``all`` final weights or only those that are ``needed``. Raises SweepError, StoreError and OSError.
@@ -90,7 +109,7 @@ def make(sweeps: Sequence[Sweep], scale: str, store: Store, data_root: str, keep
     with store.lock():
         _set_aside(store, damaged)
         run = _Run(graph, sweeps, scale, records, store)
-        failures = run.train(data_root)
+        failures = run.train(data_root, hardware or Hardware())
         records, _ = store.survey(graph.ids)
         for sweep in sweeps:
             _present(sweep, scale, records, store, run.searches.get(sweep.name))
@@ -172,7 +191,7 @@ class _Run:
         for studies in self.searches.values():
             studies.advance()
 
-    def train(self, data_root: str) -> int:
+    def train(self, data_root: str, hardware: Hardware) -> int:
         """Run what there is to run on Ray; gives the number of jobs that failed or were skipped."""
         if self.schedule.finished:
             return 0
@@ -185,20 +204,33 @@ class _Run:
                 highlight=False,
                 soft_wrap=True,
             )
-            done = sum(job.is_done(self.records) for job in self.graph.jobs.values())
-            shown = progress.Progress(console, self.schedule, self.seconds, done)
+            done = [job for job in self.graph.jobs.values() if job.is_done(self.records)]
+            shown = progress.Progress(console, self.schedule, self.seconds, len(done))
             with shown.shown():
-                from raysslprune import fanout  # imports Ray, which takes seconds
+                from raysslprune import cluster, fanout, monitor  # imports Ray, which takes seconds
 
+                workers = cluster.Workers(per_step=hardware.workers_per_step, gpus=hardware.gpus_per_worker)
                 try:
-                    with fanout.cluster(), _sigterm_as_interrupt():
+                    with cluster.connected(dashboard=hardware.dashboard) as dashboard, _sigterm_as_interrupt():
+                        if hardware.dashboard:
+                            shown.note(_dashboard(dashboard))
+                        metrics = monitor.Monitor(self.schedule, done)
                         exchange = fanout.Exchange.start()
-                        with shown.watching(exchange.training):
-                            fanout.run(self.graph, self.schedule, self.store, data_root, shown, self.advance)
-                except fanout.ClusterError as error:
+                        with shown.watching(exchange.training), metrics.watching(exchange.training):
+                            both = monitor.Watchers(shown, metrics)
+                            fanout.run(self.graph, self.schedule, self.store, data_root, both, workers, self.advance)
+                except cluster.ClusterError as error:
                     raise StoreError(str(error)) from error
+            if shown.lost:
+                console.print(shown.losses, highlight=False, soft_wrap=True)
         self.store.mark()
         return len(self.schedule.failed) + len(self.schedule.skipped) + len(self.schedule.waiting)
+
+
+def _dashboard(address: str) -> str:
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    asks = f", which asks for the token {token}" if os.environ["RAY_AUTH_MODE"] == "token" and token else ""
+    return f"Ray's dashboard: http://{address}{asks}"
 
 
 def _present(
@@ -331,6 +363,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ROW",
         help="say how a row of the table came about, from its number (from 0) or its step's id, and end",
     )
+    parser.add_argument(
+        "--workers-per-step",
+        type=_count,
+        metavar="N",
+        help="workers that share a training (default: on GPUs as many as the recipe has parts of a batch, else 1)",
+    )
+    parser.add_argument(
+        "--gpus-per-worker",
+        type=_fraction,
+        metavar="F",
+        help="of a worker, 0 to 1; 0.25 puts four trainings on a GPU (default: 1 at scales cifar10 and paper, else 0)",
+    )
+    parser.add_argument("--dashboard", action="store_true", help="start Ray's dashboard, too, on this machine only")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
     return parser
 
@@ -339,6 +384,12 @@ def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1 to 1000")
     return int(text)
+
+
+def _fraction(text: str) -> float:
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text) or not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number from 0 to 1")
+    return float(text)
 
 
 if __name__ == "__main__":

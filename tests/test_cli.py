@@ -119,7 +119,7 @@ def check_refused(called: Called, code: int) -> None:
 
 @pytest.fixture
 def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    def no_training(run: sweep._Run, _data_root: str) -> int:
+    def no_training(run: sweep._Run, *_: object) -> int:
         assert run.schedule.finished, "this call came as far as training"
         return 0
 
@@ -824,7 +824,7 @@ def test_a_bad_choice_of_weights_to_keep_is_told_the_good_ones(keep: str, cli: C
 def test_weights_that_nobody_starts_from_are_kept_unless_told_not_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figure 1 judges the ends of its pre-trainings; Figure 6 draws the weights themselves; nobody reads the others."""
     seen: list[plan.Plan] = []
-    monkeypatch.setattr(sweep._Run, "train", lambda run, _: seen.append(run.graph) or 0)
+    monkeypatch.setattr(sweep._Run, "train", lambda run, *_: seen.append(run.graph) or 0)
     for more, keep in ([], True), (["--keep", "all"], True), (["--keep", "needed"], False):
         called = cli("fig1", "fig6", "--scale", "smoke", *more)
         assert (called.code, called.err) == (0, "")

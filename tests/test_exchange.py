@@ -11,18 +11,18 @@ import pytest
 import torch
 from conftest import wait_until
 
-from raysslprune import exchange, fanout, masks
+from raysslprune import cluster, exchange, masks
 from raysslprune.exchange import Exchange
 from raysslprune.run import Runner
 from raysslprune.spec import RandomPrune
 from raysslprune.store import Store
 
-ray = fanout.ray  # imported with the package's settings, which must come first
+ray = cluster.ray  # imported with the package's settings, which must come first
 
 
 @pytest.fixture(scope="module")
 def board() -> Iterator[Exchange]:
-    with fanout.cluster(cpus=1):
+    with cluster.connected(cpus=1):
         yield Exchange.start()
 
 

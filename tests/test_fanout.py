@@ -14,6 +14,7 @@ import pytest
 from conftest import Finished, done_steps, finish, start, sweep, table_of, wait_until
 
 from raysslprune import plan
+from raysslprune.cluster import Capacity, Workers
 from raysslprune.fanout import ReadyJobs
 from raysslprune.recipes import NETS
 from raysslprune.run import NoExchange, Runner
@@ -27,12 +28,16 @@ class Watcher:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.failed: dict[str, str] = {}
+        self.lost: list[tuple[str, str, float]] = []
         self.skipped = 0
         self.notes: list[str] = []
 
     def slots_are(self, count: int) -> None: ...
 
     def job_started(self, job: plan.Job) -> None: ...
+
+    def process_lost(self, job: plan.Job, why: str, seconds: float) -> None:
+        self.lost.append((job.id, why, seconds))
 
     def job_done(self, job: plan.Job, facts: Mapping[str, Any]) -> None:
         self.done.append(job.id)
@@ -54,7 +59,7 @@ def drive(graph: plan.Plan, store: Store, spoil: Mapping[str, str] | None = None
     records, _ = store.survey(graph.ids)
     pending = graph.pending(records)
     schedule = plan.Schedule(pending, plan.cost(graph.jobs.values(), records, NETS).seconds)
-    searcher = ReadyJobs(schedule, graph, store, "/the/data", watcher, lambda: 1)
+    searcher = ReadyJobs(schedule, graph, store, "/the/data", watcher, Workers(), lambda: Capacity(cpus=1, gpus=0))
     runner = Runner(store=store, exchange=NoExchange())
     for number in range(200):
         config = searcher.suggest(str(number))
@@ -108,7 +113,7 @@ def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: plan
     other.create()
     watcher = Watcher()
     schedule = plan.Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
-    searcher = ReadyJobs(schedule, graph, other, "", watcher, lambda: 100)
+    searcher = ReadyJobs(schedule, graph, other, "", watcher, Workers(), lambda: Capacity(cpus=100, gpus=0))
     trial = 0
     while isinstance(config := searcher.suggest(str(trial)), dict):
         broken = json.loads(config["job"])["train"] == dense.id
@@ -136,12 +141,15 @@ def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: plan.Plan, tmp_p
         Store(str(tmp_path)),
         "",
         watcher,
-        lambda: 1,
+        Workers(),
+        lambda: Capacity(cpus=1, gpus=0),
         lambda: schedule.add(added[: len(schedule.jobs) + 1]),
     )
     handed = 0
     while isinstance(searcher.suggest(str(handed)), dict):
-        searcher.on_trial_complete(str(handed), {"error": "it broke"} if handed == 1 else {"facts": "{}"})
+        searcher.on_trial_complete(
+            str(handed), {"error": "it broke", "traceback": "where"} if handed == 1 else {"facts": "{}"}
+        )
         handed += 1
     assert searcher.suggest("last") == searcher.FINISHED
     assert schedule.jobs.keys() == {job.id for job in (first, *added)}

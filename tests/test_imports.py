@@ -69,11 +69,11 @@ def test_the_command_starts_without_torch_ray_and_matplotlib() -> None:
 # ------------------------------------------------------------------------------------- in the source
 
 MAY_IMPORT = {
-    "ray": {"exchange.py", "fanout.py", "run.py", "sweep.py"},
+    "ray": {"cluster.py", "distribute.py", "exchange.py", "fanout.py", "monitor.py"},
     "matplotlib": {"figures.py"},
     "sklearn": {"svm.py"},
     "joblib": {"svm.py"},
-    "pyarrow": {"store.py", "results.py", "claims.py", "report.py", "figures.py", "data/parquet.py"},
+    "pyarrow": {"lock.py", "store.py", "results.py", "claims.py", "report.py", "figures.py", "data/parquet.py"},
     "torchvision": {"data/cifar.py", *(f"models/{name}.py" for name in ("alexnet", "resnet", "small", "vgg"))},
     "optuna": {"search.py"},
     "PIL": {"data/files.py"},
@@ -178,7 +178,7 @@ def test_a_breach_would_be_caught(file: str, source: str, breach: str, tmp_path:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("run.py", "from ray import train"),
+        ("distribute.py", "from ray import train"),
         ("figures.py", "import matplotlib as mpl"),
         (
             "train.py",
@@ -212,6 +212,9 @@ def test_imports_go_one_way() -> None:
         ["spec", "recipes", "plan", "sweep"],
         ["names", "models", "train"],
         ["evaluate", "svm", "run"],
+        ["lock", "store", "run"],
+        ["store", "run", "distribute", "fanout", "monitor", "sweep"],
+        ["store", "cluster", "fanout"],
     ):
         places = [place[f"raysslprune.{name}"] for name in layers]
         assert places == sorted(places), layers

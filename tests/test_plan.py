@@ -709,6 +709,7 @@ def test_the_longest_remaining_path_goes_first(dag: Dag, data: st.DataObject) ->
     run.workers = 1
     while not run.schedule.finished:
         assert run.schedule.longest_path == max(length[i] for i in run.waiting)
+        assert run.schedule.ready == len(ready())
         best = max(length[i] for i in ready())
         number = run.ask()
         assert number is not None
@@ -785,7 +786,7 @@ def test_an_empty_schedule_is_finished() -> None:
     schedule = Schedule([], {})
     assert schedule.finished
     assert schedule.next() is None
-    assert schedule.longest_path == 0
+    assert schedule.ready == schedule.longest_path == 0
 
 
 def test_figure_3_begins_with_its_dense_trainings() -> None:

@@ -48,6 +48,7 @@ def test_laptop_is_the_designs_recipe() -> None:
         "angle": 0.0,
         "jitter": (),
         "grayscale": 0.0,
+        "precision": "float32",
         "options": (),
     }
     assert set(expected) == {field.name for field in fields(Recipe)}

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import platform
 import re
 import resource
 import shutil
@@ -23,10 +24,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from raysslprune import lock
 from raysslprune import store as module
 from raysslprune.spec import Init, Prune, Recipe, Step, Train, to_plain
 from raysslprune.store import (
@@ -95,6 +98,8 @@ class ObjectStore(fs.FileSystemHandler):
 
     def __init__(self) -> None:
         self.keys: dict[str, bytes] = {}
+        self.times: dict[str, float] = {}
+        self.clock: Callable[[], float] = time.time
 
     def get_type_name(self) -> str:
         return "objects"
@@ -104,7 +109,7 @@ class ObjectStore(fs.FileSystemHandler):
 
     def _info(self, path: str) -> fs.FileInfo:
         if path in self.keys:
-            return fs.FileInfo(path, fs.FileType.File, size=len(self.keys[path]))
+            return fs.FileInfo(path, fs.FileType.File, size=len(self.keys[path]), mtime=self.times[path])
         below = any(key.startswith(f"{path}/") for key in self.keys)
         return fs.FileInfo(path, fs.FileType.Directory if below else fs.FileType.NotFound)
 
@@ -141,7 +146,10 @@ class ObjectStore(fs.FileSystemHandler):
     def copy_file(self, src: str, dest: str) -> None:
         if src not in self.keys:
             raise FileNotFoundError(errno.ENOENT, f"no such key {src}")
-        self.keys[dest] = self.keys[src]
+        self.put(dest, self.keys[src])
+
+    def put(self, path: str, data: bytes) -> None:
+        self.keys[path], self.times[path] = data, self.clock()
 
     def open_input_stream(self, path: str) -> pa.PythonFile:
         if path not in self.keys:
@@ -152,7 +160,7 @@ class ObjectStore(fs.FileSystemHandler):
         return self.open_input_stream(path)
 
     def open_output_stream(self, path: str, metadata: Any) -> pa.PythonFile:
-        return pa.PythonFile(_Upload(lambda data: self.keys.__setitem__(path, data)), mode="w")
+        return pa.PythonFile(_Upload(lambda data: self.put(path, data)), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pa.PythonFile:
         raise NotImplementedError
@@ -747,10 +755,213 @@ def test_the_lock_is_given_back(tmp_path: Path) -> None:
     assert not Store(store.root).is_new()
 
 
-def test_an_object_store_has_no_lock() -> None:
+@pytest.fixture
+def leased(monkeypatch: pytest.MonkeyPatch) -> tuple[Store, ObjectStore]:
+    """An object store whose clock stands still, an hour behind, and a lease with short waits."""
+    monkeypatch.setattr(lock, "SETTLE", 0.01)
+    monkeypatch.setattr(lock, "REFRESH", 0.05)
     store = object_store()
-    with store.lock(), store.lock():
-        assert store.survey([]) == ({}, [])
+    objects = store.fs.handler
+    began = time.time() - 3600
+    objects.clock = lambda: began
+    return store, objects
+
+
+LEASE = "bucket/runs/lock"
+OTHER = json.dumps({"id": "f" * 32, "host": "node7", "process": 4321}).encode()
+
+
+def test_a_lease_refuses_a_second_sweep_and_is_given_back(leased: tuple[Store, ObjectStore]) -> None:
+    store, objects = leased
+    before = dict(objects.keys)
+    for _ in range(2):
+        with store.lock():
+            assert json.loads(objects.keys[LEASE])["process"] == os.getpid()
+            for _ in range(2):
+                with pytest.raises(StoreError) as caught, store.lock():
+                    pytest.fail("two hold the lease")
+                assert f"process {os.getpid()} on {platform.node()}" in str(caught.value)
+                assert "mock:///bucket/runs;" in str(caught.value)
+                assert "in 60 s" in str(caught.value)
+                assert "\n" not in str(caught.value)
+        assert objects.keys == before, "neither lease nor probes are left"
+    with pytest.raises(RuntimeError, match="from within"), store.lock():
+        raise RuntimeError("from within")
+    assert objects.keys == before
+
+
+def test_a_lease_is_stale_by_the_stores_own_clock(leased: tuple[Store, ObjectStore]) -> None:
+    store, objects = leased
+    began = objects.clock()
+    objects.put(LEASE, OTHER)
+    for later, left in ((0, 60), (59, 1), (59.9, 1)):
+        objects.clock = lambda later=later: began + later
+        with pytest.raises(StoreError, match=rf"process 4321 on node7.* in {left} s$"), store.lock():
+            pytest.fail("two hold the lease")
+        assert objects.keys[LEASE] == OTHER
+    objects.clock = lambda: began + 60
+    with store.lock():
+        assert json.loads(objects.keys[LEASE])["process"] == os.getpid()
+    assert LEASE not in objects.keys
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b'{"id": "x"}'])
+def test_a_lease_that_cannot_be_made_out_is_somebodys(data: bytes, leased: tuple[Store, ObjectStore]) -> None:
+    store, objects = leased
+    objects.put(LEASE, data)
+    with pytest.raises(StoreError, match="unknown"), store.lock():
+        pytest.fail("two hold the lease")
+    began = objects.clock()
+    objects.clock = lambda: began + 61
+    with store.lock():
+        assert objects.keys[LEASE] != data
+
+
+def test_a_lease_is_refreshed_also_where_it_was_deleted(leased: tuple[Store, ObjectStore]) -> None:
+    store, objects = leased
+    with store.lock():
+        mine, began = objects.keys[LEASE], objects.clock()
+        objects.clock = lambda: began + 20
+        wait_until(lambda: objects.times[LEASE] == began + 20, 5)
+        objects.delete_file(LEASE)
+        wait_until(lambda: objects.keys.get(LEASE) == mine, 5)
+    assert LEASE not in objects.keys
+    time.sleep(0.2)
+    assert LEASE not in objects.keys, "nothing refreshes it after the end"
+
+
+def test_a_store_that_is_away_for_a_moment_loses_no_lease(
+    leased: tuple[Store, ObjectStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, objects = leased
+    tried: list[str] = []
+
+    def away(path: str) -> pa.PythonFile:
+        tried.append(path)
+        raise OSError("no route to host")
+
+    with store.lock():
+        began = objects.clock()
+        with monkeypatch.context() as patch:
+            patch.setattr(objects, "open_input_stream", away)
+            wait_until(lambda: len(tried) >= 3, 5)
+        objects.clock = lambda: began + 20
+        wait_until(lambda: objects.times[LEASE] == began + 20, 5)
+    assert LEASE not in objects.keys
+
+
+def test_a_store_that_is_away_at_the_end_hides_no_error(
+    leased: tuple[Store, ObjectStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, objects = leased
+
+    def away(path: str) -> pa.PythonFile:
+        raise OSError("no route to host")
+
+    def work() -> None:
+        monkeypatch.setattr(objects, "open_input_stream", away)
+        raise RuntimeError("from within")
+
+    with pytest.raises(RuntimeError, match="from within"), store.lock():
+        work()
+    assert LEASE in objects.keys, "to be stale in a minute"
+
+
+def test_a_sweep_whose_lease_was_taken_over_is_stopped(leased: tuple[Store, ObjectStore]) -> None:
+    store, objects = leased
+
+    def work() -> None:
+        objects.put(LEASE, OTHER)
+        time.sleep(10)
+        pytest.fail("not interrupted")
+
+    with pytest.raises(StoreError) as caught, store.lock():
+        work()
+    assert "process 4321 on node7" in str(caught.value)
+    assert "taken over mock:///bucket/runs" in str(caught.value)
+    assert objects.keys[LEASE] == OTHER, "the lease is the other's"
+
+
+def test_a_lost_lease_is_said_at_the_end_where_nobody_may_be_interrupted(leased: tuple[Store, ObjectStore]) -> None:
+    """In a thread of a notebook, say."""
+    store, objects = leased
+
+    def work() -> str:
+        with store.lock():
+            objects.put(LEASE, OTHER)
+            time.sleep(0.3)
+            return "done"
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(StoreError, match="node7"):
+        pool.submit(work).result()
+    assert objects.keys[LEASE] == OTHER
+
+
+def test_ctrl_c_stays_ctrl_c_and_gives_the_lease_back(leased: tuple[Store, ObjectStore]) -> None:
+    store, objects = leased
+    with pytest.raises(KeyboardInterrupt), store.lock():
+        signal.raise_signal(signal.SIGINT)
+    assert LEASE not in objects.keys
+
+
+def test_of_two_that_write_at_once_the_last_one_stays(
+    leased: tuple[Store, ObjectStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other wrote after our look, and before we looked again."""
+    store, objects = leased
+    sleep = time.sleep
+
+    def other_writes(seconds: float) -> None:
+        objects.put(LEASE, OTHER)
+        sleep(seconds)
+
+    monkeypatch.setattr(lock.time, "sleep", other_writes)
+    with pytest.raises(StoreError, match="process 4321 on node7"), store.lock():
+        pytest.fail("two hold the lease")
+    assert objects.keys[LEASE] == OTHER
+
+
+SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        f"s3://AKIA:{SECRET}@bucket/runs",
+        f"s3://AKIA:{SECRET.replace('/', '%2F')}@bucket/runs",
+        f"S3://AKIA:{SECRET}@bucket/runs",
+        f"s3://:{SECRET}@bucket/runs?region=us-east-1",
+        f"s3://{SECRET.replace('/', '%2F')}@bucket/runs",
+        f"s3://bucket/runs?region=us-east-1&secret_key={SECRET}",
+        f"s3://bucket/runs?session_token={SECRET}",
+        f"s3://bucket/runs?endpoint_override=http://user:{SECRET}@127.0.0.1:9",
+        f"gs://user:{SECRET}@bucket/runs",
+        f"abfs://account:{SECRET}@container/runs",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_never_said(root: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        Store(root)
+    assert SECRET[:12] not in str(caught.value)
+    assert "AKIA" not in str(caught.value)
+    assert "AWS_SECRET_ACCESS_KEY" in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("root", "base"),
+    [
+        ("s3://bucket/a@b/c:d?region=eu-west-1&endpoint_override=127.0.0.1:9&scheme=http", "bucket/a@b/c:d"),
+        ("s3://bucket?region=eu-west-1", "bucket"),
+        ("s3://bucket/runs/?region=eu-west-1", "bucket/runs"),
+        ("gs://anonymous@bucket/keys", "bucket/keys"),
+    ],
+)
+def test_other_addresses_are_not_taken_for_credentials(root: str, base: str) -> None:
+    store = Store(root)
+    assert store.base == base
+    assert store.path("results/a.png") == f"{root.partition('?')[0].rstrip('/')}/results/a.png"
+    assert store.address == root
 
 
 # ------------------------------------------------------------------ names

@@ -1,0 +1,202 @@
+"""The Ray cluster to run on: this machine's own for the time being, or one that is there; and whether it will do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raysslprune.store import MARKER, Store, StoreError, versions
+
+CHECKED_WITHIN = 120.0
+"""Seconds for all nodes to import the package and to look at the root and the data."""
+
+
+class ClusterError(Exception):
+    """The cluster can't be used. The message is a sentence for the user."""
+
+
+@contextmanager
+def connected(cpus: int | None = None, dashboard: bool = False) -> Iterator[str]:
+    """A Ray to run on: the one that RAY_ADDRESS names, else one of this machine's own for the time being.
+
+    Its own one asks for a token that only this process and its children know. dashboard: whether it has one, on
+    127.0.0.1. Gives the dashboard's address, if there is one. Raises ClusterError.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None and os.environ["RAY_AUTH_MODE"] == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            context = ray.init(
+                address="local", num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **quiet
+            )
+        else:
+            context = ray.init(address=address, **quiet)
+    except Exception as error:
+        if address is None:
+            raise ClusterError(f"can't start Ray: {error}") from error
+        raise ClusterError(
+            f"can't reach the Ray cluster at {address} that RAY_ADDRESS names: is it running, and has this process its "
+            "token in RAY_AUTH_TOKEN or ~/.ray/auth_token (or RAY_AUTH_MODE=disabled, where it asks for none)?"
+        ) from error
+    try:
+        yield context.dashboard_url or ""
+    finally:
+        ray.shutdown()
+
+
+# ------------------------------------------------------------------------------------- what it has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What the cluster has, or may grow to have."""
+
+    cpus: float
+    gpus: float
+
+    def workers(self, gpus: float) -> int:
+        """How many with so much of a GPU each, 0 for a core only."""
+        return int(min(self.cpus, self.gpus / gpus) if gpus else self.cpus)
+
+
+def capacity() -> Capacity:
+    """Of the connected cluster; on the head of one that ``ray up`` made and that grows by itself, at its largest."""
+    now, most = ray.cluster_resources(), largest(Path(GROWS_TO).expanduser())
+    return Capacity(cpus=max(now.get("CPU", 0), most.cpus), gpus=max(now.get("GPU", 0), most.gpus))
+
+
+GROWS_TO = "~/ray_bootstrap_config.yaml"
+"""What ``ray up`` was called with, on the head: Ray itself does not tell what its autoscaler may add."""
+
+
+def largest(config: Path) -> Capacity:
+    """What all nodes that a cluster file allows have together, as far as the file says; nothing if there is none."""
+    import yaml
+
+    try:
+        said = yaml.safe_load(config.read_text())
+        types, most = said["available_node_types"], said["max_workers"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return Capacity(cpus=0, gpus=0)
+    have = {"CPU": 0.0, "GPU": 0.0}
+    for name, kind in types.items():
+        nodes = 1 if name == said.get("head_node_type") else min(most, kind.get("max_workers", most))
+        for resource in have:
+            have[resource] += nodes * (kind.get("resources") or {}).get(resource, 0)
+    return Capacity(cpus=have["CPU"], gpus=have["GPU"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """What a training is given. gpus: to each worker, from 0 (it computes on a core) to 1.
+
+    per_step: workers that share a training, at most. None: with GPUs as many as its recipe's batch has parts, as the
+    paper had, if the cluster has so many; without GPUs, one.
+    """
+
+    per_step: int | None = None
+    gpus: float = 0.0
+
+    def count(self, parts: int, has: Capacity) -> int:
+        """Workers for a recipe whose batch has so many parts, which can only be shared evenly."""
+        limit = self.per_step or (max(1, has.workers(self.gpus)) if self.gpus else 1)
+        return max(count for count in range(1, parts + 1) if parts % count == 0 and count <= limit)
+
+    def check(self, parts: Collection[int], has: Capacity) -> None:
+        """Raises ClusterError where the cluster can never hold a step. parts: of the recipes' batches."""
+        need, slots = max(self.count(part, has) for part in parts), has.workers(self.gpus)
+        if need <= slots:
+            return
+        wanted = f"{need} worker{'s' * (need > 1)} with {f'{self.gpus:g} GPU' if self.gpus else 'a core'} each"
+        if need == 1:
+            wanted = f"{self.gpus:g} GPU and a core" if self.gpus else "a core"
+        advice = "--gpus-per-worker 0 computes on cores" if self.gpus and not has.gpus else "ask for fewer"
+        raise ClusterError(
+            f"a step wants {wanted}; this cluster has {has.gpus:g} GPUs and {has.cpus:g} cores at most; {advice}"
+        )
+
+
+# ------------------------------------------------------------------------------------- whether its nodes will do
+
+
+def check_nodes(store: Store, data_root: str, sources: Collection[str]) -> None:
+    """See that every node has this package, the same root, and the data. Raises ClusterError with a sentence.
+
+    sources: names of data sets. Of a cluster that is this machine alone nothing needs to be asked.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if [node["NodeID"] for node in nodes] == [here]:
+        return
+    probe = f"probe-{uuid.uuid4().hex}"
+    store.write(probe, b"driver")
+    try:
+        look: Any = ray.remote(num_cpus=0, max_retries=0)(complaint)
+        asked = {
+            node["NodeManagerAddress"]: look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(store.address, data_root, list(sources), versions(), probe, str(index))
+            for index, node in enumerate(nodes)
+        }
+        for index, (node, answer) in enumerate(asked.items()):
+            try:
+                said = ray.get(answer, timeout=CHECKED_WITHIN)
+            except Exception as error:
+                said = f"can't run raysslprune: {str(error).strip().splitlines()[-1]}"
+            if not said:
+                try:
+                    store.read(f"{probe}-{index}")
+                except OSError:
+                    said = f"writes to another {store.shown} than this process; the root must be shared, or on s3://"
+            if said:
+                raise ClusterError(f"node {node} {said}")
+    finally:
+        for name in (probe, *(f"{probe}-{index}" for index in range(len(nodes)))):
+            store.remove(name)
+
+
+def complaint(
+    root: str,
+    data_root: str,
+    sources: Collection[str],
+    expected: Mapping[str, str],
+    probe: str = MARKER,
+    answer: str = "",
+) -> str:
+    """What is wrong with the node that this runs on, as the rest of a sentence; '' if nothing is.
+
+    expected: the versions that the driver has. probe: a file that the driver wrote under the root. answer: if given,
+    ``probe-answer`` is written beside it.
+    """
+    from raysslprune import data  # imports torch, which takes seconds
+
+    other = {name: found for name, found in versions().items() if found != expected[name]}
+    if other:
+        return f"has {', '.join(f'{name} {found}, not {expected[name]}' for name, found in other.items())}"
+    try:
+        store = Store(root)
+        seen = store.has(probe)
+        if seen and answer:
+            store.write(f"{probe}-{answer}", b"node")
+    except (StoreError, OSError) as error:
+        return f"can't use the root: {error}"
+    if not seen:
+        return f"does not see the root {store.shown} of this sweep there; it must be shared, or on s3://"
+    for name in sources:
+        try:
+            data.source(name).locate(Path(data_root))
+        except (data.DataError, ValueError) as error:
+            return f"lacks data: {error}"
+    return ""
