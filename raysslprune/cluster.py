@@ -144,16 +144,18 @@ def check_nodes(store: Store, data_root: str, sources: Collection[str]) -> None:
     store.write(probe, b"driver")
     try:
         look: Any = ray.remote(num_cpus=0, max_retries=0)(complaint)
-        asked = {
-            node["NodeManagerAddress"]: look.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(store.address, data_root, list(sources), versions(), probe, str(index))
+        answers = [
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                store.address, data_root, list(sources), versions(), probe, str(index)
+            )
             for index, node in enumerate(nodes)
-        }
-        for index, (node, answer) in enumerate(asked.items()):
+        ]
+        for index, (node, answer) in enumerate(zip(nodes, answers, strict=True)):
             try:
                 said = ray.get(answer, timeout=CHECKED_WITHIN)
             except Exception as error:
+                if not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node["NodeID"]):
+                    continue  # it is gone, as nodes go
                 said = f"can't run raysslprune: {str(error).strip().splitlines()[-1]}"
             if not said:
                 try:
@@ -161,7 +163,7 @@ def check_nodes(store: Store, data_root: str, sources: Collection[str]) -> None:
                 except OSError:
                     said = f"writes to another {store.shown} than this process; the root must be shared, or on s3://"
             if said:
-                raise ClusterError(f"node {node} {said}")
+                raise ClusterError(f"node {node['NodeManagerAddress']} {said}")
     finally:
         for name in (probe, *(f"{probe}-{index}" for index in range(len(nodes)))):
             store.remove(name)

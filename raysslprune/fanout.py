@@ -8,11 +8,13 @@ as a new trial: it goes on from its last checkpoint, wherever there is room.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ray import tune
@@ -56,13 +58,19 @@ class JobTrial(tune.Trainable):
         return tune.PlacementGroupFactory([{"CPU": 1, "GPU": config["gpus"]} if config["gpus"] else {"CPU": 1}])
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Nothing yet: what is raised here would end the process, and its start takes seconds."""
+        self.ready = False
+
+    def prepare(self, config: dict[str, Any]) -> str:
+        """Once in a process; gives what is wrong with this node, '' if nothing is."""
         import torch
 
         from raysslprune.distribute import Team, threads
         from raysslprune.run import Runner
 
         wrong = complaint(config["root"], config["data"], config["sources"], config["versions"])
-        self.unfit = f"node {get_node_ip_address()} {wrong}" if wrong else ""
+        if wrong:
+            return f"node {get_node_ip_address()} {wrong}"
         alone = config["workers"] == 1
         torch.set_num_threads(threads(config["gpus"]) if alone else 1)
         self.exchange = Exchange.connect()
@@ -74,12 +82,18 @@ class JobTrial(tune.Trainable):
             train_by=Team(config["workers"], config["gpus"]),
             progress=self.exchange.report,
         )
+        self.ready = True
+        return ""
 
     def step(self) -> dict[str, Any]:
         from raysslprune.distribute import Team, WorkerLost
 
-        if self.unfit:
-            return {"done": True, "unfit": self.unfit}
+        try:
+            if not self.ready and (unfit := self.prepare(self.config)):
+                return {"done": True, "unfit": unfit}
+        except Exception as error:  # not the job's failure, since nothing of it was looked at
+            why = f"node {get_node_ip_address()} can't start a worker: {type(error).__name__}: {error}"
+            return {"done": True, "broken": why, "traceback": traceback.format_exc()}
         job = json.loads(self.config["job"])
         setproctitle(f"ray::JobTrial: {self.config['title']}")  # for the dashboard; Ray sets it back after the step
         print(f"{job['train']}: {self.config['title']}", flush=True)  # for the actor's log there
@@ -188,6 +202,9 @@ class ReadyJobs(Searcher):
         if "lost" in result:
             self.process_lost(trial_id, result["lost"])
             return
+        if "broken" in result:
+            self.process_lost(trial_id, result["traceback"], result["broken"])
+            return
         job = self.running.pop(trial_id).job
         if "facts" in result:
             self.schedule.done(job.id)
@@ -198,8 +215,11 @@ class ReadyJobs(Searcher):
             self._fail(job, result["error"], result["traceback"])
         self.after_each()
 
-    def process_lost(self, trial_id: str, cause: str) -> None:
-        """The process that ran a job is gone: the job is handed out again, unless this leads nowhere."""
+    def process_lost(self, trial_id: str, cause: str, broken: str = "") -> None:
+        """The process that ran a job is gone: the job is handed out again, unless this leads nowhere.
+
+        broken: what is wrong with the process, where it could not even begin; then the sweep fails and not the job.
+        """
         if trial_id not in self.running:
             return
         run = self.running.pop(trial_id)
@@ -208,7 +228,10 @@ class ReadyJobs(Searcher):
         times = times + 1 if before == saved else 1
         self.losses[job.id] = (saved, times)
         last = cause.strip().splitlines()[-1] if cause.strip() else "no cause is known"
-        if times > RETRIES:
+        if times > RETRIES and broken:
+            self.unfit = broken
+            self.schedule.redo(job.id, job)
+        elif times > RETRIES:
             self._fail(job, f"its process failed {times} times without a new checkpoint: {last}", cause)
         else:
             self.watcher.process_lost(job, last, time.time() - max(run.begun, saved or 0.0))
@@ -258,7 +281,12 @@ class Deaths(tune.Callback):
         self.searcher = searcher
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.searcher.process_lost(trial.trial_id, str(trial.get_error()))
+        cause = Path(trial.error_file).read_text() if trial.error_file else ""  # get_error() would find it later
+        cause = cause.partition("\n")[2] or cause  # the first line says when
+        if "in its creation task" in cause:  # it can't import this package, most likely
+            node, last = re.search("ip=([^,)]+)", cause), cause.strip().splitlines()[-1]
+            self.searcher.unfit = f"node {node[1] if node else 'of a worker'} can't run raysslprune: {last}"
+        self.searcher.process_lost(trial.trial_id, cause)
 
 
 def run(

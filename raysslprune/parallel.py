@@ -60,10 +60,13 @@ def gathered(part: Tensor) -> Tensor:
     """The parts (n, ...) of all ranks as one (ranks * n, ...), in the order of ranks, the same on each."""
     if ranks() == 1:
         return part
+    device = part.device
+    if dist.get_backend() == "gloo":  # which gathers in main memory only
+        part = part.cpu()
     part = part.contiguous()
     parts = [torch.empty_like(part) for _ in range(ranks())]
     dist.all_gather(parts, part)
-    return torch.cat(parts)
+    return torch.cat(parts).to(device)
 
 
 def joined(part: Tensor, count: int) -> Tensor:

@@ -21,6 +21,19 @@ from raysslprune.sweepfile import Point
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+STARTS_RAY = ("test_sweep", "test_fanout", "test_nodes", "test_exchange", "test_monitor", "test_s3", "test_ray_up")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of pytest's two processes one runs all that starts Ray, which takes both cores, and it begins with that.
+
+    The other runs the rest, file by file, so that a file's fixtures are made once.
+    """
+    items.sort(key=lambda item: item.path.stem not in STARTS_RAY)
+    for item in items:
+        group = "ray" if item.path.stem in STARTS_RAY else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:

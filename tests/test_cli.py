@@ -162,11 +162,36 @@ def test_one_unknown_sweep_among_known_ones_is_refused(cli: Cli) -> None:
 BAD_COUNTS = ["0", "-1", "1.5", "x", "1000000000", "²", "٣", "", " 1", "1 ", "1e3", "0x2", "1001", "+1", "9" * 5000]
 
 
-@pytest.mark.parametrize("seeds", BAD_COUNTS, ids=[ascii(text[:12]) for text in BAD_COUNTS])
-def test_a_bad_number_of_seeds_is_refused(seeds: str, cli: Cli) -> None:
-    sentence = cli.refused("fig3", "--seeds", seeds, "--dry-run")
-    assert "--seeds" in sentence
+@pytest.mark.parametrize("option", ["--seeds", "--workers-per-step"])
+@pytest.mark.parametrize("count", BAD_COUNTS, ids=[ascii(text[:12]) for text in BAD_COUNTS])
+def test_a_bad_count_is_refused(count: str, option: str, cli: Cli) -> None:
+    sentence = cli.refused("fig3", option, count, "--dry-run")
+    assert option in sentence
     assert "whole number from 1 to 1000" in sentence
+
+
+@pytest.mark.parametrize("part", ["2", "1.01", "-0.5", "1/4", "", "nan", "inf", "1e-1", "0x1", "٠", ".", "0.5.5"])
+def test_a_bad_part_of_a_gpu_is_refused(part: str, cli: Cli) -> None:
+    assert "a number from 0 to 1" in cli.refused("fig3", f"--gpus-per-worker={part}", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hardware"),
+    [
+        ([], sweep.Hardware()),
+        (["--workers-per-step", "4"], sweep.Hardware(workers_per_step=4)),
+        (["--gpus-per-worker", ".25", "--dashboard"], sweep.Hardware(gpus_per_worker=0.25, dashboard=True)),
+        (["--scale", "cifar10"], sweep.Hardware(gpus_per_worker=1)),
+        (["--scale", "paper", "--gpus-per-worker", "0"], sweep.Hardware()),
+    ],
+)
+def test_what_a_training_is_given(
+    arguments: list[str], hardware: sweep.Hardware, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(sweep, "make", lambda *what: given.append(what[-1]) or 0)
+    cli("fig3", *arguments)
+    assert given == [hardware]
 
 
 @pytest.mark.parametrize("scale", ["huge", "", "LAPTOP", "3"])
@@ -1278,7 +1303,7 @@ def trained_with(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     roots: list[str] = []
 
     def train(*arguments: Any) -> int:
-        roots.append(arguments[-1])
+        roots.append(arguments[1])
         return 0
 
     monkeypatch.setattr(sweep._Run, "train", train)
