@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import secrets
+import threading
+import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,11 @@ from raysslprune.store import MARKER, Store, StoreError, versions
 
 CHECKED_WITHIN = 120.0
 """Seconds for all nodes to import the package and to look at the root and the data."""
+
+LOOK_EVERY, SILENT, LINGER = 2.0, 30.0, 15.0
+"""Seconds between looks at the cluster; without an answer, until it counts as dead; and then for this process to end in
+good order. Ray itself waits for ever where a node's raylet died, and ends a process without a word where the head did.
+"""
 
 
 class ClusterError(Exception):
@@ -75,6 +83,51 @@ def capacity() -> Capacity:
     """Of the connected cluster; on the head of one that ``ray up`` made and that grows by itself, at its largest."""
     now, most = ray.cluster_resources(), largest(Path(GROWS_TO).expanduser())
     return Capacity(cpus=max(now.get("CPU", 0), most.cpus), gpus=max(now.get("GPU", 0), most.gpus))
+
+
+class Lifeline:
+    """What is known of the connected cluster, from a thread that asks, since a dead Ray does not answer."""
+
+    def __init__(self, end: Callable[[str], None]) -> None:
+        """end: called with a sentence when this process can't leave a dead Ray in good order; it should not return."""
+        self.end = end
+        self.capacity = capacity()
+        self.lost = ""
+        """That Ray is dead, as a sentence; then the main thread gets a KeyboardInterrupt."""
+        self._gone = False
+        self._here = ray.get_runtime_context().get_node_id()
+        self._answered = time.monotonic()
+        self._stop = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Look meanwhile."""
+        for act in (self._look, self._judge):
+            threading.Thread(target=act, daemon=True).start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+
+    def _look(self) -> None:
+        while not self._stop.wait(LOOK_EVERY):
+            try:
+                alive = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._here)
+                self.capacity = capacity()
+            except Exception:  # what Ray raises when it is not there is as varied as its parts
+                continue
+            self._gone = not alive
+            self._answered = time.monotonic()
+
+    def _judge(self) -> None:
+        while not self._gone and time.monotonic() - self._answered < SILENT:
+            if self._stop.wait(0.5):
+                return
+        why = "its process on this machine ended" if self._gone else f"its head did not answer for {SILENT:.0f} s"
+        self.lost = f"Ray died: {why}; what was finished is kept, and the same command goes on from there"
+        _thread.interrupt_main()
+        if not self._stop.wait(LINGER):
+            self.end(self.lost)
 
 
 GROWS_TO = "~/ray_bootstrap_config.yaml"

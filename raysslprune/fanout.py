@@ -8,6 +8,7 @@ as a new trial: it goes on from its last checkpoint, wherever there is room.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 import time
@@ -15,7 +16,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol
 
 from ray import tune
 from ray._raylet import setproctitle  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
@@ -23,7 +24,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.util import get_node_ip_address
 
-from raysslprune.cluster import Capacity, ClusterError, Workers, capacity, check_nodes, complaint
+from raysslprune.cluster import Capacity, ClusterError, Lifeline, Workers, check_nodes, complaint
 from raysslprune.exchange import Exchange
 from raysslprune.names import data_parts
 from raysslprune.plan import Job, Plan, Schedule
@@ -301,13 +302,19 @@ def run(
     """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
 
     workers: that each training is given. after_each: called when a job has ended, well or not; a search adds to the
-    schedule then. Raises ClusterError where the cluster or one of its nodes can't do it.
+    schedule then. Raises ClusterError where the cluster or one of its nodes can't do it, and where Ray dies.
 
     The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
     """
     workers = workers or Workers()
-    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, workers, _every(5.0, capacity), after_each)
-    workers.check({job.parts for job in schedule.waiting.values()}, capacity())
+
+    def end(why: str) -> NoReturn:
+        watcher.note(f"raysslprune: {why}")
+        os._exit(1)
+
+    life = Lifeline(end)
+    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, after_each)
+    workers.check({job.parts for job in schedule.waiting.values()}, life.capacity)
     check_nodes(store, data_root, searcher.sources)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
         tuner = tune.Tuner(
@@ -328,24 +335,9 @@ def run(
             ),
         )
         try:
-            tuner.fit()
-        except Exception:
-            if searcher.unfit:
-                raise ClusterError(searcher.unfit) from None
+            with life.held():
+                tuner.fit()
+        except (Exception, KeyboardInterrupt):
+            if life.lost or searcher.unfit:
+                raise ClusterError(life.lost or searcher.unfit) from None
             raise
-
-
-T = TypeVar("T")
-
-
-def _every(seconds: float, read: Callable[[], T]) -> Callable[[], T]:
-    """``read``, but asked again only after that many seconds."""
-    asked, value = time.monotonic(), read()
-
-    def current() -> T:
-        nonlocal asked, value
-        if time.monotonic() - asked >= seconds:
-            asked, value = time.monotonic(), read()
-        return value
-
-    return current

@@ -1,4 +1,4 @@
-"""Masks: which weights stay. Pure torch on bool tensors by parameter name; no files, no Ray.
+"""Masks: which weights stay. Bool tensors by parameter name, on the CPU; no files, no Ray.
 
 The one measure is *density*: the fraction of the prunable weights that is left.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,20 +36,41 @@ def prune(weights: Mapping[str, Tensor], mask: Mask, keep: float, scope: Iterabl
     """
     wanted = set(mask if scope is None else scope)
     names = [name for name in mask if name in wanted]
-    left = torch.cat([mask[name].flatten() for name in names])
-    magnitude = torch.cat([weights[name].detach().flatten() for name in names])[left].abs()
-    if magnitude.isnan().any():
-        raise ValueError("can't prune weights that are not numbers (NaN)")
-    count = len(magnitude)
-    drop = count - survivors(count, keep)
-    if drop == 0:
+    magnitude = _magnitudes(weights, {name: mask[name] for name in names})
+    left = sum(int(mask[name].count_nonzero()) for name in names)
+    stay = survivors(left, keep)
+    if stay == left:
         return {name: m.clone() for name, m in mask.items()}
-    threshold = magnitude.kthvalue(drop).values
-    stays = magnitude > threshold
-    ties = (magnitude == threshold).nonzero().flatten()
-    stays[ties[drop - int((magnitude < threshold).sum()) :]] = True
-    left[left.clone()] = stays
-    return {**mask, **_split(left, {name: mask[name].shape for name in names})}
+    ranked = magnitude.numpy()
+    last = len(ranked) - stay - 1  # of those that go, in the order of magnitudes, where pruned weights come first
+    ranked.partition(last)  # in place; seven times faster than torch's kthvalue, which sorts more than is asked for
+    threshold = float(ranked[last])
+    tied = stay - int((magnitude[last + 1 :] > threshold).count_nonzero())  # of those at the threshold, so many stay
+    pruned = dict(mask)
+    for name in reversed(names):
+        size = weights[name].detach().abs()
+        stays = (size > threshold).logical_and_(mask[name])
+        if tied:
+            ties = ((size == threshold) & mask[name]).flatten().nonzero().flatten()
+            kept = ties[max(0, len(ties) - tied) :]
+            stays.view(-1)[kept] = True
+            tied -= len(kept)
+        pruned[name] = stays
+    return pruned
+
+
+def _magnitudes(weights: Mapping[str, Tensor], mask: Mask) -> Tensor:
+    """Of all weights named in ``mask``, one after the other; -1 where the mask has pruned them.
+
+    Raises ValueError for a weight that is left and not a number.
+    """
+    double = any(weights[name].dtype == torch.float64 for name in mask)
+    flat = torch.empty(sum(m.numel() for m in mask.values()), dtype=torch.float64 if double else torch.float32)
+    for part, (name, m) in zip(flat.split([m.numel() for m in mask.values()]), mask.items(), strict=True):
+        part.copy_(weights[name].detach().flatten()).abs_().masked_fill_(m.logical_not().flatten(), -1)
+    if len(flat) and flat.amax().isnan():
+        raise ValueError("can't prune weights that are not numbers (NaN)")
+    return flat
 
 
 def random(
@@ -120,7 +142,7 @@ def scope_names(scope: str, names: Iterable[str], convolutions: list[str]) -> li
 
 def pack(mask: Mask) -> dict[str, Tensor]:
     """As packed bits (uint8, eight weights a byte, first weight in the highest bit): 2.9 MB for ResNet-50."""
-    return {name: _pack(m.flatten()) for name, m in mask.items()}
+    return {name: torch.from_numpy(np.packbits(m.flatten().numpy())) for name, m in mask.items()}
 
 
 def unpack(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Mask:
@@ -130,19 +152,11 @@ def unpack(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Ma
     return {name: _unpack(packed[name], shape) for name, shape in shapes.items()}
 
 
-def _pack(bits: Tensor) -> Tensor:
-    padded = torch.nn.functional.pad(bits, [0, -len(bits) % 8]).view(-1, 8)
-    return (padded * _BITS).sum(1, dtype=torch.uint8)
-
-
 def _unpack(packed: Tensor, shape: torch.Size) -> Tensor:
     count = shape.numel()
     if packed.shape != (-(-count // 8),):
         raise ValueError("the mask is of another network: its layers' sizes differ")
-    return (packed.unsqueeze(1) & _BITS).ne(0).flatten()[:count].view(shape)
-
-
-_BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).view(bool)).view(shape)
 
 
 def _split(flat: Tensor, shapes: Mapping[str, torch.Size]) -> Mask:

@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 STARTS_RAY = ("test_sweep", "test_fanout", "test_nodes", "test_exchange", "test_monitor", "test_s3", "test_ray_up")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of pytest's two processes one runs all that starts Ray, which takes both cores, and it begins with that.
 
@@ -91,6 +92,28 @@ def sweep(*arguments: str, cwd: Path | None = None) -> Command:
 def done_steps(root: Path) -> dict[str, int]:
     """The finished steps of a root, with the time at which each was finished, in nanoseconds."""
     return {path.parent.name: path.stat().st_mtime_ns for path in root.glob("steps/*/SUCCESS")}
+
+
+def descendants(pid: int) -> list[tuple[int, str]]:
+    """(process id, command line) of all that a process has started, and what these have."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found: list[tuple[int, str]] = []
+    stack = [pid]
+    while stack:
+        for child in parents.get(stack.pop(), []):
+            stack.append(child)
+            try:
+                found.append((child, Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")))
+            except OSError:
+                continue
+    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:

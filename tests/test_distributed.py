@@ -25,7 +25,7 @@ from raysslprune.spec import Init, Recipe, Rewind, Train
 from raysslprune.train import Checkpoint, Hooks, Loop, Outcome
 
 EPOCH, BATCH, PART = 192, 32, 8
-WORLDS = (2, 4)
+WORLDS = (2, pytest.param(4, marks=pytest.mark.slow))
 HALF = 3 * BATCH
 
 OPTIONS: dict[str, tuple[tuple[str, Any], ...]] = {
@@ -319,6 +319,8 @@ def test_a_feed_decodes_ahead_what_its_own_share_is(tmp_path: Path, monkeypatch:
         assert torch.equal(batch.pixels, plain.pixels)
         position = share.after(position + 2)
         assert feed.ahead[0][0] == position, "what is decoded ahead is what comes next"
+    for _, _, decoding in feed.ahead:  # nothing goes on after the test
+        assert [future.result().shape for future in decoding]
 
 
 def test_features_and_accuracy_count_every_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:

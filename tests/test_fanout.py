@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Finished, done_steps, finish, start, sweep, table_of, wait_until
+from conftest import Finished, descendants, done_steps, finish, start, sweep, table_of, wait_until
 
 from raysslprune import plan
 from raysslprune.cluster import Capacity, Workers
@@ -241,28 +241,6 @@ def test_a_killed_worker_costs_its_job_only(finished: Finished, tmp_path: Path) 
     assert result.code == 0, result.err
     assert "failed" not in result.err
     assert table_of(root) == finished.table
-
-
-def descendants(pid: int) -> list[tuple[int, str]]:
-    """(process id, command line) of all that a process has started, and what these have."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            parents.setdefault(parent, []).append(int(entry.name))
-    found: list[tuple[int, str]] = []
-    stack = [pid]
-    while stack:
-        for child in parents.get(stack.pop(), []):
-            stack.append(child)
-            try:
-                found.append((child, Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")))
-            except OSError:
-                continue
-    return found
 
 
 @pytest.mark.slow

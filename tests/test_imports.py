@@ -92,7 +92,7 @@ HEAVY = {
 }
 PURE = ("spec", "names", "lottery", "recipes", "scales", "sweepfile", "experiments", "plan")
 MAY_NOT = {
-    "masks.py": {"os", "pathlib", "io", "ray", "pyarrow", "safetensors", "numpy"},
+    "masks.py": {"os", "pathlib", "io", "ray", "pyarrow", "safetensors"},
     **dict.fromkeys((f"{name}.py" for name in PURE), HEAVY),
 }
 

@@ -241,9 +241,9 @@ def _hush_pillow() -> None:
 
     A filter for good: ``warnings.catch_warnings`` is not safe in threads, which would undo each other's.
     """
-    if _IGNORED not in warnings.filters:
+    if warnings.filters[:1] != [_IGNORED]:
         with _HUSHING:
-            if _IGNORED not in warnings.filters:  # setting it takes it away for a moment
+            if warnings.filters[:1] != [_IGNORED]:  # setting it takes it away for a moment
                 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
