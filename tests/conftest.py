@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from raysslprune import plan
 from raysslprune.spec import Recipe, Train
@@ -24,16 +26,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 STARTS_RAY = ("test_sweep", "test_fanout", "test_nodes", "test_exchange", "test_monitor", "test_s3", "test_ray_up")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in STARTS_RAY)
+
+
+class OneRay(LoadScopeScheduling):
     """Of pytest's two processes one runs all that starts Ray, which takes both cores, and it begins with that.
 
     The other runs the rest, file by file, so that a file's fixtures are made once.
     """
-    items.sort(key=lambda item: item.path.stem not in STARTS_RAY)
-    for item in items:
-        group = "ray" if item.path.stem in STARTS_RAY else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        stem = Path(nodeid.partition("::")[0]).stem
+        return "ray" if stem in STARTS_RAY else stem
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRay:
+    """Used with ``-n 2``; ``-n 0`` runs all in one process."""
+    return OneRay(config, log)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,7 +172,7 @@ class Soak:
     @property
     def starts(self) -> Counter[str]:
         """How often each training was begun, from what the workers printed."""
-        lines = (line for log in self.folder.glob("ray/session_*/logs/worker-*.out") for line in _lines(log))
+        lines = (line for log in self.folder.glob("ray/session_2*/logs/worker-*.out") for line in _lines(log))
         return Counter(line.split(":")[0] for line in lines if line.split(":")[0] in self.done)
 
     def report(self, calm: Soak) -> int:
@@ -195,10 +195,7 @@ class Soak:
             ("steps", f"{len(self.done)}, of which {len(self.starts)} trainings"),
             ("trainings begun again", f"{again}"),
             ("finished steps lost", f"{sum('was lost' in fault for fault in self.faults)}"),
-            (
-                "seconds to end after Ray died",
-                ", ".join(f"{self.took[k] / self.kills[k]:.0f} ({k})" for k in self.took),
-            ),
+            ("to end after Ray died", ", ".join(f"{self.took[k] / self.kills[k]:.0f} s ({k})" for k in self.took)),
             ("processes left", f"{len(left)}"),
             ("files that differ", f"{sum('or another' in fault for fault in self.faults)}"),
             ("time", f"{time.monotonic() - self.begun:.0f} s; undisturbed {self.begun - calm.begun:.0f} s"),
@@ -209,9 +206,9 @@ class Soak:
         for fault in self.faults:
             console.print(fault, markup=False)
         if self.faults:
-            kept = shutil.copytree(
-                self.folder, tempfile.mkdtemp(prefix="soak-kept-"), symlinks=True, dirs_exist_ok=True
-            )
+            kept = tempfile.mkdtemp(prefix="soak-kept-")
+            without = shutil.ignore_patterns("sockets")
+            shutil.copytree(self.folder, kept, symlinks=True, ignore=without, dirs_exist_ok=True)
             console.print(f"kept in {kept}")
         return 1 if self.faults else 0
 
