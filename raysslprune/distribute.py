@@ -17,7 +17,6 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Wo
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from raysslprune.exchange import Exchange
-from raysslprune.plan import title
 from raysslprune.progress import cores
 from raysslprune.run import Runner, Trained
 from raysslprune.spec import Train, dump, load
@@ -30,10 +29,14 @@ class WorkerLost(Exception):
 
 @dataclass(frozen=True)
 class Team:
-    """So many workers, with so much of a GPU each (0: a core). What Runner.train_by wants."""
+    """So many workers, with so much of a GPU each (0: a core). What Runner.train_by wants.
+
+    title: of the training, for Ray's dashboard.
+    """
 
     workers: int
     gpus: float
+    title: str
 
     def __call__(self, runner: Runner, step: Train, snapshots: set[int], keep_last: bool) -> Trained:
         """Raises what the training raises, and WorkerLost."""
@@ -59,7 +62,7 @@ class Team:
                     resources_per_worker={"CPU": 1, "GPU": self.gpus} if self.gpus else {"CPU": 1},
                 ),
                 run_config=RunConfig(
-                    name=f"{title(step)} ({step.id})",
+                    name=f"{self.title} ({step.id})".replace("/", "-"),
                     storage_path=scratch,
                     failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
                     logging_config=LoggingConfig("ERROR"),

@@ -66,7 +66,7 @@ class JobTrial(tune.Trainable):
         """Once in a process; gives what is wrong with this node, '' if nothing is."""
         import torch
 
-        from raysslprune.distribute import Team, threads
+        from raysslprune.distribute import threads
         from raysslprune.run import Runner
 
         wrong = complaint(config["root"], config["data"], config["sources"], config["versions"])
@@ -80,7 +80,6 @@ class JobTrial(tune.Trainable):
             exchange=self.exchange,
             data_root=config["data"],
             device=torch.device("cuda" if config["gpus"] and alone else "cpu"),
-            train_by=Team(config["workers"], config["gpus"]),
             progress=self.exchange.report,
         )
         self.ready = True
@@ -98,7 +97,7 @@ class JobTrial(tune.Trainable):
         job = json.loads(self.config["job"])
         setproctitle(f"ray::JobTrial: {self.config['title']}")  # for the dashboard; Ray sets it back after the step
         print(f"{job['train']}: {self.config['title']}", flush=True)  # for the actor's log there
-        self.runner.train_by = Team(self.config["workers"], self.config["gpus"])
+        self.runner.train_by = Team(self.config["workers"], self.config["gpus"], self.config["title"])
         try:
             return {"done": True, "facts": json.dumps(self.runner.run(job))}  # Tune would flatten a dict
         except Damaged as damage:
@@ -141,11 +140,12 @@ class ReadyJobs(Searcher):
         watcher: Watcher,
         workers: Workers,
         capacity: Callable[[], Capacity],
+        title: Callable[[Job], str] = lambda job: job.title,
         after_each: Callable[[], None] = lambda: None,
     ) -> None:
         """after_each: called when a job has ended, well or not; may add to the schedule."""
         super().__init__()
-        self.after_each = after_each
+        self.title, self.after_each = title, after_each
         self.data_root = data_root
         self.schedule, self.plan, self.store, self.watcher = schedule, plan, store, watcher
         self.workers, self.capacity = workers, capacity
@@ -176,7 +176,7 @@ class ReadyJobs(Searcher):
         self.watcher.job_started(job)
         return {
             "job": json.dumps(job.to_plain()),
-            "title": job.title,
+            "title": self.title(job),
             "root": self.store.address,
             "data": self.data_root,
             "sources": self.sources,
@@ -188,7 +188,7 @@ class ReadyJobs(Searcher):
     def name_of(self, trial: Trial) -> str:
         """For the dashboard."""
         run = self.running.get(trial.trial_id)
-        return run.job.title if run else trial.trial_id
+        return self.title(run.job) if run else trial.trial_id
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: a job gives one result, its last."""
@@ -297,12 +297,13 @@ def run(
     data_root: str,
     watcher: Watcher,
     workers: Workers | None = None,
+    title: Callable[[Job], str] = lambda job: job.title,
     after_each: Callable[[], None] = lambda: None,
 ) -> None:
     """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
 
-    workers: that each training is given. after_each: called when a job has ended, well or not; a search adds to the
-    schedule then. Raises ClusterError where the cluster or one of its nodes can't do it, and where Ray dies.
+    workers: that each training is given. title: of a job, for Ray's dashboard. after_each: called when a job has
+    ended, well or not; a search adds to the schedule then. Raises ClusterError where the cluster or one of its nodes can't do it, and where Ray dies.
 
     The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
     """
@@ -313,7 +314,7 @@ def run(
         os._exit(1)
 
     life = Lifeline(end)
-    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, after_each)
+    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, title, after_each)
     workers.check({job.parts for job in schedule.waiting.values()}, life.capacity)
     check_nodes(store, data_root, searcher.sources)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:

@@ -506,6 +506,15 @@ def title(step: Train) -> str:
     return f"{_task(step)} seed {step.seed}, {describe(step.mask)}, {begins}"
 
 
+def left(mask: Mask | None) -> float:
+    """The fraction of what is pruned that a mask leaves, but for rounding and natural zeros."""
+    if isinstance(mask, RandomPrune):
+        return mask.keep**mask.level
+    if isinstance(mask, Shuffle):
+        return left(mask.of)
+    return 1.0 if mask is None else mask.keep * left(mask.of.mask)
+
+
 def _task(step: Train) -> str:
     """What is trained, where the task alone does not say it."""
     return ("linear SVMs" if isinstance(step.recipe, SVM) else "linear") if step.trunk_frozen else step.task

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raysslprune.plan import START, Job, Schedule
+from raysslprune.plan import OVERHEAD, START, Job, Schedule
 
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
@@ -47,8 +47,9 @@ class Progress:
 
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
         self.done += 1
-        self.spent += facts["seconds"]
-        self.promised += self.expected[job.id]
+        if self.expected[job.id] > OVERHEAD:  # else only masks were made, beside an older training
+            self.spent += facts["seconds"]
+            self.promised += self.expected[job.id]
         self.pace = self.spent / self.promised if self.promised else 1.0
         self.rates = [*self.rates[-19:], facts["images_per_second"]]
 

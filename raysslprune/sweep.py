@@ -161,7 +161,9 @@ class _Run:
     def __init__(
         self, graph: plan.Plan, sweeps: Sequence[Sweep], scale: str, records: Mapping[str, Record], store: Store
     ) -> None:
-        self.graph, self.records, self.store = graph, records, store
+        self.graph, self.records, self.store, self.sweeps = graph, records, store, sweeps
+        self.figures: dict[str, list[str]] = {}
+        """Which sweeps need a job, by its id; found out when it is asked."""
         self.seconds = plan.cost(graph.jobs.values(), records, NETS).seconds
         chosen = [sweep for sweep in sweeps if isinstance(sweep.drawing, Search)]
         certain = [point for sweep in sweeps if sweep not in chosen for point in sweep.points]
@@ -186,6 +188,14 @@ class _Run:
             except ValueError as error:
                 raise SweepError(f"{sweep.name}: {error}") from error
         self.advance()
+
+    def title(self, job: plan.Job) -> str:
+        """For Ray's dashboard: for which figures, what, and how much is left of it."""
+        if not self.figures:
+            for sweep in self.sweeps:
+                for one in self.graph.behind(sweep.points):
+                    self.figures[one.id] = [*self.figures.get(one.id, []), sweep.name]
+        return f"{' '.join(self.figures[job.id])}: {job.title}, {plan.left(job.train.mask):.3g} left"
 
     def advance(self) -> None:
         for studies in self.searches.values():
@@ -218,7 +228,16 @@ class _Run:
                         exchange = fanout.Exchange.start()
                         with shown.watching(exchange.training), metrics.watching(exchange.training):
                             both = monitor.Watchers(shown, metrics)
-                            fanout.run(self.graph, self.schedule, self.store, data_root, both, workers, self.advance)
+                            fanout.run(
+                                self.graph,
+                                self.schedule,
+                                self.store,
+                                data_root,
+                                both,
+                                workers=workers,
+                                title=self.title,
+                                after_each=self.advance,
+                            )
                 except cluster.ClusterError as error:
                     raise StoreError(str(error)) from error
             if shown.lost:

@@ -143,7 +143,7 @@ def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: plan.Plan, tmp_p
         watcher,
         Workers(),
         lambda: Capacity(cpus=1, gpus=0),
-        lambda: schedule.add(added[: len(schedule.jobs) + 1]),
+        after_each=lambda: schedule.add(added[: len(schedule.jobs) + 1]),
     )
     handed = 0
     while isinstance(searcher.suggest(str(handed)), dict):

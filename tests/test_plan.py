@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
-from raysslprune import data, models, names, plan, report
+from raysslprune import data, masks, models, names, plan, report
 from raysslprune.lottery import (
     Chain,
     finetune,
@@ -1094,3 +1094,40 @@ def test_a_dry_run_of_one_figure_on_this_machine_is_short() -> None:
         "time",
         "disk",
     ]
+
+
+# ------------------------------------------------------------------------------------- what is left
+
+
+def test_what_a_mask_leaves_is_its_density_but_for_rounding() -> None:
+    chain = SETTINGS["laptop"].imp("labels", seed=0, levels=7, keep=0.8)
+    assert plan.left(None) == 1
+    for level, mask in enumerate(chain.masks[1:], 1):
+        assert mask is not None
+        assert plan.left(mask) == pytest.approx(0.8**level)
+        assert plan.left(Shuffle(of=mask, seed=3)) == pytest.approx(0.8**level)
+    random = RandomPrune(arch="conv4", data="digits", keep=0.8, level=5, seed=0)
+    assert plan.left(random) == pytest.approx(masks.left_after(32_400, 0.8, 5) / 32_400, rel=1e-3)
+
+
+@pytest.mark.parametrize("parts", [(1, 4, 16), (16, 4, 1)])
+def test_of_those_that_fit_the_one_with_the_longest_path_is_next(parts: tuple[int, ...]) -> None:
+    """Each asked for by how many workers may share it; the order within a kind is as ever."""
+    setting = SETTINGS["laptop"]
+    jobs: list[plan.Job] = []
+    for count in parts:
+        recipe = replace(setting.recipes["labels"], bn_batch=64 // count)
+        for seed in range(2):
+            step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=seed, start=Init(seed=seed))
+            jobs.append(plan.Job(train=step))
+    seconds = {job.id: 10.0 * place for place, job in enumerate(jobs, 1)}
+    schedule = plan.Schedule(jobs, seconds)
+    asked: list[int] = []
+    for most in (1, 1, 1, 4, 16, 16, 16, 16):
+        job = schedule.next(lambda count, most=most: not asked.append(count) and count <= most)
+        fitting = [other for other in jobs if other.parts <= most]
+        assert job is (fitting[-1] if fitting else None)
+        if job is not None:
+            jobs.remove(job)
+    assert set(asked) == set(parts)
+    assert not schedule.waiting
