@@ -9,6 +9,7 @@ _RAY = {
     "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard shows shared trainings
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a shared training is seen; default 2
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing about a sweep is sent to anybody
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
