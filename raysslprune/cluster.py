@@ -53,7 +53,7 @@ def connected(cpus: int | None = None, dashboard: bool = False) -> Iterator[str]
             context = ray.init(address=address, **quiet)
     except Exception as error:
         if address is None:
-            raise ClusterError(f"can't start Ray: {error}") from error
+            raise ClusterError(f"can't start Ray: {' '.join(str(error).split())}") from error
         raise ClusterError(
             f"can't reach the Ray cluster at {address} that RAY_ADDRESS names: is it running, and has this process its "
             "token in RAY_AUTH_TOKEN or ~/.ray/auth_token (or RAY_AUTH_MODE=disabled, where it asks for none)?"

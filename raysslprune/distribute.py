@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -103,13 +103,13 @@ def _work(what: dict[str, Any]) -> Trained | None:
 
 
 def _cause(error: WorkerGroupError) -> Exception:
-    """What happened first and foremost: an exception of the training's own, if there is one."""
+    """What happened first: a death, which the others only see as a closed connection; else what was raised.
+
+    Ray Train tells of a dead process, or one that does not answer, by exceptions that it does not export.
+    """
     failures = list(error.worker_failures.values())
-    own = [failure for failure in failures if not isinstance(failure, RayError)]
-    if own:
-        return own[0]
-    dead = [failure for failure in failures if isinstance(failure, RayActorError)]
-    return WorkerLost(str((dead or failures)[0]).strip().splitlines()[0])
+    dead = [one for one in failures if isinstance(one, RayError) or "HealthCheck" in type(one).__name__]
+    return WorkerLost(str(dead[0]).strip().splitlines()[-1].strip()) if dead else failures[0]
 
 
 def threads(gpus: float) -> int:

@@ -135,6 +135,29 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def trials(ancestor: int, busy: bool = False) -> list[int]:
+    """The workers that a sweep or a raylet started; those that have a job in their title, if ``busy``."""
+    name = "ray::JobTrial: " if busy else "ray::JobTrial"
+    return [pid for pid, line in descendants(ancestor) if line.startswith(name)]
+
+
+def frozen_at_work(ancestor: int) -> int:
+    """Stop a worker of a sweep or a raylet in the middle of a step, and give its process id."""
+    found: list[int] = []
+
+    def caught() -> bool:
+        for pid in trials(ancestor, busy=True):
+            os.kill(pid, signal.SIGSTOP)
+            if pid in trials(ancestor, busy=True):
+                found.append(pid)
+                return True
+            os.kill(pid, signal.SIGCONT)
+        return False
+
+    wait_until(caught)
+    return found[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """fig3 at scale smoke, run once without interruption."""

@@ -129,7 +129,7 @@ class Soak:
                 since = time.monotonic()
                 code, last = self.wait(DYING), self.said.splitlines()[-1]
                 self.took[kind] += round(time.monotonic() - since)
-                if code != 1 or not last.startswith("raysslprune: Ray died"):
+                if code != 1 or not last.startswith(("raysslprune: Ray died", "raysslprune: can't start Ray")):
                     self.faults.append(f"command {self.commands} ended with code {code}: {last:.200}")
         if self.process.poll() is None:
             self.look()
@@ -149,7 +149,9 @@ class Soak:
 
         def there() -> bool:
             nonlocal found
-            named = [pid for pid, name in descendants(self.process.pid) if KINDS[kind] in name.split(" --")[0]]
+            names = {pid: name.split(" --")[0] for pid, name in descendants(self.process.pid)}
+            working = any(name.startswith(KINDS["worker"]) for name in names.values())  # Ray has started
+            named = [pid for pid, name in names.items() if working and KINDS[kind] in name]
             found = [self.process.pid] if kind == "driver" else named
             return self.process.poll() is not None or (bool(found) and (early or len(done_steps(self.root)) >= more))
 

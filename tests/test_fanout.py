@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Finished, descendants, done_steps, finish, start, sweep, table_of, wait_until
+from conftest import Finished, done_steps, finish, frozen_at_work, start, sweep, table_of, wait_until
 
 from raysslprune import plan
 from raysslprune.cluster import Capacity, Workers
@@ -234,12 +234,12 @@ def test_a_killed_worker_costs_its_job_only(finished: Finished, tmp_path: Path) 
     root = tmp_path / "runs"
     process = start("fig3", "--scale", "smoke", "--root", str(root))
     wait_until(lambda: len(done_steps(root)) >= 2)
-    workers = [pid for pid, name in descendants(process.pid) if name.startswith("ray::JobTrial")]
-    assert workers
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(frozen_at_work(process.pid), signal.SIGKILL)
     result = finish(process)
     assert result.code == 0, result.err
     assert "failed" not in result.err
+    assert sum(line.startswith("lost: ") for line in result.err.splitlines()) == 1
+    assert "a process died 1 time; " in result.err
     assert table_of(root) == finished.table
 
 

@@ -18,7 +18,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Command, Finished, descendants, done_steps, finish, start, sweep, table_of, wait_until
+from conftest import (
+    Command,
+    Finished,
+    descendants,
+    done_steps,
+    finish,
+    frozen_at_work,
+    start,
+    sweep,
+    table_of,
+    trials,
+    wait_until,
+)
 from test_fanout import Watcher
 
 from raysslprune import fanout, plan
@@ -78,7 +90,7 @@ class Tune:
             self.watcher,
             workers or Workers(),
             lambda: Capacity(cpus=self.cpus, gpus=0),
-            after_each,
+            after_each=after_each,
         )
 
     def ask(self) -> Any:
@@ -226,6 +238,9 @@ cluster.shutdown()
 """
 
 
+UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
+
+
 class Nodes:
     """Raylets on this machine, of one core each, that take themselves for nodes; the head is the first."""
 
@@ -239,8 +254,15 @@ class Nodes:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        stack.callback(self.helper.communicate)
+        stack.callback(self.end)
         self.raylets: list[int] = []
+
+    def end(self) -> None:
+        try:
+            self.helper.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.helper.kill()
+            self.helper.communicate()
 
     def add(self, **environment: str) -> int:
         """A node, which hands these variables on to its workers. Gives its raylet's process id."""
@@ -255,8 +277,7 @@ class Nodes:
         """A node with a file system of its own, in which the shell command ``mount`` is run. Needs root."""
         command = f"mount --make-rprivate / && {mount} && exec {sys.executable} -m ray.scripts.scripts start"
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c"]
-            + [f"{command} --address={self.address} --num-cpus=1 --block"],
+            [*UNSHARE, "--kill-child", "bash", "-c", f"{command} --address={self.address} --num-cpus=1 --block"],
             env={**os.environ, "RAY_AUTH_MODE": "disabled"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -286,35 +307,11 @@ def nodes() -> Iterator[Nodes]:
         yield Nodes(stack)
 
 
-def kill_node(raylet: int) -> None:
-    """All its processes at once, as when a machine is taken away."""
-    for pid in (raylet, *(pid for pid, _ in descendants(raylet))):
+def kill_all(ancestor: int) -> None:
+    """A process and all that it started at once: of a raylet, as when its machine is taken away."""
+    for pid in (ancestor, *(pid for pid, _ in descendants(ancestor))):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def trials(raylet: int, busy: bool = False) -> list[int]:
-    """The workers of a node; those that have a job in their title, if ``busy``."""
-    name = "ray::JobTrial: " if busy else "ray::JobTrial"
-    return [pid for pid, line in descendants(raylet) if line.startswith(name)]
-
-
-def frozen_at_work(*raylets: int) -> int:
-    """Stop a worker of these nodes in the middle of a step, and give its process id."""
-    found: list[int] = []
-
-    def caught() -> bool:
-        for raylet in raylets:
-            for pid in trials(raylet, busy=True):
-                os.kill(pid, signal.SIGSTOP)
-                if pid in trials(raylet, busy=True):
-                    found.append(pid)
-                    return True
-                os.kill(pid, signal.SIGCONT)
-        return False
-
-    wait_until(caught)
-    return found[0]
 
 
 @pytest.mark.slow
@@ -325,7 +322,7 @@ def test_a_node_dies_another_joins_and_the_table_is_the_same(finished: Finished,
     wait_until(lambda: len(done_steps(root)) >= 2)
     frozen_at_work(doomed)
     stopped = [frozen_at_work(other)]
-    kill_node(doomed)
+    kill_all(doomed)
     before = done_steps(root)
     new = nodes.add()
     wait_until(lambda: bool(trials(new, busy=True)) or process.poll() is not None)
@@ -366,7 +363,7 @@ in_namespaces = pytest.mark.skipif(
     sys.platform != "linux"
     or os.geteuid() != 0
     or not shutil.which("unshare")
-    or subprocess.run(["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]).returncode != 0,
+    or subprocess.run([*UNSHARE, "true"], capture_output=True).returncode != 0,
     reason="a node with a file system of its own needs Linux, root, and namespaces",
 )
 
@@ -452,7 +449,7 @@ def test_a_node_with_another_installation_is_named(
         root = tmp_path / "runs"
         complains(finish(head.start("fig3", "--scale", "smoke", "--root", str(root), cwd=tmp_path)), root, sentence)
     finally:
-        kill_node(raylet)
+        kill_all(raylet)
 
 
 @pytest.mark.slow
@@ -468,10 +465,10 @@ def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(
     still = frozen_at_work(head.raylets[0])
     raylet = head.add(PYTHONPATH=str(tmp_path / "site"))
     try:
-        wait_until(lambda: process.poll() is not None, 90)
+        wait_until(lambda: process.poll() is not None, 150)
     finally:
-        os.kill(still, signal.SIGKILL)
-        kill_node(raylet)
+        kill_all(still)
+        kill_all(raylet)
     result = finish(process)
     assert result.code == 1
     said = result.err.splitlines()[-1]
@@ -527,7 +524,7 @@ def test_a_step_that_the_cluster_can_never_hold(option: tuple[str, str], sentenc
 def test_a_worker_that_can_not_start_is_told_in_one_sentence(tmp_path: Path) -> None:
     """Here: by data that only a worker can't look for."""
     (tmp_path / "own.py").write_text(OWN.replace("digits", "probe:Source"))
-    (tmp_path / "probe.py").write_text(PROBE.replace("if not (", "if {True: 1}[fetch] and not ("))
+    (tmp_path / "probe.py").write_text(PROBE.replace("if not (", "if not {True: 1}[fetch] and not ("))
     result = sweep("own.py", "--scale", "smoke", cwd=tmp_path)
     assert result.code == 1
     said = result.err.splitlines()
@@ -560,3 +557,25 @@ def test_two_workers_give_what_one_gives(tmp_path: Path) -> None:
     for one, two in zip(rows["1"], rows["2"], strict=True):
         assert one["density"] == two["density"]
         assert abs(one["value"] - two["value"]) < 1.5 / 300, "more than an image apart"
+
+
+@pytest.mark.slow
+def test_one_of_two_workers_dies_and_the_training_is_handed_out_again(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    (tmp_path / "own.py").write_text(OWN.replace("batch=64)", "batch=64, samples=40000)"))
+    command = ("own.py", "--scale", "smoke", "--root", str(root), "--workers-per-step", "2")
+    process = start(*command, cwd=tmp_path)
+    team: list[int] = []
+
+    def there() -> bool:
+        team[:] = [pid for pid, name in descendants(process.pid) if "RayTrainWorker" in name]
+        return len(team) == 2
+
+    wait_until(there)
+    time.sleep(5)  # until they have imported torch and found each other
+    os.kill(team[1], signal.SIGKILL)
+    result = finish(process)
+    assert result.code == 0, result.err
+    assert sum(line.startswith("lost: ") for line in result.err.splitlines()) == 1
+    assert "failed: " not in result.err
+    assert [facts["workers"] for facts in facts_of(root)] == [2, 2]
