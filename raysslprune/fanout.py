@@ -303,7 +303,8 @@ def run(
     """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
 
     workers: that each training is given. title: of a job, for Ray's dashboard. after_each: called when a job has
-    ended, well or not; a search adds to the schedule then. Raises ClusterError where the cluster or one of its nodes can't do it, and where Ray dies.
+    ended, well or not; a search adds to the schedule then. Raises ClusterError where the cluster or one of its nodes
+    can't do it, and where Ray dies.
 
     The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
     """
