@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 import secrets
+import signal
 import threading
 import time
 import uuid
@@ -33,17 +33,34 @@ class ClusterError(Exception):
     """The cluster can't be used. The message is a sentence for the user."""
 
 
+STARTED_WITHIN = 50.0
+"""Seconds for Ray to start or to answer. After 60 it may end this process without a word, so the word comes before."""
+
+
 @contextmanager
-def connected(cpus: int | None = None, dashboard: bool = False) -> Iterator[str]:
+def connected(
+    cpus: int | None = None, dashboard: bool = False, note: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
     """A Ray to run on: the one that RAY_ADDRESS names, else one of this machine's own for the time being.
 
     Its own one asks for a token that only this process and its children know. dashboard: whether it has one, on
-    127.0.0.1. Gives the dashboard's address, if there is one. Raises ClusterError.
+    127.0.0.1. note: told where the start takes long. Gives the dashboard's address, if there is one. Raises
+    ClusterError.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address is None and os.environ["RAY_AUTH_MODE"] == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    late = threading.Timer(
+        STARTED_WITHIN,
+        note,
+        [
+            f"Ray has not started within {STARTED_WITHIN:.0f} s; if this ends now, nothing is lost, and the same "
+            "command goes on from there"
+        ],
+    )
+    late.daemon = True
+    late.start()
     try:
         if address is None:
             context = ray.init(
@@ -58,6 +75,8 @@ def connected(cpus: int | None = None, dashboard: bool = False) -> Iterator[str]
             f"can't reach the Ray cluster at {address} that RAY_ADDRESS names: is it running, and has this process its "
             "token in RAY_AUTH_TOKEN or ~/.ray/auth_token (or RAY_AUTH_MODE=disabled, where it asks for none)?"
         ) from error
+    finally:
+        late.cancel()
     try:
         yield context.dashboard_url or ""
     finally:
@@ -125,7 +144,7 @@ class Lifeline:
                 return
         why = "its process on this machine ended" if self._gone else f"its head did not answer for {SILENT:.0f} s"
         self.lost = f"Ray died: {why}; what was finished is kept, and the same command goes on from there"
-        _thread.interrupt_main()
+        os.kill(os.getpid(), signal.SIGINT)  # wakes it, which _thread.interrupt_main would not
         if not self._stop.wait(LINGER):
             self.end(self.lost)
 

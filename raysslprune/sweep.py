@@ -221,7 +221,10 @@ class _Run:
 
                 workers = cluster.Workers(per_step=hardware.workers_per_step, gpus=hardware.gpus_per_worker)
                 try:
-                    with cluster.connected(dashboard=hardware.dashboard) as dashboard, _sigterm_as_interrupt():
+                    with (
+                        cluster.connected(dashboard=hardware.dashboard, note=shown.note) as dashboard,
+                        _sigterm_as_interrupt(),
+                    ):
                         if hardware.dashboard:
                             shown.note(_dashboard(dashboard))
                         metrics = monitor.Monitor(self.schedule, done)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from raysslprune.cluster import Capacity, ClusterError, Workers, complaint, largest
+from raysslprune import cluster
+from raysslprune.cluster import Capacity, ClusterError, Lifeline, Workers, complaint, connected, largest
 from raysslprune.recipes import APPENDIX_D
 from raysslprune.spec import Recipe
 from raysslprune.store import Store, versions
@@ -105,6 +109,90 @@ def test_a_file_that_says_nothing_adds_nothing(text: str | None, tmp_path: Path)
     if text is not None:
         (tmp_path / "config").write_text(text)
     assert largest(tmp_path / "config") == Capacity(cpus=0, gpus=0)
+
+
+# ------------------------------------------------------------------------------------- a Ray that dies
+
+
+class Fake:
+    """In the place of what Lifeline asks of Ray: a node that is there until it is not, or stops to answer."""
+
+    def __init__(self) -> None:
+        self.alive, self.answers = True, True
+
+    def nodes(self) -> list[dict[str, object]]:
+        while not self.answers:
+            time.sleep(0.01)
+        return [{"NodeID": "other", "Alive": True}, {"NodeID": "mine", "Alive": self.alive}]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    made = Fake()
+    monkeypatch.setattr(cluster.ray, "nodes", made.nodes)
+    monkeypatch.setattr(cluster.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "mine"))
+    monkeypatch.setattr(cluster, "capacity", has)
+    for name, seconds in (("LOOK_EVERY", 0.05), ("SILENT", 0.6), ("LINGER", 0.6)):
+        monkeypatch.setattr(cluster, name, seconds)
+    yield made
+    made.answers = True
+
+
+@pytest.mark.parametrize(
+    ("what", "why"), [("alive", "its process on this machine ended"), ("answers", "its head did not answer for 1 s")]
+)
+def test_a_dead_ray_interrupts_what_waits_for_it(what: str, why: str, fake: Fake) -> None:
+    """As Ctrl-C would, but with a sentence; and while it lives, nothing happens."""
+    ended: list[str] = []
+    life = Lifeline(ended.append)
+    interrupted = False
+    with life.held():
+        time.sleep(1)
+        assert life.lost == ""
+        setattr(fake, what, False)
+        try:
+            time.sleep(10)
+        except KeyboardInterrupt:
+            interrupted = True
+    assert interrupted
+    assert life.lost == f"Ray died: {why}; what was finished is kept, and the same command goes on from there"
+    time.sleep(1)
+    assert ended == [], "this process came away in good order"
+
+
+def test_who_can_not_come_away_from_a_dead_ray_is_ended(fake: Fake) -> None:
+    ended: list[str] = []
+    life = Lifeline(ended.append)
+    with life.held():
+        fake.alive = False
+        for _ in range(2):
+            try:
+                time.sleep(1.5)
+            except KeyboardInterrupt:
+                continue
+    assert ended == [life.lost] != [""]
+
+
+def test_a_start_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(cluster, "STARTED_WITHIN", 0.1)
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:1")
+
+    def never(**_: object) -> None:
+        time.sleep(0.5)
+        raise ConnectionError("no")
+
+    monkeypatch.setattr(cluster.ray, "init", never)
+    with pytest.raises(ClusterError, match="can't reach the Ray cluster"), connected(note=told.append):
+        pass
+    assert len(told) == 1
+    assert told[0].startswith("Ray has not started within 0 s; if this ends now, nothing is lost")
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: SimpleNamespace(dashboard_url="x"))
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    with connected(note=told.append) as address:
+        assert address == "x"
+        time.sleep(0.3)
+    assert len(told) == 1, "one that did start is not told of"
 
 
 # ------------------------------------------------------------------------------------- nodes
