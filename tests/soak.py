@@ -110,7 +110,8 @@ class Soak:
     def disturb(self, kills: int, rng: random.Random) -> None:
         """Kill so often, or until there is nothing left to do; and let the sweep end."""
         self.start()
-        for kind in rng.choices(list(KINDS), k=kills):
+        kinds = [kind for _ in range(-(-kills // len(KINDS))) for kind in KINDS][:kills]
+        for kind in rng.sample(kinds, kills):  # as many of each
             if self.process.poll() is not None:
                 self.start()
             victim = self.victim(kind, rng)
