@@ -144,7 +144,7 @@ class Lifeline:
                 return
         why = "its process on this machine ended" if self._gone else f"its head did not answer for {SILENT:.0f} s"
         self.lost = f"Ray died: {why}; what was finished is kept, and the same command goes on from there"
-        os.kill(os.getpid(), signal.SIGINT)  # wakes it, which _thread.interrupt_main would not
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it from whatever it waits for
         if not self._stop.wait(LINGER):
             self.end(self.lost)
 

@@ -150,6 +150,7 @@ class ReadyJobs(Searcher):
         self.schedule, self.plan, self.store, self.watcher = schedule, plan, store, watcher
         self.workers, self.capacity = workers, capacity
         self.sources = sorted({"/".join(data_parts(job.train.data)[:2]).rstrip("/") for job in plan.jobs.values()})
+        self.versions = versions()
         self.running: dict[str, Running] = {}
         self.losses: dict[str, tuple[float | None, int]] = {}
         """Of a job: its checkpoint's time when its process died last, and how often it died with this one."""
@@ -180,7 +181,7 @@ class ReadyJobs(Searcher):
             "root": self.store.address,
             "data": self.data_root,
             "sources": self.sources,
-            "versions": versions(),
+            "versions": self.versions,
             "workers": workers,
             "gpus": gpus,
         }

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec
 from ray.util import metrics
 
 from raysslprune.fanout import Watcher
-from raysslprune.plan import Job, Schedule
+from raysslprune.plan import Job, Schedule, left, prunings
 from raysslprune.spec import SVM, Prune, Train
 
 PREFIX = "raysslprune_"
@@ -236,7 +236,7 @@ class Monitor:
         for mask in job.masks:
             if isinstance(mask, Prune):
                 chain = (*_kind(mask.of), str(mask.of.seed))
-                self._furthest[chain] = max(_round(mask), self._furthest.get(chain, (0, 1.0)))
+                self._furthest[chain] = max((len(prunings(mask)), left(mask)), self._furthest.get(chain, (0, 1.0)))
 
     def _forget(self, job: Job) -> None:
         self._seen.pop(job.id, None)
@@ -257,11 +257,3 @@ class Monitor:
 
 def _kind(step: Train) -> tuple[str, ...]:
     return step.task, step.arch, step.data
-
-
-def _round(mask: Prune) -> tuple[int, float]:
-    """Prunings up to this one, and the fraction of the weights that they leave."""
-    rounds, density, before = 1, mask.keep, mask.of.mask
-    while isinstance(before, Prune):
-        rounds, density, before = rounds + 1, density * before.keep, before.of.mask
-    return rounds, density

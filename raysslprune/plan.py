@@ -512,7 +512,10 @@ def left(mask: Mask | None) -> float:
         return mask.keep**mask.level
     if isinstance(mask, Shuffle):
         return left(mask.of)
-    return 1.0 if mask is None else mask.keep * left(mask.of.mask)
+    if mask is None:
+        return 1.0
+    behind = prunings(mask)
+    return math.prod(one.keep for one in behind) * left(behind[-1].of.mask)
 
 
 def _task(step: Train) -> str:
@@ -533,10 +536,16 @@ def describe(mask: Mask | None) -> str:
         return f"random mask {mask.level}"
     if isinstance(mask, Shuffle):
         return f"shuffled {describe(mask.of)}"
-    level, train = 1, mask.of
-    while isinstance(train.mask, Prune):
-        level, train = level + 1, train.mask.of
-    return f"{train.task} mask {level}"
+    behind = prunings(mask)
+    return f"{behind[-1].of.task} mask {len(behind)}"
+
+
+def prunings(mask: Prune) -> list[Prune]:
+    """All that lead to this mask, itself first."""
+    behind = [mask]
+    while isinstance(before := behind[-1].of.mask, Prune):
+        behind.append(before)
+    return behind
 
 
 # ------------------------------------------------------------------------------------- behind a step

@@ -158,6 +158,23 @@ def frozen_at_work(ancestor: int) -> int:
     return found[0]
 
 
+def on_ranks(script: str, world: int, *arguments: object) -> None:
+    """Run ``python script RANK ARGUMENTS`` in so many processes at once, each to a good end."""
+    processes = [
+        subprocess.Popen([sys.executable, script, str(rank), *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
+    try:
+        for process in processes:
+            _, complaint = process.communicate(timeout=200)
+            assert process.returncode == 0, complaint
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """fig3 at scale smoke, run once without interruption."""

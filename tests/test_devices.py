@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import on_ranks
 from safetensors.torch import load_file, save_file
 
 from raysslprune import data, masks, models
@@ -149,8 +149,7 @@ def on_a_rank(rank: int, folder: Path) -> None:
 
 @CUDA
 def test_two_workers_on_one_gpu(tmp_path: Path) -> None:
-    processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    on_ranks(__file__, 2, tmp_path)
     for task in TASKS:
         first, second = (load_file(tmp_path / f"{task}-{rank}.safetensors") for rank in range(2))
         alone = run(step(task), "cuda").weights

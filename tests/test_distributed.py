@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import on_ranks
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -156,19 +156,7 @@ Ranks = list[tuple[dict[str, Tensor], dict[str, Any]]]
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     """What each of so many processes has at the end: tensors, and metrics."""
     folder, world = tmp_path_factory.mktemp("ranks"), request.param
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(r), str(world), str(folder)], stderr=subprocess.PIPE, text=True)
-        for r in range(world)
-    ]
-    try:
-        for process in processes:
-            _, complaint = process.communicate(timeout=200)
-            assert process.returncode == 0, complaint
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+    on_ranks(__file__, world, world, folder)
     return [
         (load_file(folder / f"{r}.safetensors"), json.loads((folder / f"{r}.json").read_text())) for r in range(world)
     ]

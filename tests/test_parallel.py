@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import on_ranks
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -85,19 +85,7 @@ def on_a_rank(rank: int, folder: Path) -> None:
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     """What each rank has at the end."""
     folder = tmp_path_factory.mktemp("ranks")
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(folder)], stderr=subprocess.PIPE, text=True)
-        for rank in range(RANKS)
-    ]
-    try:
-        for process in processes:
-            _, complaint = process.communicate(timeout=120)
-            assert process.returncode == 0, complaint
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+    on_ranks(__file__, RANKS, folder)
     return [load_file(folder / f"{rank}.safetensors") for rank in range(RANKS)]
 
 
