@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from raysslprune import claims, names, plan, progress, report, results
+from raysslprune import claims, names, plan, progress, results, terminal
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
 from raysslprune.scales import SETTINGS
@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     missing = _missing_data(graph.pending(records), os.path.abspath(options.data), fetch=False)
     alone = {sweep.name: _plan([sweep], options.keep) for sweep in sweeps}
     gpu = SETTINGS[options.scale].gpus > 0
-    report.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
+    terminal.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
     for sweep in sweeps:
         if isinstance(sweep.drawing, Search):
             sentence = f"{sweep.name}: all candidates are counted; Optuna trains {sweep.drawing.trials} in each study"
@@ -260,7 +260,7 @@ def _present(
 ) -> None:
     """Table, claims and figure of one sweep, from the store alone."""
     if isinstance(sweep.drawing, Listing):
-        report.listing(_console(), sweep.drawing, sweep.rows)
+        terminal.listing(_console(), sweep.drawing, sweep.rows)
         _write(store, scale, sweep.name, {".parquet": results.to_parquet(results.listing(sweep.drawing, sweep.rows))})
         return
     try:
@@ -269,8 +269,8 @@ def _present(
         raise SweepError(f"{sweep.name}: {error}") from error
     if not len(table):
         return
-    report.table(_console(), sweep.drawing, table)
-    report.claims(_console(), claims.judge(sweep.claims, table))
+    terminal.table(_console(), sweep.drawing, table)
+    terminal.claims(_console(), claims.judge(sweep.claims, table))
     files = {
         ".parquet": results.to_parquet(table),
         "-runs.parquet": results.to_parquet(results.provenance(sweep.points, records)),
@@ -288,7 +288,7 @@ def _present(
         from raysslprune.search import importances
 
         importance = importances(studies.tried)
-        report.search(_console(), table, studies.tried, importance)
+        terminal.search(_console(), table, studies.tried, importance)
         canvas = figures.search(sweep.drawing, table, studies.tried, importance, subtitle=subtitle)
     else:
         canvas = figures.draw(sweep.drawing, table, subtitle=subtitle)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
-from raysslprune import data, masks, models, names, plan, report
+from raysslprune import data, masks, models, names, plan, terminal
 from raysslprune.lottery import (
     Chain,
     finetune,
@@ -1067,7 +1067,7 @@ def test_a_dry_run_at_the_papers_scale_says_what_each_figure_costs() -> None:
     asked = {"one": points([rotnet, labels]), "two": points([rotnet, linear(rotnet, data="imagenet", recipe=LINEAR)])}
     figures = {name: plan.make(some) for name, some in asked.items()}
     graph, out = plan.make([point for some in asked.values() for point in some]), io.StringIO()
-    report.dry_run(Console(file=out, width=100), Store("/nowhere"), graph, {}, [], [], 2, gpu=True, figures=figures)
+    terminal.dry_run(Console(file=out, width=100), Store("/nowhere"), graph, {}, [], [], 2, gpu=True, figures=figures)
     rows = [line.split() for line in out.getvalue().splitlines()]
     hours = {"one": 68.2, "two": 37.7, "together": 71.8}
     for name, counts in {"one": [2, 2, 2, 2], "two": [2, 2, 2, 3], "together": [4, 3, 3, 5]}.items():
@@ -1082,7 +1082,7 @@ def test_a_dry_run_at_the_papers_scale_says_what_each_figure_costs() -> None:
 
 def test_a_dry_run_of_one_figure_on_this_machine_is_short() -> None:
     out = io.StringIO()
-    report.dry_run(Console(file=out, width=100), Store("/nowhere"), plan.make(made_up()), {}, [], [], 2)
+    terminal.dry_run(Console(file=out, width=100), Store("/nowhere"), plan.make(made_up()), {}, [], [], 2)
     lines = out.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == [
         "root",
