@@ -11,6 +11,7 @@ step at once therefore write the same bytes, and whichever finishes last leaves 
     <root>/steps/<id>/*.safetensors  weights, snapshot-<samples>, mask
     <root>/steps/<id>/SUCCESS
     <root>/checkpoints/<id>          of a training in progress
+    <root>/index.parquet             every SUCCESS once more, to be read in one go: a view, which may be deleted
     <root>/results/<scale>/          tables and figures: views, which may be deleted
     <root>/damaged/                  what failed its checksum, set aside
     <root>/lock                      which sweep is at work
@@ -20,12 +21,13 @@ step at once therefore write the same bytes, and whichever finishes last leaves 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,6 +35,8 @@ from importlib.metadata import version
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raysslprune import lock
@@ -41,7 +45,12 @@ from raysslprune.spec import Step, to_plain
 MARKER = "raysslprune.json"
 FORMAT = 1
 VERIFY_AT_MOST = 1 << 30
-"""Bytes whose checksums a sweep verifies before it starts; a larger store is verified where it is read."""
+"""Bytes, new since the last sweep, whose checksums are verified before one starts; more are verified where they are
+read."""
+
+INDEX = "index.parquet"
+_INDEX = pa.schema([("step", pa.string()), ("files", pa.string()), ("success", pa.binary())])
+"""files: a digest of the step's names, sizes and times, as the store lists them."""
 
 TRIES = 6
 """Of a call to S3. They bridge about 15 s without a server, and give up within a minute where nothing ever answers;
@@ -140,6 +149,9 @@ class Store:
         except (ValueError, OSError) as error:
             raise StoreError(f"can't use {self.shown} as the root: {_sentence(error)}") from None
         self.local = isinstance(self.fs, fs.LocalFileSystem)
+        self._known: dict[str, tuple[str, bytes]] | None = None
+        """Steps that were found whole, to the digest of their files and their SUCCESS; None: not looked up yet."""
+        self._learned = False
 
     @property
     def address(self) -> str:
@@ -202,27 +214,55 @@ class Store:
     # ------------------------------------------------------------------ steps
 
     def survey(self, ids: Iterable[str]) -> tuple[dict[str, Record], list[Damaged]]:
-        """The finished steps among ``ids``, and those that say so but are not whole. One listing of the store."""
+        """The finished steps among ``ids``, and those that say so but are not whole.
+
+        One listing of the store and of what changed since the last :meth:`remember`, a few calls a step.
+        """
         present = self._listing()
-        records: dict[str, Record] = {}
-        damaged: list[Damaged] = []
+        if self._known is None:
+            self._known = self._recall()
         done = [i for i in ids if "SUCCESS" in present.get(i, {})]
+        digests = {i: _digest(present[i]) for i in done}
+        found: dict[str, Record | Damaged] = {}
+        for step_id in done:
+            digest, success = self._known.get(step_id, ("", b""))
+            if digest == digests[step_id]:
+                found[step_id] = _record_or_damage(step_id, lambda success=success: success)
+        unknown = [i for i in done if not isinstance(found.get(i), Record)]
         with ThreadPoolExecutor(16) as pool:
-            for step_id, record in zip(done, pool.map(self._record_or_damage, done), strict=True):
-                if isinstance(record, Damaged):
-                    damaged.append(record)
-                    continue
-                wrong = [n for n, f in record.files.items() if present[step_id].get(n) != f.size]
+            read = pool.map(lambda i: _record_or_damage(i, lambda: self.read(f"steps/{i}/SUCCESS")), unknown)
+            found |= zip(unknown, read, strict=True)
+            for step_id in unknown:
+                record = found[step_id]
+                wrong = [n for n, f in _files(record).items() if present[step_id].get(n, (-1, 0))[0] != f.size]
                 if wrong:
-                    damaged.append(Damaged(step_id, f"{wrong[0]} is missing or of the wrong size"))
-                else:
-                    records[step_id] = record
-            if sum(f.size for r in records.values() for f in r.files.values()) <= VERIFY_AT_MOST:
-                found = [d for d in pool.map(self._verify, records.values()) if d]
-                damaged += found
-                for damage in found:
-                    del records[damage.step_id]
-        return records, damaged
+                    found[step_id] = Damaged(step_id, f"{wrong[0]} is missing or of the wrong size")
+            new = [record for i in unknown if isinstance(record := found[i], Record)]
+            if sum(f.size for record in new for f in record.files.values()) <= VERIFY_AT_MOST:
+                found |= {damage.step_id: damage for damage in pool.map(self._verify, new) if damage}
+        records = {i: record for i in done if isinstance(record := found[i], Record)}
+        learned = {i: (digests[i], records[i].to_bytes()) for i in unknown if i in records}
+        self._known |= learned
+        self._learned |= bool(learned)
+        return records, [damage for i in done if isinstance(damage := found[i], Damaged)]
+
+    def remember(self) -> None:
+        """Write down what surveys have found, so that the next command need not ask for each step again."""
+        if self._known and self._learned:
+            steps, rows = list(self._known), self._known.values()
+            table = pa.table([steps, [files for files, _ in rows], [success for _, success in rows]], schema=_INDEX)
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer, compression="zstd")
+            self.write(INDEX, buffer.getvalue())
+            self._learned = False
+
+    def _recall(self) -> dict[str, tuple[str, bytes]]:
+        """What was written down; nothing where that is not whole."""
+        try:
+            columns = pq.read_table(pa.BufferReader(self.read(INDEX)), schema=_INDEX).to_pydict()
+        except (OSError, pa.ArrowException):
+            return {}
+        return dict(zip(columns["step"], zip(columns["files"], columns["success"], strict=True), strict=True))
 
     def record(self, step_id: str) -> Record | None:
         """The record of a finished step, None if it is not finished. Raises Damaged."""
@@ -333,22 +373,15 @@ class Store:
     def _info(self, name: str) -> fs.FileInfo:
         return self.fs.get_file_info(self._at(name))
 
-    def _listing(self) -> dict[str, dict[str, int]]:
-        """Step id to file name to size, in one call."""
+    def _listing(self) -> dict[str, Listed]:
+        """Of each step's folder, in one call."""
         selector = fs.FileSelector(self._at("steps"), recursive=True, allow_not_found=True)
-        steps: dict[str, dict[str, int]] = {}
+        steps: dict[str, Listed] = {}
         for info in self.fs.get_file_info(selector):
             if info.is_file:
                 folder, _, name = info.path.rpartition("/")
-                steps.setdefault(folder.rpartition("/")[2], {})[name] = info.size
+                steps.setdefault(folder.rpartition("/")[2], {})[name] = (info.size, info.mtime_ns)
         return steps
-
-    def _record_or_damage(self, step_id: str) -> Record | Damaged:
-        try:
-            record = self.record(step_id)
-        except (Damaged, OSError) as error:
-            return error if isinstance(error, Damaged) else Damaged(step_id, _sentence(error))
-        return record or Damaged(step_id, "its SUCCESS is gone")
 
     def _verify(self, record: Record) -> Damaged | None:
         for name, file in record.files.items():
@@ -359,6 +392,29 @@ class Store:
             if hashlib.sha256(data).hexdigest() != file.sha256:
                 return Damaged(record.step, f"{name} does not match its checksum")
         return None
+
+
+Listed = dict[str, tuple[int, int]]
+"""The files of a step: name to size and time of the last change."""
+
+
+def _digest(files: Listed) -> str:
+    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
+
+
+def _record_or_damage(step_id: str, read: Callable[[], bytes]) -> Record | Damaged:
+    try:
+        return Record.from_bytes(read(), step_id)
+    except FileNotFoundError:
+        return Damaged(step_id, "its SUCCESS is gone")
+    except Damaged as damage:
+        return damage
+    except OSError as error:
+        return Damaged(step_id, _sentence(error))
+
+
+def _files(found: Record | Damaged) -> dict[str, File]:
+    return found.files if isinstance(found, Record) else {}
 
 
 def _checksum_of(body: Mapping[str, Any]) -> str:

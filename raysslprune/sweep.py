@@ -113,6 +113,7 @@ def make(
         records, _ = store.survey(graph.ids)
         for sweep in sweeps:
             _present(sweep, scale, records, store, run.searches.get(sweep.name))
+        store.remember()
     if failures:
         return _say(f"{failures} steps failed or were skipped; the results above are without them", FAILED)
     return 0

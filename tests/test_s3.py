@@ -164,7 +164,13 @@ def test_a_survey_lists_once_and_reads_nothing_twice(store: Store, server: Serve
     assert len([call for call in calls if "list-type" in call]) == 1
     reads = [call for call in calls if call.startswith("GET") and "list-type" not in call]
     assert len(reads) == len(set(reads)) == 20 * 3  # SUCCESS, spec.json and the weights
-    assert len(calls) <= 1 + 2 * len(reads)  # Arrow asks for the size of each first
+    assert len(calls) <= 2 + 2 * len(reads)  # Arrow asks for the size of each first; there is no index yet
+    store.remember()
+    before, there = len(server.calls()), Store(store.address)
+    assert set(there.survey(step.id for step in steps)[0]) == {step.id for step in steps}
+    calls = server.calls()[before:]
+    assert len([call for call in calls if "list-type" in call]) == 1
+    assert len([call for call in calls if call.startswith("GET")]) <= 3  # the bucket's region, the list, the index
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "SUCCESS"])

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import wait_until
 from hypothesis import given
@@ -33,6 +34,7 @@ from raysslprune import lock
 from raysslprune import store as module
 from raysslprune.spec import Init, Prune, Recipe, Step, Train, to_plain
 from raysslprune.store import (
+    INDEX,
     MASK,
     WEIGHTS,
     Damaged,
@@ -972,6 +974,111 @@ def test_names_of_snapshots_round_trip(samples: set[int]) -> None:
     names = {WEIGHTS, MASK, "spec.json", *(snapshot_name(s) for s in samples)}
     assert snapshots_in(names) == samples
     assert len(names) == len(samples) + 3
+
+
+# ------------------------------------------------------------------ the index
+
+
+def reads_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that a store reads from now on."""
+    names: list[str] = []
+    read = store.read
+    monkeypatch.setattr(store, "read", lambda name: names.append(name) or read(name))
+    return names
+
+
+def remembered(root: Path, count: int = 20) -> list[str]:
+    """So many finished steps under a root, surveyed and remembered; gives their ids."""
+    store = made(root)
+    ids = [commit(store, prune(seed)).step for seed in range(count)]
+    store.survey(ids)
+    store.remember()
+    return ids
+
+
+def test_what_is_remembered_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = remembered(tmp_path / "runs")
+    store = Store(str(tmp_path / "runs"))
+    names = reads_of(store, monkeypatch)
+    records, damaged = store.survey(ids)
+    assert names == [INDEX]
+    assert damaged == []
+    assert list(records) == ids
+    assert all(records[i] == store.record(i) for i in ids)
+    names.clear()
+    new = commit(store, prune(99)).step
+    assert set(store.survey([*ids, new])[0]) == {*ids, new}
+    assert {name.split("/")[1] for name in names} == {new}  # in one process, the index is read once
+
+
+@pytest.mark.parametrize("name", [MASK, "spec.json", "SUCCESS"])
+def test_what_changed_since_is_looked_at(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    first, *others = remembered(root)
+    path = root / "steps" / first / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    records, damaged = Store(str(root)).survey([first, *others])
+    assert [damage.step_id for damage in damaged] == [first]
+    assert list(records) == others
+    path.unlink()
+    records, damaged = Store(str(root)).survey([first, *others])
+    assert [damage.step_id for damage in damaged] == ([] if name == "SUCCESS" else [first])
+    assert list(records) == others
+
+
+def test_a_step_made_again_is_not_the_remembered_one(tmp_path: Path) -> None:
+    root, step = tmp_path / "runs", train()
+    store = made(root)
+    commit(store, step)
+    store.survey([step.id])
+    store.remember()
+    store.set_aside(step.id)
+    assert Store(str(root)).survey([step.id]) == ({}, [])
+    store.commit(step, files_of(step), {"top1": 1.0}, FACTS)
+    for _ in range(2):
+        again = Store(str(root))
+        assert again.survey([step.id])[0][step.id].metrics == {"top1": 1.0}
+        again.remember()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "truncated", "another table", "a wrong record", "a folder"])
+def test_a_bad_index_is_no_index(damage: str, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    ids = remembered(root)
+    wanted, path = Store(str(root)).survey(ids), root / INDEX
+    match damage:
+        case "garbage":
+            path.write_bytes(b"PAR1" + bytes(range(256)) + b"PAR1")
+        case "empty":
+            path.write_bytes(b"")
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-20])
+        case "another table":
+            pq.write_table(pa.table({"a": [1]}), path)
+        case "a folder":
+            path.unlink()
+            path.mkdir()
+        case _:
+            table = pq.read_table(path).to_pydict()
+            better = json.loads(table["success"][0]) | {"metrics": {"top1": 100.0}}
+            table["success"] = [json.dumps(better).encode(), *table["success"][1:]]
+            pq.write_table(pa.table(table), path)
+    assert Store(str(root)).survey(ids) == wanted
+
+
+def test_nothing_new_is_not_written_down(tmp_path: Path) -> None:
+    ids = remembered(tmp_path / "runs")
+    (tmp_path / "runs" / INDEX).unlink()
+    store = Store(str(tmp_path / "runs"))
+    store.remember()
+    store.survey([])
+    store.remember()
+    assert not (tmp_path / "runs" / INDEX).exists()
+    store.survey(ids[:3])
+    store.remember()
+    assert pq.read_table(tmp_path / "runs" / INDEX)["step"].to_pylist() == ids[:3]
 
 
 def test_survey_of_a_thousand_steps_is_quick(tmp_path: Path) -> None:

@@ -1,78 +1,225 @@
-"""The training loop beside a bare one."""
+"""The training loop beside a bare one, and beside the usual one: torchvision's transforms in a DataLoader."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from raysslprune.bench.statistics import spread
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Images/s of our loop, with augmentation, mask and checks, over a bare loop on the same resident tensors."""
-    import torch
-
-    from raysslprune import data, masks, models
-    from raysslprune.scales import SETTINGS
-    from raysslprune.spec import Init, Train
+    from raysslprune.data import Dataset
+    from raysslprune.spec import Recipe
     from raysslprune.train import Loop
 
-    torch.set_num_threads(1)
-    setting = SETTINGS["laptop"]
-    digits = data.load(setting.data)
-    shapes = {name: w.shape for name, w in models.prunable(models.trunk(setting.arch, digits.channels)).items()}
-    half = sum(shape.numel() for shape in shapes.values()) // 2
+NETS = ("conv4", "resnet18-cifar", "vgg19")
+UPDATES, BATCH = 3, 128
+"""Of the networks for CIFAR, where the paper's 512 would only take longer."""
 
-    def ours(task: str) -> float:
-        step = Train(
-            task=task,
-            data=setting.data,
-            arch=setting.arch,
-            recipe=setting.recipes[task],
-            seed=0,
-            start=Init(seed=0),
-        )
-        mask = masks.random(shapes, half, torch.Generator().manual_seed(0))
-        return Loop(step=step, data=digits, mask=mask).run().images_per_second
+WORKERS = 2
+"""Processes of the DataLoader."""
 
-    def bare() -> float:
-        recipe = setting.recipes["labels"]
-        generator = torch.Generator().manual_seed(0)
-        net = models.network(
-            setting.arch, digits.channels, lambda w: torch.nn.Linear(w, digits.classes), generator, torch.device("cpu")
-        )
-        net = net.to(memory_format=torch.channels_last)
-        assert isinstance(digits.train, data.Resident)
-        images = digits.normalise(digits.train.images).contiguous(memory_format=torch.channels_last)
-        labels = digits.train.labels
-        optimizer = torch.optim.SGD(
-            net.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        net.train()
-        seen, begun = 0, time.perf_counter()
-        while seen < recipe.samples:
-            first = seen % (len(images) - recipe.batch)
-            batch = slice(first, first + recipe.batch)
-            loss = torch.nn.functional.cross_entropy(net(images[batch]), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            seen += recipe.batch
-        return seen / (time.perf_counter() - begun)
 
-    bare()  # the first run of a process pays for its warm-up
-    runs = [{"bare": bare(), "labels": ours("labels"), "rotnet": ours("rotnet")} for _ in range(options.repeats)]
-    return {
-        "images_per_second": {name: spread([run[name] for run in runs]) for name in runs[0]},
-        "over_bare": {task: spread([run[task] / run["bare"] for run in runs]) for task in ("labels", "rotnet")},
-    }
+@dataclass(frozen=True)
+class Case:
+    """A training to be timed."""
+
+    arch: str
+    recipe: Recipe
+    data: Dataset
+    task: str = "labels"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=7, help="how often (default: %(default)s)")
+    parser.add_argument("--nets", nargs="+", default=list(NETS), choices=NETS, help="which (default: all)")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Images/s on one core. The bare loop has its images ready and does nothing but forward, backward and update."""
+    import torch
+
+    torch.set_num_threads(1)
+    return {net: _net(net, options.repeats) for net in options.nets}
+
+
+def _net(arch: str, repeats: int) -> dict[str, Any]:
+    case = _training(arch)
+    ways: dict[str, Callable[[], float]] = {
+        "bare": lambda: _bare(case),
+        "ours": lambda: _loop(case).run().images_per_second,
+        "usual": lambda: _usual(case),
+        "input, ours": lambda: _input(case),
+        "input, usual": lambda: _usual_input(case),
+    }
+    if arch == "conv4":
+        rotnet = replace(case, task="rotnet")
+        ways["ours on RotNet"] = lambda: _loop(rotnet).run().images_per_second
+    for way in ways.values():
+        way()  # the first time pays for the warm-up
+    runs = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
+    ratios = [("ours", "bare"), ("ours", "usual"), ("input, ours", "input, usual")]
+    ratios += [("ours on RotNet", "bare")] if arch == "conv4" else []
+    return {
+        "images/s": {name: spread([run[name] for run in runs]) for name in ways},
+        "over": {f"{a} / {b}": spread([run[a] / run[b] for run in runs]) for a, b in ratios},
+    }
+
+
+def _training(arch: str) -> Case:
+    """The laptop's own, whole; or some updates of the paper's recipe on random images of CIFAR-10's shape."""
+    import torch
+
+    from raysslprune import data
+    from raysslprune.recipes import appendix_d
+    from raysslprune.scales import SETTINGS
+
+    if arch == "conv4":
+        setting = SETTINGS["laptop"]
+        return Case(arch, setting.recipes["labels"], data.load(setting.data))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (1024, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(1024) % 10
+    recipe = replace(appendix_d("labels", "cifar10", arch), batch=BATCH, samples=UPDATES * BATCH, decay_at=())
+    return Case(arch, recipe, data.resident((images, labels), (images[:10], labels[:10])))
+
+
+def _loop(case: Case) -> Loop:
+    """With a random half of the weights masked."""
+    from raysslprune.spec import Init, Train
+    from raysslprune.train import Loop
+
+    step = Train(task=case.task, data="", arch=case.arch, recipe=case.recipe, seed=0, start=Init(seed=0))
+    return Loop(step=step, data=case.data, mask=_half(case))
+
+
+def _half(case: Case) -> dict[str, Tensor]:
+    import torch
+
+    from raysslprune import masks, models
+
+    shapes = {n: w.shape for n, w in models.prunable(models.trunk(case.arch, case.data.channels)).items()}
+    count = sum(shape.numel() for shape in shapes.values()) // 2
+    return masks.random(shapes, count, torch.Generator().manual_seed(0))
+
+
+def _bare(case: Case) -> float:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from raysslprune.data import Resident
+    from raysslprune.train import optimizer
+
+    net = _network(case).to(memory_format=torch.channels_last)
+    assert isinstance(case.data.train, Resident)
+    images = case.data.normalise(case.data.train.images).contiguous(memory_format=torch.channels_last)
+    labels, update = case.data.train.labels, optimizer(case.recipe, net)
+    seen, batch, begun = 0, case.recipe.batch, time.perf_counter()
+    while seen < case.recipe.samples:
+        first = seen % (len(images) - batch)
+        loss = cross_entropy(net(images[first : first + batch]), labels[first : first + batch])
+        update.zero_grad()
+        loss.backward()
+        update.step()
+        seen += batch
+    return seen / (time.perf_counter() - begun)
+
+
+def _usual(case: Case) -> float:
+    """As most scripts do it: images one by one in a DataLoader's processes, masks multiplied in each forward pass."""
+    from torch.nn.functional import cross_entropy
+    from torch.nn.utils import prune
+
+    from raysslprune.train import optimizer
+
+    net = _network(case)
+    for name, keep in _half(case).items():
+        layer, _, parameter = f"trunk.{name}".rpartition(".")
+        prune.custom_from_mask(net.get_submodule(layer), parameter, keep)
+    update = optimizer(case.recipe, net)
+    loader = _loader(case)
+    next(iter(loader))  # its processes are there
+    seen, begun = 0, time.perf_counter()
+    while seen < case.recipe.samples:
+        for images, labels in loader:
+            loss = cross_entropy(net(images), labels)
+            update.zero_grad()
+            loss.backward()
+            update.step()
+            seen += len(images)
+            if seen >= case.recipe.samples:
+                break
+    return seen / (time.perf_counter() - begun)
+
+
+def _input(case: Case) -> float:
+    """Batches of our loop that nobody trains on."""
+    loop, seen, begun = _loop(_long(case)), 0, time.perf_counter()
+    while seen < loop.end:
+        seen += len(loop.next_batch()[0])
+    return seen / (time.perf_counter() - begun)
+
+
+def _usual_input(case: Case) -> float:
+    loader, end, seen = _loader(case), _long(case).recipe.samples, 0
+    next(iter(loader))
+    begun = time.perf_counter()
+    while seen < end:
+        for images, _ in loader:
+            seen += len(images)
+    return seen / (time.perf_counter() - begun)
+
+
+def _long(case: Case) -> Case:
+    """With ten thousand samples, so that the input can be measured."""
+    return replace(case, recipe=replace(case.recipe, samples=10_240))
+
+
+def _network(case: Case) -> nn.Module:
+    import torch
+
+    from raysslprune import models
+
+    generator = torch.Generator().manual_seed(0)
+    return models.network(
+        case.arch, case.data.channels, lambda w: torch.nn.Linear(w, case.data.classes), generator, torch.device("cpu")
+    )
+
+
+def _loader(case: Case) -> Any:
+    """Shift, flip and normalisation of the recipe, by torchvision's transforms."""
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    from raysslprune.data import Resident
+
+    recipe, split = case.recipe, case.data.train
+    assert isinstance(split, Resident)
+    mean, std = ((each.flatten() / 255).tolist() for each in (case.data.mean, case.data.std))
+    change = transforms.Compose(
+        [
+            transforms.RandomCrop(split.size, padding=recipe.pad),
+            *([transforms.RandomHorizontalFlip()] if recipe.flip else []),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
+    pixels = split.images.permute(0, 2, 3, 1).squeeze(3).numpy()  # as torchvision.datasets.CIFAR10 holds them
+
+    class Images(torch.utils.data.Dataset[tuple[Any, int]]):
+        def __len__(self) -> int:
+            return len(pixels)
+
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            return change(Image.fromarray(pixels[index])), int(split.labels[index])
+
+    return DataLoader(
+        Images(), recipe.batch, shuffle=True, num_workers=WORKERS, persistent_workers=True, drop_last=True
+    )
