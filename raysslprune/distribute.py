@@ -49,6 +49,7 @@ class Team:
             "train": step.id,
             "snapshots": sorted(snapshots),
             "keep_last": keep_last,
+            "checkpoint_every": runner.checkpoint_every,
             "gpus": self.gpus,
         }
         with tempfile.TemporaryDirectory(prefix="raysslprune-train-") as scratch:
@@ -95,6 +96,7 @@ def _work(what: dict[str, Any]) -> Trained | None:
         data_root=what["data"],
         device=get_device(),
         progress=exchange.report,
+        checkpoint_every=what["checkpoint_every"],
     )
     step = load(what["graph"])[what["train"]]
     assert isinstance(step, Train)

@@ -18,11 +18,16 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from raysslprune import data, evaluate, masks, models, parallel, svm, tasks
-from raysslprune.spec import SVM, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, load, seed_of
+from raysslprune.spec import SVM, Imported, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, load, seed_of
 from raysslprune.store import MASK, WEIGHTS, Record, Store, snapshot_name, snapshots_in, versions
 from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, starting_network
 
 CHECKPOINT_EVERY = 60.0
+"""Seconds of training, about: what a death costs at most."""
+
+
+class NotImported(Exception):
+    """A mask from elsewhere is not in the store. The message is a sentence for the user."""
 
 
 class Masks(Protocol):
@@ -66,13 +71,15 @@ class Runner:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     train_by: Callable[[Runner, Train, set[int], bool], Trained] = lambda runner, *what: runner.trained(*what)
     progress: Callable[[str, int, int], None] = lambda _job, _seen, _end: None
+    checkpoint_every: float = CHECKPOINT_EVERY
     at_hand: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
     """Final weights of the training that was just run, by its id: the masks beside it are made from these."""
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Make what is missing of a job (``plan.Job.to_plain``); returns the facts of its training.
 
-        Raises store.Damaged where something it starts from is not whole, and whatever the training raises.
+        Raises store.Damaged where something it starts from is not whole, NotImported, and whatever the training
+        raises.
         """
         steps = load(job["graph"])
         step = steps[job["train"]]
@@ -149,7 +156,7 @@ class Runner:
             device=self.device,
             hooks=Hooks(
                 save=lambda checkpoint: self.save(step, checkpoint),
-                save_every=CHECKPOINT_EVERY,
+                save_every=self.checkpoint_every,
                 progress=lambda seen, end: self.progress(step.id, seen, end),
             ),
         )
@@ -229,15 +236,25 @@ class Runner:
         if self.store.record(step.id) is not None:
             tensors = from_safetensors(self.store.artefact(step.id, MASK))
         else:
-            made = self.make_mask(step, shapes)
-            tensors = masks.pack(made)
-            in_scope = {name: made[name] for name in self.scope(step, shapes)}
-            metrics = {"density": masks.density(made), "density_in_scope": masks.density(in_scope)}
-            self.store.commit(step, {MASK: to_safetensors(tensors)}, metrics, {"versions": versions()})
+            tensors = self.commit_mask(step, self.make_mask(step, shapes))
         self.exchange.put(step.id, {name: bits.numpy() for name, bits in tensors.items()})
         return masks.unpack(tensors, shapes)
 
+    def commit_mask(self, step: Mask, made: masks.Mask, **facts: Any) -> dict[str, torch.Tensor]:
+        """Write a mask to the store; gives it packed."""
+        tensors = masks.pack(made)
+        in_scope = {name: made[name] for name in self.scope(step, made)}
+        metrics = {"density": masks.density(made), "density_in_scope": masks.density(in_scope)}
+        self.store.commit(step, {MASK: to_safetensors(tensors)}, metrics, {"versions": versions(), **facts})
+        return tensors
+
     def make_mask(self, step: Mask, shapes: dict[str, torch.Size]) -> masks.Mask:
+        if isinstance(step, Imported):
+            raise NotImported(
+                f"the {step.arch} mask {step.digest[:8]} (step {step.id}) is from elsewhere, and not in "
+                f"{self.store.shown}: put it there by python -m raysslprune.import_mask FILE --arch {step.arch} "
+                f"--root {self.store.shown}"
+            )
         if isinstance(step, Prune):
             trunk = self.trunk_weights(step.of, shapes)
             before = masks.full(shapes) if step.of.mask is None else self.mask(step.of.mask)
@@ -256,11 +273,15 @@ class Runner:
         return {name: weights[f"trunk.{name}"] for name in shapes}
 
     def scope(self, step: Mask, shapes: Iterable[str]) -> list[str]:
-        """The tensors that a mask was to prune."""
-        return masks.scope_names(_origin(step).scope, shapes, models.convolutions(self.trunk(step)))
+        """The tensors that a mask was to prune: of one from elsewhere all."""
+        origin = _origin(step)
+        scope = "all" if isinstance(origin, Imported) else origin.scope
+        return masks.scope_names(scope, shapes, models.convolutions(self.trunk(step)))
 
     def trunk(self, step: Mask) -> torch.nn.Module:
         origin = _origin(step)
+        if isinstance(origin, Imported):
+            return models.trunk(origin.arch, origin.channels)
         net = origin if isinstance(origin, RandomPrune) else origin.of
         return models.trunk(net.arch, data.load(net.data, self.data_root).channels)
 
@@ -268,7 +289,7 @@ class Runner:
         return {name: weight.shape for name, weight in models.prunable(self.trunk(step)).items()}
 
 
-def _origin(step: Mask) -> Prune | RandomPrune:
+def _origin(step: Mask) -> Prune | RandomPrune | Imported:
     """What a mask is, before any shuffling."""
     while isinstance(step, Shuffle):
         step = step.of

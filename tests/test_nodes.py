@@ -233,7 +233,7 @@ from ray.cluster_utils import Cluster
 cluster = Cluster()
 for line in sys.stdin:
     node = cluster.add_node(num_cpus=1, include_dashboard=False, env_vars=json.loads(line))
-    print(cluster.address, node.all_processes["raylet"][0].process.pid, flush=True)
+    print(cluster.address, node.all_processes["raylet"][0].process.pid, node.node_id, flush=True)
 cluster.shutdown()
 """
 
@@ -256,6 +256,8 @@ class Nodes:
         )
         stack.callback(self.end)
         self.raylets: list[int] = []
+        self.ids: dict[int, str] = {}
+        """Ray's names of nodes, by their raylets."""
 
     def end(self) -> None:
         try:
@@ -269,8 +271,9 @@ class Nodes:
         assert self.helper.stdin
         assert self.helper.stdout
         print(json.dumps(environment), file=self.helper.stdin, flush=True)
-        self.address, raylet = self.helper.stdout.readline().split()
+        self.address, raylet, name = self.helper.stdout.readline().split()
         self.raylets.append(int(raylet))
+        self.ids[int(raylet)] = name
         return int(raylet)
 
     def add_elsewhere(self, mount: str) -> subprocess.Popen[str]:
@@ -307,6 +310,22 @@ def nodes() -> Iterator[Nodes]:
         yield Nodes(stack)
 
 
+def drain(address: str, node: str) -> None:
+    """What a cloud's notice of a spot machine's end becomes."""
+    reason = (
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "spot",
+        "--deadline-remaining-seconds",
+        "1",
+    )
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", address, "--node-id", node]
+    subprocess.run(
+        [*command, *reason], check=True, capture_output=True, env={**os.environ, "RAY_AUTH_MODE": "disabled"}
+    )
+
+
 def kill_all(ancestor: int) -> None:
     """A process and all that it started at once: of a raylet, as when its machine is taken away."""
     for pid in (ancestor, *(pid for pid, _ in descendants(ancestor))):
@@ -315,13 +334,18 @@ def kill_all(ancestor: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_node_dies_another_joins_and_the_table_is_the_same(finished: Finished, nodes: Nodes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("notice", [False, True], ids=["without notice", "after a notice"])
+def test_a_node_dies_another_joins_and_the_table_is_the_same(
+    notice: bool, finished: Finished, nodes: Nodes, tmp_path: Path
+) -> None:
     root = tmp_path / "runs"
     *others, doomed = nodes.add(), nodes.add(), nodes.add()
     process = nodes.start("fig3", "--scale", "smoke", "--root", str(root))
     wait_until(lambda: len(done_steps(root)) >= 2)
     frozen_at_work(doomed)
     stopped = [frozen_at_work(other) for other in others]  # so that all is for the new one to do
+    if notice:
+        drain(nodes.address, nodes.ids[doomed])
     kill_all(doomed)
     before = done_steps(root)
     new = nodes.add()
@@ -579,3 +603,54 @@ def test_one_of_two_workers_dies_and_the_training_is_handed_out_again(tmp_path: 
     assert sum(line.startswith("lost: ") for line in result.err.splitlines()) == 1
     assert "failed: " not in result.err
     assert [facts["workers"] for facts in facts_of(root)] == [2, 2]
+
+
+TEAM = """
+import os, signal, sys, threading
+from conftest import descendants, wait_until
+from raysslprune.cluster import connected
+from raysslprune.distribute import Team, WorkerLost
+from raysslprune.exchange import Exchange
+from raysslprune.run import Runner
+from raysslprune.spec import Init, Recipe, Train
+from raysslprune.store import Store
+
+recipe = Recipe(samples=60_000, batch=64, bn_batch=16, lr=0.05, momentum=0.9, pad=1)
+step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=0, start=Init(seed=0))
+
+def train(root, doomed):
+    store = Store(root)
+    store.create()
+    runner = Runner(store=store, exchange=Exchange.connect(), checkpoint_every=0.5)
+    runner.train_by = Team(2, 0.0, "a team")
+    if doomed:
+        threading.Thread(target=kill_one, args=[store]).start()
+        try:
+            return runner.train(step, set())
+        except WorkerLost:
+            pass
+    return runner.train(step, set())
+
+def kill_one(store):
+    wait_until(lambda: store.load_checkpoint(step.id) is not None)
+    team = [pid for pid, name in descendants(os.getpid()) if "RayTrainWorker" in name]
+    assert len(team) == 2, team
+    os.kill(team[1], signal.SIGKILL)
+
+with connected(cpus=2):
+    exchange = Exchange.start()  # Ray ends what nobody holds
+    (_, calm, _, facts), (_, disturbed, _, other) = (train(f"{sys.argv[1]}/{doomed}", doomed) for doomed in (0, 1))
+assert calm == disturbed, "the weights are others"
+print(facts["resumed_at"], other["resumed_at"], other["workers"])
+"""
+
+
+@pytest.mark.slow
+def test_after_one_of_two_workers_died_both_go_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", TEAM, str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=280)
+    assert done.returncode == 0, done.stderr
+    calm, disturbed, workers = done.stdout.splitlines()[-1].split()
+    assert (calm, workers) == ("None", "2")
+    assert 0 < int(disturbed) < 60_000
+    assert int(disturbed) % 64 == 0

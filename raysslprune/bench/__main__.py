@@ -22,6 +22,7 @@ from raysslprune.progress import cores
 BENCHMARKS = {
     "loop": "images/s of the training loop over a bare one",
     "masks": "pruning beside torch's own; masks through Ray and through files",
+    "plan": "planning and tabling sweeps of up to 100,000 points",
     "sweep": "efficiency of the whole command",
     "tasks": "what each task learns on digits, over seeds",
     "rewind": "whether Optuna finds the best rewind of a full grid, over seeds",
