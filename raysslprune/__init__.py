@@ -1,12 +1,19 @@
 """Pruning convolutional networks with and without labels: distributed sweeps from one command to the paper's figure."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raysslprune.subnetwork import load_subnetwork as load_subnetwork
 
 # Ray reads these when it is imported, so they must stand before any module of this package imports it.
 _RAY = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` builds a new environment in every worker
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_AUTH_MODE": "token",
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a trial again, and tells nobody
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard shows shared trainings
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a shared training is seen; default 2
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing about a sweep is sent to anybody
@@ -17,3 +24,12 @@ _RAY = {
 }
 for _name, _value in _RAY.items():
     os.environ.setdefault(_name, _value)
+
+
+def __getattr__(name: str) -> Any:
+    """``load_subnetwork``, found when it is asked for: it needs torch, whose import takes seconds."""
+    if name == "load_subnetwork":
+        from raysslprune.subnetwork import load_subnetwork
+
+        return load_subnetwork
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

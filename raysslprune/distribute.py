@@ -50,6 +50,7 @@ class Team:
             "snapshots": sorted(snapshots),
             "keep_last": keep_last,
             "checkpoint_every": runner.checkpoint_every,
+            "curves": runner.curves,
             "gpus": self.gpus,
         }
         with tempfile.TemporaryDirectory(prefix="raysslprune-train-") as scratch:
@@ -97,6 +98,7 @@ def _work(what: dict[str, Any]) -> Trained | None:
         device=get_device(),
         progress=exchange.report,
         checkpoint_every=what["checkpoint_every"],
+        curves=what["curves"],
     )
     step = load(what["graph"])[what["train"]]
     assert isinstance(step, Train)

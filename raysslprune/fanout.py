@@ -97,6 +97,7 @@ class JobTrial(tune.Trainable):
         job = json.loads(self.config["job"])
         setproctitle(f"ray::JobTrial: {self.config['title']}")  # for the dashboard; Ray sets it back after the step
         print(f"{job['train']}: {self.config['title']}", flush=True)  # for the actor's log there
+        self.runner.curves = self.config["curves"]
         self.runner.train_by = Team(self.config["workers"], self.config["gpus"], self.config["title"])
         try:
             return {"done": True, "facts": json.dumps(self.runner.run(job))}  # Tune would flatten a dict
@@ -142,9 +143,11 @@ class ReadyJobs(Searcher):
         capacity: Callable[[], Capacity],
         title: Callable[[Job], str] = lambda job: job.title,
         after_each: Callable[[], None] = lambda: None,
+        curves: str = "",
     ) -> None:
-        """after_each: called when a job has ended, well or not; may add to the schedule."""
+        """after_each: called when a job has ended, well or not; may add to the schedule. curves: as in :func:`run`."""
         super().__init__()
+        self.curves = curves
         self.title, self.after_each = title, after_each
         self.data_root = data_root
         self.schedule, self.plan, self.store, self.watcher = schedule, plan, store, watcher
@@ -184,6 +187,7 @@ class ReadyJobs(Searcher):
             "versions": self.versions,
             "workers": workers,
             "gpus": gpus,
+            "curves": self.curves and os.path.join(self.curves, f"{self.title(job)} ({job.id})".replace("/", "-")),
         }
 
     def name_of(self, trial: Trial) -> str:
@@ -300,12 +304,13 @@ def run(
     workers: Workers | None = None,
     title: Callable[[Job], str] = lambda job: job.title,
     after_each: Callable[[], None] = lambda: None,
+    curves: str = "",
 ) -> None:
     """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
 
     workers: that each training is given. title: of a job, for Ray's dashboard. after_each: called when a job has
-    ended, well or not; a search adds to the schedule then. Raises ClusterError where the cluster or one of its nodes
-    can't do it, and where Ray dies.
+    ended, well or not; a search adds to the schedule then. curves: a folder for learning curves, '' for none. Raises
+    ClusterError where the cluster or one of its nodes can't do it, and where Ray dies.
 
     The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
     """
@@ -316,7 +321,9 @@ def run(
         os._exit(1)
 
     life = Lifeline(end)
-    searcher = ReadyJobs(schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, title, after_each)
+    searcher = ReadyJobs(
+        schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, title, after_each, curves
+    )
     workers.check({job.parts for job in schedule.waiting.values()}, life.capacity)
     check_nodes(store, data_root, searcher.sources)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:

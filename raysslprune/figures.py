@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 import statistics
@@ -607,3 +608,205 @@ def _legend(canvas: Canvas, handles: Mapping[str, Line2D], note: str) -> None:
         title=textwrap.fill(note, 130),
         title_fontsize=6.5,
     )
+
+
+# ------------------------------------------------------------------------------------- masks
+
+MOST_LETTERS, MOST_MARKERS = 100, 16
+"""Of layers' names in a row of axes, else layers are numbered; of layers whose points have markers."""
+
+EMPTY: Look = {"markersize": 4, "markerfacecolor": "white", "clip_on": False, "zorder": 3}
+
+MOST_PAIRS = 10
+"""Pairs of tasks in one axes."""
+
+
+def layer_densities(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
+    """What masks leave of each layer: axes for each task, in rows of their own for each panel; a line for each level.
+
+    table: columns panel, task, level, layer (in network order), density, stderr, n, overall (of all layers together).
+    """
+    rows = table.to_pylist()
+    cells: dict[tuple[str, str], Rows] = {}
+    levels: dict[int, list[float]] = {}
+    for row in rows:
+        cells.setdefault((row["panel"], row["task"]), []).append(row)
+        levels.setdefault(row["level"], []).append(100 * row["overall"])
+    panels = [*dict.fromkeys(panel for panel, _ in cells)]
+    places = _in_rows([sum(panel == of for of, _ in cells) for panel in panels])
+    high, wide = (1 + max((place[side] for place in places), default=0) for side in (0, 1))
+    sources = _sources(task for _, task in cells)
+    lines: list[_Line] = []
+    numbered = False
+    with mpl.rc_context(PRINT if wide <= 2 else SMALL):
+        canvas = Canvas(figsize=(TEXT_WIDTH, high * 1.8 + 0.8), layout="constrained")
+        canvas.suptitle(textwrap.fill(title + (f" ({subtitle})" if subtitle else ""), 100), fontsize=9)
+        grid = canvas.add_gridspec(high, wide)
+        floor, first = _floor(100 * row["density"] for row in rows), None
+        for (row, column), ((panel, task), some) in zip(places, cells.items(), strict=True):
+            ax = canvas.add_subplot(grid[row, column], sharey=first)
+            first = first or ax
+            layers = [*dict.fromkeys(one["layer"] for one in some)]
+            for rank, level in enumerate(sorted(levels)):
+                here = sorted(
+                    (one for one in some if one["level"] == level), key=lambda one: layers.index(one["layer"])
+                )
+                look = _shade(rank, len(levels))
+                line = _Line(
+                    name=f"{statistics.fmean(levels[level]):.2g}% left",
+                    look=look if len(layers) <= MOST_MARKERS else look | {"marker": ""},
+                    n={one["n"] for one in here},
+                    x=[layers.index(one["layer"]) + 1 for one in here],
+                    y=[100 * one["density"] for one in here],
+                    error=[100 * _or_nan(one["stderr"]) for one in here],
+                )
+                lines.append(line)
+                _paint_log(ax, line, floor)
+            heading = textwrap.fill(_title(sources[task]), 90 // wide)
+            ax.set(xlim=(0.7, len(layers) + 0.3), yscale="log", ylim=(floor, 130), title=heading)
+            _decades(ax)
+            ax.tick_params(labelleft=column == 0)
+            if column == 0:
+                ax.set_ylabel(_beside(panel, panels, "Weights left (%)"))
+            names = _short(layers)
+            if len("".join(names)) <= MOST_LETTERS / wide:
+                ax.set_xticks(range(1, len(names) + 1), names)
+            else:
+                numbered = True
+                ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+                ax.set_xlabel("Layer")
+        note = "Bars: ± one standard error." if any(max(line.n, default=0) > 1 for line in lines) else "One seed."
+        if any(not y for line in lines for y in line.y):
+            note += " Circles on the axis: no weight is left."
+        if numbered:
+            note += " Layers are numbered in the network's order."
+        _legend(canvas, _handles(lines), note)
+    return canvas
+
+
+def overlaps(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
+    """How much masks share: a row of axes for each panel, a column for each relation, a line for each pair of tasks.
+
+    table: columns panel, relation, task_a, task_b, density, jaccard, stderr, n, chance (expected of random masks that
+    are as dense in each layer) and chance_overall (as dense in all).
+    """
+    rows = table.to_pylist()
+    panels, relations = ([*dict.fromkeys(row[name] for row in rows)] for name in ("panel", "relation"))
+    tasks = [*dict.fromkeys(row[side] for row in rows for side in ("task_a", "task_b"))]
+    styles, sources = _styles(tasks), _sources(tasks)
+    cells: dict[Place, dict[tuple[str, str], Rows]] = {}
+    for row in rows:
+        place = (panels.index(row["panel"]), relations.index(row["relation"]))
+        cells.setdefault(place, {}).setdefault((row["task_a"], row["task_b"]), []).append(row)
+    shares: dict[Place, tuple[Hashable, str, str]] = {}
+    for row, column in sorted(cells):
+        heading = _title(relations[column]) if (row - 1, column) not in cells else ""
+        shares[row, column] = ("jaccard", heading, _beside(panels[row], panels, "Jaccard index"))
+    lines: list[_Line] = []
+    black: Look = {"color": "black", "linewidth": 0.8}
+    by_layer, overall = black | {"linestyle": "--"}, black | {"linestyle": ":"}
+    with mpl.rc_context(PRINT):
+        canvas, axes = _grid(title, subtitle, shares or {(0, 0): ("", "", "")}, "Remaining weights (%)")
+        floor = _floor(row[name] for row in rows for name in ("jaccard", "chance_overall"))
+        for place, pairs in cells.items():
+            for pair, some in [*pairs.items()][:MOST_PAIRS]:
+                some.sort(key=lambda row: -row["density"])
+                line = _Line(
+                    name=_title(" and ".join(sources[task] for task in dict.fromkeys(pair))),
+                    look=_pair(styles[pair[0]], styles[pair[1]]),
+                    n={row["n"] for row in some},
+                    x=[100 * row["density"] for row in some],
+                    y=[row["jaccard"] for row in some],
+                    error=[_or_nan(row["stderr"]) for row in some],
+                )
+                lines.append(line)
+                _paint_log(axes[place], line, floor)
+                chance = by_layer | {"color": line.look["color"], "zorder": 1}
+                axes[place].plot(line.x, [row["chance"] for row in some], **chance)
+            densest = max(pairs.values(), key=lambda some: len(some))
+            x, y = [100 * row["density"] for row in densest], [row["chance_overall"] for row in densest]
+            axes[place].plot(x, y, **overall, zorder=1)
+        for ax in axes.values():
+            ax.set(yscale="log", ylim=(floor, 1))
+            _decades(ax)
+        _remaining_axis(next(iter(axes.values())), [x for line in lines for x in line.x], len(relations))
+        chances = {"Chance, given each layer's density": by_layer, "Chance, given the density": overall}
+        handles = _handles(lines) | {name: Line2D([], [], **look) for name, look in chances.items() if lines}
+        note = "n: seeds."
+        if any(not math.isnan(e) for line in lines for e in line.error):
+            note += " Bars: ± one standard error, by a jackknife over seeds."
+        if any(not y for line in lines for y in line.y):
+            note += " Circles on the axis: nothing is shared."
+        hidden = max((len(pairs) for pairs in cells.values()), default=0) - MOST_PAIRS
+        if hidden > 0:
+            note += f" {hidden} more pairs are in the table only."
+        _legend(canvas, handles, note)
+    return canvas
+
+
+def _paint_log(ax: Axes, line: _Line, floor: float) -> None:
+    """With bars that end at ``floor``, on which zeros are drawn too, as circles."""
+    ax.plot(line.x, [y or math.nan for y in line.y], label=line.name, **line.look)
+    ends = [(max(floor, y - e), y + e) for y, e in zip(line.y, line.error, strict=True)]
+    ax.vlines(line.x, *zip(*ends, strict=True), color=line.look["color"], linewidth=0.7) if ends else None
+    zeros = [(x, floor) for x, y in zip(line.x, line.y, strict=True) if not y]
+    if zeros:
+        ax.plot(*zip(*zeros, strict=True), "o", color=line.look["color"], **EMPTY)
+    ax.grid(axis="y", linewidth=0.3, alpha=0.6)
+
+
+def _decades(ax: Axes) -> None:
+    """Each with its tick and its number on the axis of y."""
+    ax.yaxis.set_major_locator(LogLocator(numticks=99))
+    ax.yaxis.set_minor_locator(LogLocator(subs=range(2, 10), numticks=99))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(layers: Sequence[str]) -> list[str]:
+    """Names of weights as those of their layers, without what all begin with."""
+    parts = [layer.removesuffix(".weight").split(".") for layer in layers]
+    common = sum(len(set(some)) == 1 for some in itertools.zip_longest(*parts)) if len(parts) > 1 else 0
+    return [".".join(some[common:]) for some in parts]
+
+
+def _floor(values: Iterable[float]) -> float:
+    """The bottom of a logarithmic axis."""
+    return min((value for value in values if value > 0), default=0.1) / 2
+
+
+def _in_rows(counts: Iterable[int]) -> list[Place]:
+    """Places for groups of so many axes, each of which begins a row."""
+    places: list[Place] = []
+    for count in counts:
+        top = 1 + max((row for row, _ in places), default=-1)
+        places += [(top + row, column) for row, column in _wrapped(count)]
+    return places
+
+
+def _beside(panel: str, panels: Sequence[str], label: str) -> str:
+    """A label of y that says which panel it is, where there are several."""
+    return f"{textwrap.fill(panel, 30)}\n{label}" if len(panels) > 1 else label
+
+
+def _sources(tasks: Iterable[str]) -> dict[str, str]:
+    """Tasks of masks for people, without what all have in common where something else tells them apart."""
+    parts = {task: task.partition(", ") for task in tasks}
+    if len(parts) > 1 and len({name for name, _, _ in parts.values()}) == 1:
+        return {task: rest for task, (_, _, rest) in parts.items()}
+    return {task: _name(name) + comma + rest for task, (name, comma, rest) in parts.items()}
+
+
+def _shade(rank: int, count: int) -> Look:
+    """Of a level, from the densest (0) to the sparsest."""
+    shade = mpl.colormaps[SHADES](0.9 * rank / max(1, count - 1))
+    return {"color": colors.to_hex(shade), "marker": MARKERS[rank % len(MARKERS)], "linestyle": "-"}
+
+
+def _pair(first: Look, second: Look) -> Look:
+    """The line of one and the markers of the other."""
+    return first | {
+        "marker": second["marker"],
+        "markerfacecolor": second.get("markerfacecolor", second["color"]),
+        "markeredgecolor": second["color"],
+    }

@@ -56,7 +56,7 @@ def imp(
     for level in range(1, levels + 1):
         masks.append(Prune(of=rounds[-1], keep=keep, scope=scope))
         if level < levels:
-            rounds.append(_trained_from(dense, rewind, masks[-1], task, recipe, data))
+            rounds.append(rewound(masks[-1], to=dense, samples=rewind, task=task, recipe=recipe))
     return Chain(rounds=tuple(rounds), masks=tuple(masks), rewind=rewind)
 
 
@@ -71,7 +71,16 @@ def winning_ticket(chain: Chain, level: int, *, task: str, recipe: Recipe, data:
         raise ValueError(f"the chain has levels 0 to {len(chain.masks) - 1}, not {level}")
     if level == 0 and (task, recipe, data) == (chain.dense.task, chain.dense.recipe, chain.dense.data):
         return chain.dense
-    return _trained_from(chain.dense, chain.rewind, chain.masks[level], task, recipe, data)
+    return rewound(chain.masks[level], to=chain.dense, samples=chain.rewind, task=task, recipe=recipe, data=data)
+
+
+def rewound(mask: Mask | None, *, to: Train, samples: int, task: str, recipe: Recipe, data: str | None = None) -> Train:
+    """Any mask, one from elsewhere too, on the weights that training ``to`` had after ``samples``, trained on ``task``.
+
+    data: what it is trained on; that of ``to`` by default.
+    """
+    start = Rewind(of=to, samples=samples)
+    return Train(task=task, data=data or to.data, arch=to.arch, recipe=recipe, seed=to.seed, start=start, mask=mask)
 
 
 def random_reinit(mask: Mask | None, *, like: Train, task: str, recipe: Recipe) -> Train:
@@ -126,8 +135,3 @@ def _transferred(of: Train, *, data: str, recipe: Recipe | SVM, start: Start, tr
         mask=of.mask,
         trunk_frozen=trunk_frozen,
     )
-
-
-def _trained_from(dense: Train, rewind: int, mask: Mask | None, task: str, recipe: Recipe, data: str) -> Train:
-    start = Rewind(of=dense, samples=rewind)
-    return Train(task=task, data=data, arch=dense.arch, recipe=recipe, seed=dense.seed, start=start, mask=mask)

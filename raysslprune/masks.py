@@ -5,6 +5,7 @@ The one measure is *density*: the fraction of the prunable weights that is left.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -150,6 +151,17 @@ def unpack(packed: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> Ma
     if list(packed) != list(shapes) and set(packed) != set(shapes):
         raise ValueError("the mask is of another network: its layers' names differ")
     return {name: _unpack(packed[name], shape) for name, shape in shapes.items()}
+
+
+def digest(mask: Mask) -> str:
+    """SHA-256, in hexadecimal, of the layers' names and shapes and of which weights stay; in any order of the layers.
+
+    Of each layer in the order of their names: the name, the shape as ``(16, 1, 3, 3)``, a line's end, the packed bits.
+    """
+    found = hashlib.sha256()
+    for name, bits in sorted(pack(mask).items()):
+        found.update(f"{name} {tuple(mask[name].shape)}\n".encode() + bits.numpy().tobytes())
+    return found.hexdigest()
 
 
 def _unpack(packed: Tensor, shape: torch.Size) -> Tensor:

@@ -1,7 +1,8 @@
 """From the points that sweeps ask for to what must run, in which order, and what that costs.
 
 The unit of work is a *job*: one training and the masks that are made beside it. A Prune is made where its
-training ran, while the weights are at hand. A random mask is made by the first training that uses it.
+training ran, while the weights are at hand. A random mask is made by the first training that uses it. An imported one
+is made by none: the first that uses it only looks whether it is there.
 
 What stays of a finished job: its metrics, its masks, the snapshots that others are rewound to; and its final
 weights, of all jobs or, where the disk is small, only of those that something in the plan reads.
@@ -17,7 +18,7 @@ from statistics import median
 
 from raysslprune.names import data_parts
 from raysslprune.recipes import PIXELS, VIEWS, Net
-from raysslprune.spec import SVM, Final, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
+from raysslprune.spec import SVM, Final, Imported, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
 from raysslprune.store import WEIGHTS, Record, snapshot_name
 from raysslprune.sweepfile import Point
 
@@ -97,6 +98,11 @@ class Plan:
     def ids(self) -> list[str]:
         """Of every step: trainings and masks."""
         return [i for job in self.jobs.values() for i in (job.id, *(m.id for m in job.masks))]
+
+    def not_imported(self, records: Mapping[str, Record]) -> list[Imported]:
+        """The masks from elsewhere that are yet to be put into the store, which no job can do."""
+        masks = [mask for job in self.jobs.values() for mask in job.masks]
+        return [mask for mask in masks if isinstance(mask, Imported) and mask.id not in records]
 
     def pending(self, records: Mapping[str, Record]) -> list[Job]:
         """The jobs with something left to do, be it only a mask."""
@@ -507,9 +513,11 @@ def title(step: Train) -> str:
 
 
 def left(mask: Mask | None) -> float:
-    """The fraction of what is pruned that a mask leaves, but for rounding and natural zeros."""
+    """The fraction of what is pruned that a mask leaves, but for rounding and natural zeros. NaN of an imported one."""
     if isinstance(mask, RandomPrune):
         return mask.keep**mask.level
+    if isinstance(mask, Imported):
+        return math.nan
     if isinstance(mask, Shuffle):
         return left(mask.of)
     if mask is None:
@@ -529,11 +537,13 @@ def what(step: Train) -> str:
 
 
 def describe(mask: Mask | None) -> str:
-    """As ``dense``, ``rotnet mask 7``, ``random mask 3``, ``shuffled labels mask 2``."""
+    """As ``dense``, ``rotnet mask 7``, ``random mask 3``, ``imported mask 1a2b3c4d``, ``shuffled labels mask 2``."""
     if mask is None:
         return "dense"
     if isinstance(mask, RandomPrune):
         return f"random mask {mask.level}"
+    if isinstance(mask, Imported):
+        return f"imported mask {mask.digest[:8]}"
     if isinstance(mask, Shuffle):
         return f"shuffled {describe(mask.of)}"
     behind = prunings(mask)
@@ -552,9 +562,11 @@ def prunings(mask: Prune) -> list[Prune]:
 
 
 def _trained_for(mask: Mask) -> Train | None:
-    """The training that a mask comes from, None for a random one that needs none."""
+    """The training that a mask comes from, None for one that needs none: imported, or random."""
     while isinstance(mask, Shuffle):
         mask = mask.of
+    if isinstance(mask, Imported):
+        return None
     return mask.of if isinstance(mask, Prune) else mask.nonzero
 
 

@@ -1,13 +1,16 @@
-"""What a person sees while a sweep runs: one calm display, on stderr; plain lines where that is no terminal."""
+"""What is seen of a sweep while it runs, on stderr: one calm display; plain lines if that is no terminal; or JSON."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from rich.console import Console, Group
@@ -16,22 +19,88 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raysslprune.plan import OVERHEAD, START, Job, Schedule
+from raysslprune.plan import OVERHEAD, START, Job, Schedule, prunings
+from raysslprune.spec import Prune, Rewind
 
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
 
+MOST_CHAINS = 12
+"""That are shown one by one."""
+
+
+@dataclass
+class Chain:
+    """Prunings one after another of the same network. rounds: the jobs that make them, in their order."""
+
+    name: str = ""
+    rounds: list[Job] = field(default_factory=list)
+
+
+def chains(jobs: Iterable[Job]) -> list[Chain]:
+    """The chains among jobs, parents before children. Names tell them apart: task, seed, and what else they differ in.
+
+    What is pruned once only is no chain.
+    """
+    found: dict[str, Chain] = {}
+    facts: dict[str, tuple[str, ...]] = {}
+    firsts: dict[str, Job] = {}
+    for job in jobs:
+        for mask in job.after:
+            if isinstance(mask, Prune):
+                *_, first = behind = prunings(mask)
+                if mask is first:  # chains that are rewound to other points share it
+                    firsts[first.id] = job
+                    continue
+                second = behind[-2]
+                if second.id not in found:
+                    found[second.id] = Chain(rounds=[firsts[first.id]] if first.id in firsts else [])
+                found[second.id].rounds.append(job)
+                train, start = second.of, second.of.start
+                rewind = f"rewound to {start.samples:,}" if isinstance(start, Rewind) else ""
+                facts[second.id] = (train.data, train.arch, first.scope, rewind, train.task, f"seed {train.seed}")
+    differ = [len(set(column)) > 1 for column in zip(*facts.values(), strict=True)]
+    for key, chain in found.items():
+        *others, task, seed = facts[key]
+        chain.name = ", ".join([f"{task} {seed}", *(other for other, d in zip(others, differ, strict=False) if d)])
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Tally:
+    """So many are made of so many jobs. ids: of those that are not."""
+
+    name: str
+    made: int
+    of: int
+    ids: Set[str] = frozenset()
+
+    @staticmethod
+    def of_jobs(name: str, jobs: Sequence[Job], unmade: Set[str]) -> Tally:
+        ids = {job.id for job in jobs} & unmade
+        return Tally(name, len(jobs) - len(ids), len(jobs), ids)
+
+
+def _row(rows: Table, kind: str, tally: Tally) -> None:
+    bar = ProgressBar(tally.of, tally.made, width=16)
+    rows.add_row(f"  {kind}", tally.name, bar, f"{tally.made} of {tally.of}")
+
 
 class Progress:
-    """Shows a schedule at work. Its methods are what fanout.Events wants."""
+    """Shows a schedule at work. Its methods are what fanout.Watcher wants."""
 
-    def __init__(self, console: Console, schedule: Schedule, expected: Mapping[str, float], done_before: int) -> None:
-        """expected: seconds of each job, by id. done_before: jobs that the store already had."""
-        self.console, self.schedule, self.expected = console, schedule, expected
+    def __init__(
+        self, console: Console, schedule: Schedule, expected: Mapping[str, float], done: Collection[Job] = ()
+    ) -> None:
+        """expected: seconds of each job, by id. done: the jobs that the store already had."""
+        self.console, self.schedule, self.expected, self.before = console, schedule, expected, done
+        self.live = console.is_terminal
         self.slots = cores()
         self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._polling = threading.Lock()
-        self.done, self.done_before = 0, done_before
+        self.done, self.failed = 0, 0
+        self._tallied: tuple[list[Tally], Tally] = [], Tally("", 0, 0)
+        self._tally_at = 0.0
         self.lost, self.repeated = 0, 0.0
         self.pace = 1.0
         self.spent, self.promised = 0.0, 0.0
@@ -54,6 +123,7 @@ class Progress:
         self.rates = [*self.rates[-19:], facts["images_per_second"]]
 
     def job_failed(self, job: Job, why: str, skipped: int) -> None:
+        self.failed += 1
         behind = f"; {skipped} steps that need it are skipped" if skipped else ""
         self.note(f"failed: {job.title} ({job.id}): {why}{behind}")
 
@@ -66,7 +136,11 @@ class Progress:
         self.slots = count
 
     def note(self, sentence: str) -> None:
+        """What one should look at."""
         self.console.print(sentence, style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+    def say(self, sentence: str) -> None:
+        self.console.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
     # ------------------------------------------------------------------ the display
 
@@ -83,12 +157,11 @@ class Progress:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Keep the display alive meanwhile."""
-        terminal = self.console.is_terminal
         live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
-        every, act = (0.5, self._poll) if terminal else (LINE_EVERY, self._line)
+        every, act = (0.5, self._poll) if self.live else (LINE_EVERY, self._line)
         stop = threading.Event()
         thread = threading.Thread(target=self._look, args=(stop, every, act), daemon=True)
-        with live if terminal else nullcontext():
+        with live if self.live else nullcontext():
             thread.start()
             try:
                 yield
@@ -105,7 +178,7 @@ class Progress:
     @property
     def total(self) -> int:
         """Steps there are; more when a search has chosen what else to train."""
-        return self.done_before + len(self.schedule.jobs)
+        return len(self.before) + len(self.schedule.jobs)
 
     @property
     def finished(self) -> int:
@@ -120,24 +193,56 @@ class Progress:
             f"{finished} of {self.total} steps", ProgressBar(self.total, finished, width=30), self._left(), self._rate()
         )
         rows = Table.grid(padding=(0, 2))
-        for job in list(self.schedule.running.values()):
-            rows.add_row("  training", job.title, self._percent(job))
+        running = list(self.schedule.running.values())
+        tallies, leaves = self._tally()
+        at_work = {job.id for job in running}
+        first = sorted(tallies, key=lambda tally: at_work.isdisjoint(tally.ids))
+        for tally in first[:MOST_CHAINS]:
+            _row(rows, "pruning", tally)
+        if rest := first[MOST_CHAINS:]:
+            name = f"{len(rest)} other chains"
+            _row(rows, "pruning", Tally(name, sum(t.made for t in rest), sum(t.of for t in rest)))
+        if leaves.of:
+            _row(rows, "training", leaves)
+        for job in running:
+            rows.add_row("  now", job.title, "", self._percent(job))
+        if self.failed:
+            rows.add_row("  failed", f"{self.failed}, and {len(self.schedule.skipped)} that need them", style="red")
         if self.phase:
             rows.add_row(f"  {self.phase}")
         return Group(head, rows)
+
+    def _tally(self) -> tuple[list[Tally], Tally]:
+        """Of the chains that are not at their end, and of all else; counted again when that costs little."""
+        if time.monotonic() < self._tally_at:
+            return self._tallied
+        begun = time.monotonic()
+        s = self.schedule
+        jobs = [*self.before, *s.jobs.copy().values()]
+        unmade = {*s.waiting, *s.running, *s.failed, *s.skipped}
+        known = chains(jobs)
+        rounds = {job.id for chain in known for job in chain.rounds}
+        tallies = [Tally.of_jobs(chain.name, chain.rounds, unmade) for chain in known]
+        leaves = Tally.of_jobs("leaves of the chains", [job for job in jobs if job.id not in rounds], unmade)
+        self._tallied = [tally for tally in tallies if tally.made < tally.of], leaves
+        self._tally_at = time.monotonic() + 50 * (time.monotonic() - begun)
+        return self._tallied
 
     def _line(self) -> None:
         self._poll()
         now = [f"{job.title}{self._percent(job)}" for job in list(self.schedule.running.values())]
         doing = self.phase or (f"training {' | '.join(now)}" if now else "ending")
         text = f"{self.finished} of {self.total} steps, {self._left()}; {doing}"
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.say(text)
 
     def _left(self) -> str:
+        return f"{duration(self._seconds_left())} left"
+
+    def _seconds_left(self) -> float:
         jobs = (*self.schedule.waiting, *self.schedule.running)
         seconds = sum(self.expected.get(i, 0.0) for i in tuple(jobs)) / max(1, self.slots)
         starting = 0.0 if self.done else max(0.0, START - (time.monotonic() - self.begun))
-        return f"{duration(starting + self.pace * max(seconds, self.schedule.longest_path))} left"
+        return starting + self.pace * max(seconds, self.schedule.longest_path)
 
     def _rate(self) -> Text:
         return Text(f"{sum(self.rates) / len(self.rates):,.0f} images/s each" if self.rates else "", style="dim")
@@ -154,6 +259,54 @@ class Progress:
     def _look(stop: threading.Event, every: float, act: Callable[[], None]) -> None:
         while not stop.wait(every):
             act()
+
+
+class JsonLines(Progress):
+    """The same as an object of JSON a line, for programs. All have ``time`` (UTC) and ``event``."""
+
+    def __init__(
+        self, console: Console, schedule: Schedule, expected: Mapping[str, float], done: Collection[Job] = ()
+    ) -> None:
+        super().__init__(console, schedule, expected, done)
+        self.live = False
+
+    def job_started(self, job: Job) -> None:
+        super().job_started(job)
+        self._say("started", **_of(job))
+
+    def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
+        super().job_done(job, facts)
+        measured = {name: facts[name] for name in ("seconds", "images_per_second") if name in facts}
+        self._say("done", **_of(job), **measured)
+
+    def job_failed(self, job: Job, why: str, skipped: int) -> None:
+        self.failed += 1
+        self._say("failed", **_of(job), why=why, skipped=skipped)
+
+    def process_lost(self, job: Job, why: str, seconds: float) -> None:
+        self.lost += 1
+        self.repeated += seconds
+        self._say("lost", **_of(job), why=why, seconds=seconds)
+
+    def note(self, sentence: str) -> None:
+        self._say("note", text=sentence)
+
+    def say(self, sentence: str) -> None:
+        self._say("said", text=sentence)
+
+    def _line(self) -> None:
+        self._poll()
+        running = [{**_of(job), "samples": self._seen.get(job.id)} for job in tuple(self.schedule.running.values())]
+        left = round(self._seconds_left())
+        self._say("progress", finished=self.finished, total=self.total, seconds_left=left, running=running)
+
+    def _say(self, event: str, **what: Any) -> None:
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **what}
+        print(json.dumps(line), file=self.console.file, flush=True)
+
+
+def _of(job: Job) -> dict[str, str]:
+    return {"step": job.id, "title": job.title}
 
 
 @contextmanager

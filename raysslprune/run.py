@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,6 +28,10 @@ CHECKPOINT_EVERY = 60.0
 
 class NotImported(Exception):
     """A mask from elsewhere is not in the store. The message is a sentence for the user."""
+
+
+CURVE_EVERY = 0.05
+"""Seconds between points of a learning curve, about."""
 
 
 class Masks(Protocol):
@@ -56,13 +60,32 @@ class Trained:
     workers: int
 
 
+class Curve:
+    """A learning curve as TensorBoard shows it; steps are samples seen."""
+
+    def __init__(self, folder: str) -> None:
+        from tensorboardX import SummaryWriter
+
+        self.writer = SummaryWriter(folder)
+
+    def add(self, seen: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, seen)
+
+    def end(self, seen: int, metrics: Mapping[str, float]) -> None:
+        """With what was measured at the end."""
+        self.add(seen, {f"end/{name}": value for name, value in metrics.items()})
+        self.writer.close()
+
+
 @dataclass(kw_only=True)
 class Runner:
     """Executes jobs against a store.
 
     data_root: where data sets lie. device: what this process trains on. progress: called with (job id, done, of all),
     in samples, or in fits where SVMs are fitted. train_by: how a training of this runner is run: by itself, unless
-    others do it for it (distribute.py).
+    others do it for it (distribute.py). curves: a folder for the learning curves of what it trains, as TensorBoard's
+    event files; '' for none.
     """
 
     store: Store
@@ -71,7 +94,8 @@ class Runner:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     train_by: Callable[[Runner, Train, set[int], bool], Trained] = lambda runner, *what: runner.trained(*what)
     progress: Callable[[str, int, int], None] = lambda _job, _seen, _end: None
-    checkpoint_every: float = CHECKPOINT_EVERY
+    checkpoint_every: float = field(default_factory=lambda: CHECKPOINT_EVERY)
+    curves: str = ""
     at_hand: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
     """Final weights of the training that was just run, by its id: the masks beside it are made from these."""
 
@@ -147,6 +171,7 @@ class Runner:
 
     def trained(self, step: Train, snapshots: set[int], keep_last: bool) -> Trained:
         """Train a step; by each process of a torch.distributed group where there is one, and with the same result."""
+        curve = Curve(self.curves) if self.curves and parallel.rank() == 0 else None
         loop = Loop(
             step=step,
             data=data.load(step.data, self.data_root),
@@ -158,12 +183,15 @@ class Runner:
                 save=lambda checkpoint: self.save(step, checkpoint),
                 save_every=self.checkpoint_every,
                 progress=lambda seen, end: self.progress(step.id, seen, end),
+                **({"curve": curve.add, "look_every": CURVE_EVERY} if curve else {}),
             ),
         )
         checkpoint = self.checkpoint(step, snapshots)
         if checkpoint is not None:
             loop.restore(checkpoint)
         outcome = loop.run()
+        if curve:
+            curve.end(loop.seen, outcome.metrics)
         if keep_last and parallel.rank() == 0:
             self.save(step, loop.checkpoint())
         return Trained(
@@ -250,11 +278,7 @@ class Runner:
 
     def make_mask(self, step: Mask, shapes: dict[str, torch.Size]) -> masks.Mask:
         if isinstance(step, Imported):
-            raise NotImported(
-                f"the {step.arch} mask {step.digest[:8]} (step {step.id}) is from elsewhere, and not in "
-                f"{self.store.shown}: put it there by python -m raysslprune.import_mask FILE --arch {step.arch} "
-                f"--root {self.store.shown}"
-            )
+            raise NotImported(step.missing_in(self.store.shown))
         if isinstance(step, Prune):
             trunk = self.trunk_weights(step.of, shapes)
             before = masks.full(shapes) if step.of.mask is None else self.mask(step.of.mask)

@@ -18,14 +18,22 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 # ------------------------------------------------------------------------------------- values
 
 
+class _Shared:
+    """What thousands of steps have in common, so that its JSON data is made once."""
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        return {"value": type(self).__name__, **_fields(self)}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(_Shared):
     """How a network is trained: a row of the paper's Appendix D.
 
     All lengths are in *samples seen*, the one unit of progress; epochs and updates are derived.
@@ -124,7 +132,7 @@ SCHEDULES = ("constant", "cosine", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SVM:
+class SVM(_Shared):
     """Linear SVMs on frozen features instead of gradient descent: one for each class against the others.
 
     The benchmark of Goyal et al. 2019 (https://arxiv.org/abs/1905.01235): features divided by their length, squared
@@ -247,11 +255,16 @@ class Train(Step):
     def check(self) -> None:
         if isinstance(self.recipe, SVM):
             _demand(self.trunk_frozen and self.task == "labels", "SVMs are for labels on a frozen trunk")
-            return
-        _demand(
-            self.first_sample < self.recipe.samples,
-            f"nothing is left to train: the recipe ends at {self.recipe.samples} samples, where it would begin",
-        )
+        else:
+            _demand(
+                self.first_sample < self.recipe.samples,
+                f"nothing is left to train: the recipe ends at {self.recipe.samples} samples, where it would begin",
+            )
+        mask = self.mask
+        while isinstance(mask, Shuffle):
+            mask = mask.of
+        if isinstance(mask, Imported):
+            _demand(mask.arch == self.arch, f"the imported mask is of {mask.arch}, and not of {self.arch}")
 
     @property
     def first_sample(self) -> int:
@@ -327,7 +340,34 @@ class Shuffle(Step):
     seed: int
 
 
-Mask = Prune | RandomPrune | Shuffle
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Imported(Step):
+    """A mask that was found elsewhere. No job makes it: ``python -m raysslprune.import_mask`` puts it into the store.
+
+    channels: of the images that ``arch`` takes. digest: SHA-256 of what the mask says, as masks.digest has it.
+    """
+
+    VERSION: ClassVar[int] = 1
+    arch: str
+    channels: int
+    digest: str
+
+    def check(self) -> None:
+        _demand(self.channels > 0, f"a network takes images with channels, not {self.channels}")
+        _demand(
+            re.fullmatch("[0-9a-f]{64}", self.digest) is not None,
+            f"a digest is 64 hexadecimal digits in lower case, not {self.digest!r:.80}",
+        )
+
+    def missing_in(self, root: str) -> str:
+        """What to say where it is not there."""
+        return (
+            f"the {self.arch} mask {self.digest[:8]} (step {self.id}) is from elsewhere, and not in {root}: put it "
+            f"there by python -m raysslprune.import_mask FILE --arch {self.arch} --root {root}"
+        )
+
+
+Mask = Prune | RandomPrune | Shuffle | Imported
 
 
 def survivors(left: int, keep: float) -> int:
@@ -385,9 +425,12 @@ def closure(steps: Iterable[Step]) -> list[Step]:
     return list(seen)
 
 
+_declared = cache(dataclasses.fields)
+
+
 def _fields(value: Any) -> dict[str, Any]:
     plain = {}
-    for field in dataclasses.fields(value):
+    for field in _declared(type(value)):
         item = getattr(value, field.name)
         if item != field.default:
             plain[field.name] = _plain(item)
@@ -398,7 +441,9 @@ def _plain(item: Any) -> Any:
     """Whole floats as whole numbers: 1 and 1.0 are equal, so they must be the same step."""
     if isinstance(item, Step):
         return {"step": item.id}
-    if isinstance(item, (Recipe, SVM, Init, Rewind, Final)):
+    if isinstance(item, _Shared):
+        return item.plain
+    if isinstance(item, (Init, Rewind, Final)):
         return {"value": type(item).__name__, **_fields(item)}
     if isinstance(item, tuple):
         return [_plain(part) for part in item]
@@ -416,7 +461,7 @@ def _build(plain: dict[str, Any], steps: dict[str, Step]) -> Any:
 
 
 def _steps_in(value: Any) -> Iterator[Step]:
-    for field in dataclasses.fields(value):
+    for field in _declared(type(value)):
         item = getattr(value, field.name)
         if isinstance(item, Step):
             yield item
@@ -430,5 +475,5 @@ def _demand(condition: bool, sentence: str) -> None:
 
 
 _KINDS: dict[str, Callable[..., Any]] = {
-    kind.__name__: kind for kind in (Recipe, SVM, Init, Rewind, Final, Train, Prune, RandomPrune, Shuffle)
+    kind.__name__: kind for kind in (Recipe, SVM, Init, Rewind, Final, Train, Prune, RandomPrune, Shuffle, Imported)
 }

@@ -40,7 +40,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raysslprune import lock
-from raysslprune.spec import Step, to_plain
+from raysslprune.spec import Step, load, to_plain
 
 MARKER = "raysslprune.json"
 FORMAT = 1
@@ -301,6 +301,42 @@ class Store:
             raise Damaged(step_id, f"{name} does not match its checksum")
         return data
 
+    def find(self, text: str) -> str:
+        """The id of the one step in the store that begins with ``text``. Raises ValueError where none or several do."""
+        selector = fs.FileSelector(self._at("steps"), allow_not_found=True)
+        ids = sorted(info.base_name for info in self.fs.get_file_info(selector))
+        found = [step_id for step_id in ids if step_id.startswith(text.lower())]
+        if len(found) > 1:
+            some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+            raise ValueError(f"{len(found)} steps in {self.shown} begin with {text!r}: {some}")
+        if not found:
+            raise ValueError(f"there is no step {text!r:.40} in {self.shown}")
+        return found[0]
+
+    def step(self, step_id: str) -> Step:
+        """A finished step as it was asked for, with all that it was made from, by the files beside them.
+
+        Raises Damaged, also where one of these is gone, and ValueError where another version made them.
+        """
+        plain: dict[str, dict[str, Any]] = {}
+        stack = [step_id]
+        while stack:
+            if (one := stack.pop()) not in plain:
+                plain[one] = json.loads(self.artefact(one, "spec.json"))
+                stack += _parents(plain[one])
+        ordered: dict[str, dict[str, Any]] = {}
+        stack = [step_id]
+        while stack:  # every parent before its children
+            missing = [parent for parent in _parents(plain[stack[-1]]) if parent not in ordered]
+            stack += missing
+            if not missing:
+                one = stack.pop()
+                ordered[one] = plain[one]
+        try:
+            return load(ordered)[step_id]
+        except (KeyError, TypeError):  # a kind or a field that is not known here
+            raise ValueError(f"step {step_id} was made by another version of raysslprune") from None
+
     def set_aside(self, step_id: str) -> str:
         """Move a damaged step out of the way, to be looked at; returns where it went."""
         target = f"damaged/{step_id}-{uuid.uuid4().hex[:8]}"
@@ -415,6 +451,13 @@ def _record_or_damage(step_id: str, read: Callable[[], bytes]) -> Record | Damag
 
 def _files(found: Record | Damaged) -> dict[str, File]:
     return found.files if isinstance(found, Record) else {}
+
+
+def _parents(plain: Any) -> list[str]:
+    """Ids of the steps that a step in words names."""
+    if isinstance(plain, dict):
+        return [plain["step"]] if "step" in plain else [i for value in plain.values() for i in _parents(value)]
+    return []
 
 
 def _checksum_of(body: Mapping[str, Any]) -> str:

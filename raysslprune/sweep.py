@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from raysslprune import claims, names, plan, progress, results, terminal
+from raysslprune.command import Parser
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
 from raysslprune.scales import SETTINGS
@@ -63,7 +64,13 @@ def _run(options: argparse.Namespace) -> int:
     store = Store(options.root)
     if not options.dry_run and options.explain is None:
         gpus = SETTINGS[options.scale].gpus if options.gpus_per_worker is None else options.gpus_per_worker
-        how = Hardware(options.workers_per_step, gpus, options.dashboard)
+        how = Manner(
+            workers_per_step=options.workers_per_step,
+            gpus_per_worker=gpus,
+            dashboard=options.dashboard,
+            json_lines=options.json_lines,
+            curves=options.curves,
+        )
         return make(sweeps, options.scale, store, os.path.abspath(options.data), options.keep, how)
     graph = _plan(sweeps, options.keep)
     records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
@@ -80,13 +87,19 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """What a training is given, as cluster.Workers; and whether a Ray that is started here has a dashboard."""
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How a sweep runs, which changes no result.
+
+    workers_per_step, gpus_per_worker: what a training is given, as in cluster.Workers. dashboard: whether a Ray that
+    is started here has one. json_lines: tell how it goes on as JSON. curves: write learning curves.
+    """
 
     workers_per_step: int | None = None
     gpus_per_worker: float = 0.0
     dashboard: bool = False
+    json_lines: bool = False
+    curves: bool = False
 
 
 def make(
@@ -95,7 +108,7 @@ def make(
     store: Store,
     data_root: str,
     keep: str = "all",
-    hardware: Hardware | None = None,
+    manner: Manner | None = None,
 ) -> int:
     """Train what the sweeps need and the store does not have, and draw them. Returns the exit code.
 
@@ -106,10 +119,12 @@ def make(
     for sentence in _missing_data(graph.pending(records), data_root, fetch=True):
         return _say(sentence, FAILED)
     store.create()
+    if manner and manner.curves and not store.local:
+        return _say("--curves wants a root that is a folder, since TensorBoard's files are written bit by bit", FAILED)
     with store.lock():
         _set_aside(store, damaged)
         run = _Run(graph, sweeps, scale, records, store)
-        failures = run.train(data_root, hardware or Hardware())
+        failures = run.train(data_root, manner or Manner())
         records, _ = store.survey(graph.ids)
         for sweep in sweeps:
             _present(sweep, scale, records, store, run.searches.get(sweep.name))
@@ -202,7 +217,7 @@ class _Run:
         for studies in self.searches.values():
             studies.advance()
 
-    def train(self, data_root: str, hardware: Hardware) -> int:
+    def train(self, data_root: str, manner: Manner) -> int:
         """Run what there is to run on Ray; gives the number of jobs that failed or were skipped."""
         if self.schedule.finished:
             return 0
@@ -210,23 +225,21 @@ class _Run:
         with progress.output_to(log) as terminal:
             console = Console(file=terminal)
             left, of = self.graph.trainings_left(self.records), len(self.graph.jobs)
-            console.print(
-                f"{'at most ' if self.searches else ''}{left} of {of} trainings to run; Ray's own output goes to {log}",
-                highlight=False,
-                soft_wrap=True,
-            )
             done = [job for job in self.graph.jobs.values() if job.is_done(self.records)]
-            shown = progress.Progress(console, self.schedule, self.seconds, len(done))
+            kind = progress.JsonLines if manner.json_lines else progress.Progress
+            shown = kind(console, self.schedule, self.seconds, done)
+            most = "at most " if self.searches else ""
+            shown.say(f"{most}{left} of {of} trainings to run; Ray's own output goes to {log}")
             with shown.shown():
                 from raysslprune import cluster, fanout, monitor  # imports Ray, which takes seconds
 
-                workers = cluster.Workers(per_step=hardware.workers_per_step, gpus=hardware.gpus_per_worker)
+                workers = cluster.Workers(per_step=manner.workers_per_step, gpus=manner.gpus_per_worker)
                 try:
                     with (
-                        cluster.connected(dashboard=hardware.dashboard, note=shown.note) as dashboard,
+                        cluster.connected(dashboard=manner.dashboard, note=shown.note) as dashboard,
                         _sigterm_as_interrupt(),
                     ):
-                        if hardware.dashboard:
+                        if manner.dashboard:
                             shown.note(_dashboard(dashboard))
                         metrics = monitor.Monitor(self.schedule, done)
                         exchange = fanout.Exchange.start()
@@ -241,11 +254,12 @@ class _Run:
                                 workers=workers,
                                 title=self.title,
                                 after_each=self.advance,
+                                curves=self.store.path("curves") if manner.curves else "",
                             )
                 except cluster.ClusterError as error:
                     raise StoreError(str(error)) from error
             if shown.lost:
-                console.print(shown.losses, highlight=False, soft_wrap=True)
+                shown.say(shown.losses)
         self.store.mark()
         return len(self.schedule.failed) + len(self.schedule.skipped) + len(self.schedule.waiting)
 
@@ -348,18 +362,16 @@ def _say(sentence: str, code: int) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One sentence instead of the whole usage."""
-        self.exit(_say(f"{message}; see --help", USAGE))
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m raysslprune.sweep",
         description="Train what a figure needs, then draw it. The same command again goes on where it ended.",
-        epilog="example: python -m raysslprune.sweep fig3 --seeds 3",
-        allow_abbrev=False,
+        examples=[
+            "python -m raysslprune.sweep fig3 --seeds 3",
+            "python -m raysslprune.sweep all --scale paper --dry-run",
+            "python -m raysslprune.sweep fig3 --explain 17",
+        ],
+        codes="0 all is done; 1 a step, the store or Ray failed; 2 a wrong call or sweep file; 130 Ctrl-C",
     )
     parser.add_argument(
         "sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own"
@@ -399,6 +411,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of a worker, 0 to 1; 0.25 puts four trainings on a GPU (default: 1 at scales cifar10 and paper, else 0)",
     )
     parser.add_argument("--dashboard", action="store_true", help="start Ray's dashboard, too, on this machine only")
+    parser.add_argument(
+        "--json-lines", action="store_true", help="tell how it goes on as an object of JSON a line, on stderr"
+    )
+    parser.add_argument(
+        "--curves", action="store_true", help="write learning curves for TensorBoard to ROOT/curves, a folder each"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
     return parser
 

@@ -73,12 +73,16 @@ class Outcome:
 class Hooks:
     """save: keep this checkpoint; called about every ``save_every`` seconds. progress: samples seen, and of all.
 
-    Of several processes, only rank 0 calls them.
+    curve: what a learning curve is drawn of, after so many samples: ``loss``, its mean over the epoch so far, and
+    ``learning_rate``; called about every ``look_every`` seconds, as progress is. Of several processes, only rank 0
+    calls them.
     """
 
     save: Callable[[Checkpoint], None] = lambda _: None
     save_every: float = 60.0
     progress: Callable[[int, int], None] = lambda _seen, _total: None
+    curve: Callable[[int, dict[str, float]], None] = lambda _seen, _values: None
+    look_every: float = field(default_factory=lambda: LOOK_EVERY)
 
 
 @dataclass(kw_only=True)
@@ -167,12 +171,13 @@ class Loop:
             look_in -= 1
             if look_in:  # counted in updates, as ranks' clocks differ
                 continue
-            self.mean_loss()
+            loss = self.mean_loss()
             now = self.clock(begun)
-            look_in = pause = max(1, int(pause * min(2.0, LOOK_EVERY / max(now - looked, 1e-9))))
+            look_in = pause = max(1, int(pause * min(2.0, self.hooks.look_every / max(now - looked, 1e-9))))
             looked = now
             if parallel.rank() == 0:
                 self.hooks.progress(self.seen, self.end)
+                self.hooks.curve(self.seen, {"loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"]})
             if now - saved >= self.hooks.save_every:
                 saved = now
                 self.check()

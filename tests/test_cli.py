@@ -176,22 +176,23 @@ def test_a_bad_part_of_a_gpu_is_refused(part: str, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "hardware"),
+    ("arguments", "manner"),
     [
-        ([], sweep.Hardware()),
-        (["--workers-per-step", "4"], sweep.Hardware(workers_per_step=4)),
-        (["--gpus-per-worker", ".25", "--dashboard"], sweep.Hardware(gpus_per_worker=0.25, dashboard=True)),
-        (["--scale", "cifar10"], sweep.Hardware(gpus_per_worker=1)),
-        (["--scale", "paper", "--gpus-per-worker", "0"], sweep.Hardware()),
+        ([], sweep.Manner()),
+        (["--workers-per-step", "4"], sweep.Manner(workers_per_step=4)),
+        (["--gpus-per-worker", ".25", "--dashboard"], sweep.Manner(gpus_per_worker=0.25, dashboard=True)),
+        (["--scale", "cifar10"], sweep.Manner(gpus_per_worker=1)),
+        (["--scale", "paper", "--gpus-per-worker", "0"], sweep.Manner()),
+        (["--json-lines", "--curves"], sweep.Manner(json_lines=True, curves=True)),
     ],
 )
 def test_what_a_training_is_given(
-    arguments: list[str], hardware: sweep.Hardware, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], manner: sweep.Manner, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
     monkeypatch.setattr(sweep, "make", lambda *what: given.append(what[-1]) or 0)
     cli("fig3", *arguments)
-    assert given == [hardware]
+    assert given == [manner]
 
 
 @pytest.mark.parametrize("scale", ["huge", "", "LAPTOP", "3"])

@@ -229,26 +229,47 @@ def test_one_may_go_on_anywhere_and_with_another_count(folder: Path) -> None:
         assert same(made.take(position, count), made_feed(files(folder), views=1).take(position, count))
 
 
-def test_batches_are_decoded_before_they_are_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three batches of five samples, of two views each, beside the one that was taken."""
+@pytest.fixture
+def decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Files, list[int]]:
+    """A split, and which of its images were decoded so far."""
     seen: list[int] = []
-    lock, view, mine = threading.Lock(), Files.view, files(folder)
+    lock, image, mine = threading.Lock(), Files.image, files(folder)
 
-    def counted(self: Files, index: int, choose: Any = None) -> np.ndarray:
+    def counted(self: Files, index: int) -> Image.Image:
         if self is mine:  # and not what an earlier feed began
             with lock:
                 seen.append(index)
-        return view(self, index, choose)
+        return image(self, index)
 
-    monkeypatch.setattr(Files, "view", counted)
-    made = made_feed(mine)
+    monkeypatch.setattr(Files, "image", counted)
+    return mine, seen
+
+
+def test_batches_are_decoded_before_they_are_asked_for(decoded: tuple[Files, list[int]]) -> None:
+    """Three batches of five samples beside the one that was taken."""
+    mine, seen = decoded
+    made = made_feed(mine, views=1)
     made.take(0, 5)
-    wait_until(lambda: len(seen) >= 40, 20)
-    order = Stream(N, 23, 5).take(0, 25).index.repeat_interleave(2).tolist()
-    assert sorted(seen) == sorted(order[:40])
+    wait_until(lambda: len(seen) >= 20, 20)
+    order = Stream(N, 12, 5).take(0, 25).index.tolist()
+    assert sorted(seen) == sorted(order[:20])
     made.take(5, 5)
-    wait_until(lambda: len(seen) >= 50, 20)
+    wait_until(lambda: len(seen) >= 25, 20)
     assert sorted(seen) == sorted(order)  # none twice
+
+
+def test_the_views_of_one_image_share_its_decoding(decoded: tuple[Files, list[int]]) -> None:
+    mine, seen = decoded
+    index = torch.tensor([[3, 3, 3], [0, 7, 7], [5, 1, 5], [3, 3, 3]])
+    numbers = torch.rand(4, 3, draws(CROPS), generator=torch.Generator().manual_seed(1))
+    together = still(mine, CROPS, index, numbers)
+    assert sorted(seen) == sorted([3, 0, 7, 5, 1, 5, 3])
+    assert together.pixels is not None
+    for row in range(4):
+        for view in range(3):
+            alone = still(mine, CROPS, index[row, view].view(1, 1), numbers[row, view].view(1, 1, -1))
+            assert alone.pixels is not None
+            assert torch.equal(alone.pixels[0, 0], together.pixels[row, view])
 
 
 def test_a_broken_image_is_reported_where_its_batch_is_taken(folder: Path, tmp_path: Path) -> None:

@@ -142,6 +142,18 @@ def test_no_box_is_the_view_for_testing(good: Files) -> None:
     assert np.array_equal(good.view(0, lambda _w, _h: None), good.view(0))
 
 
+def test_several_views_of_an_image_are_the_views_one_by_one(good: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[files.Choose | None] = [None, lambda _w, _h: (0, 0, 9, 20), lambda w, h: (5, 7, w, h), None]
+    alone = [good.view(0, choose) for choose in chosen]
+    opened: list[int] = []
+    image = Files.image
+    monkeypatch.setattr(Files, "image", lambda self, index: (opened.append(index), image(self, index))[1])
+    for view, wanted in zip(good.views(0, chosen), alone, strict=True):
+        assert np.array_equal(view, wanted)
+        assert view.flags.c_contiguous
+    assert opened == [0]
+
+
 def test_a_box_outside_the_image_is_the_callers_fault(good: Files) -> None:
     with pytest.raises(ValueError, match=r"[Bb]ox"):
         good.view(0, lambda width, height: (0, 0, width + 1, height))

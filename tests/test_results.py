@@ -182,6 +182,13 @@ def test_parquet_gives_the_table_back() -> None:
     assert back.schema.equals(table.schema)
 
 
+def test_what_a_column_means_is_in_the_file() -> None:
+    back = pq.read_schema(io.BytesIO(results.to_parquet(example())))
+    for field, known in zip(back, results.SCHEMA, strict=True):
+        assert field.metadata[b"about"] == known.metadata[b"about"]
+        assert len(field.metadata[b"about"]) > 5
+
+
 def test_the_same_table_gives_the_same_bytes() -> None:
     once = results.to_parquet(example())
     assert results.to_parquet(example()) == once
@@ -283,6 +290,24 @@ def test_tasks_inits_levels_and_metrics_are_kept_apart() -> None:
 
 def test_a_summary_of_nothing_is_empty() -> None:
     assert len(results.summary(rows())) == 0
+    assert results.means(rows()).schema.equals(results.MEANS)
+
+
+def test_means_keep_figures_and_scales_apart() -> None:
+    one = rows(("labels", 3, 0, 96.0), ("labels", 3, 1, 98.0))
+    others = [
+        one.set_column(one.schema.get_field_index(name), one.schema.field(name), pa.array(["other"] * 2))
+        for name in ("figure", "scale")
+    ]
+    table = results.means(pa.concat_tables([one, *others]))
+    assert table.schema.equals(results.MEANS)
+    assert [(row["figure"], row["scale"], row["mean"], row["n"]) for row in table.to_pylist()] == [
+        ("f", "s", 97.0, 2),
+        ("other", "s", 97.0, 2),
+        ("f", "other", 97.0, 2),
+    ]
+    summary = results.summary(one)
+    assert table.slice(0, 1).select(summary.column_names).to_pylist() == summary.to_pylist()
 
 
 # ------------------------------------------------------------------ when, where, how fast
@@ -293,7 +318,7 @@ def test_provenance_is_typed_and_joins_on_step() -> None:
     table = results.provenance(points, records(record(1), record(2), record(3)))
     assert table["step"].to_pylist() == [train(2).id, train(1).id]
     assert table.schema.field("begun").type == pa.timestamp("ms", tz="UTC")
-    assert not any(field.nullable for field in table.schema)
+    assert [field.name for field in table.schema if field.nullable] == ["resumed_at"]
     first = table.to_pylist()[0]
     assert first["begun"] == datetime.fromtimestamp(BEGUN + 2, UTC)
     assert {name: first[name] for name in ("seconds", "images_per_second", "host", "device")} == {
@@ -303,7 +328,32 @@ def test_provenance_is_typed_and_joins_on_step() -> None:
         "device": "cpu",
     }
     assert {name: first[name] for name in VERSIONS} == VERSIONS
+    assert {name: first[name] for name in ("trained_on", "data", "arch", "workers", "resumed_at")} == {
+        "trained_on": "labels",
+        "data": "digits",
+        "arch": "conv4",
+        "workers": 1,
+        "resumed_at": None,
+    }
     assert pq.read_table(io.BytesIO(results.to_parquet(table))).equals(table)
+
+
+def test_provenance_has_the_trainings_behind_the_points_too() -> None:
+    """A point's mask was pruned in a training on rotations, which two workers went on with after a kill."""
+    pretext = replace(train(1), task="rotnet")
+    mask = Prune(of=pretext, keep=0.5)
+    masked = replace(train(2), mask=mask)
+    shared = replace(record(1), step=pretext.id)
+    shared.facts.update(workers=2, resumed_at=640, host="elsewhere", seconds=7.5)
+    of_mask = Record(step=mask.id, metrics={"density_in_scope": 0.5}, facts={"versions": VERSIONS}, files={})
+    points = [replace(point(2), step=masked), replace(point(2, task="rotnet"), step=masked)]
+    done = records(shared, of_mask, replace(record(2), step=masked.id))
+    table = results.provenance(points, done).select(["step", "trained_on", "workers", "resumed_at", "host", "seconds"])
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        (pretext.id, "rotnet", 2, 640, "elsewhere", 7.5),
+        (masked.id, "labels", 1, None, "host2", 0.9),
+    ]
+    assert results.provenance(points, records(shared))["step"].to_pylist() == [pretext.id]
 
 
 def test_provenance_of_nothing_keeps_its_types() -> None:

@@ -592,7 +592,7 @@ def test_what_is_shown_grows_with_the_schedule() -> None:
     graph = plan.make(points(tasks=["labels"], seeds=1, rewinds=[160]))
     jobs, seconds = list(graph.jobs.values()), dict.fromkeys(graph.jobs, 1.0)
     schedule = Schedule(jobs[:1], seconds)
-    shown = Progress(Console(), schedule, seconds, done_before=5)
+    shown = Progress(Console(), schedule, seconds, jobs[:1] * 5)  # whichever they are
     assert (shown.finished, shown.total) == (5, 6)
     schedule.add(jobs)
     assert (shown.finished, shown.total) == (5, 9)
@@ -616,7 +616,7 @@ def test_a_search_on_ray_trains_what_it_chose(tmp_path: Path) -> None:
 
         world.studies.advance()
         board = exchange.Exchange.start()
-        shown = Progress(Console(file=terminal), world.schedule, dict.fromkeys(world.plan.jobs, 1.0), 0)
+        shown = Progress(Console(file=terminal), world.schedule, dict.fromkeys(world.plan.jobs, 1.0))
         with shown.watching(board.training):
             fanout.run(world.plan, world.schedule, world.store, "", shown, after_each=world.studies.advance)
     assert world.studies.ended

@@ -21,6 +21,7 @@ from raysslprune.progress import cores
 
 BENCHMARKS = {
     "loop": "images/s of the training loop over a bare one",
+    "input": "images/s from disk, beside torchvision, and the cores that eight GPUs need",
     "masks": "pruning beside torch's own; masks through Ray and through files",
     "plan": "planning and tabling sweeps of up to 100,000 points",
     "sweep": "efficiency of the whole command",

@@ -85,7 +85,9 @@ def _training(arch: str) -> Case:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (1024, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.arange(1024) % 10
-    recipe = replace(appendix_d("labels", "cifar10", arch), batch=BATCH, samples=UPDATES * BATCH, decay_at=())
+    recipe = replace(
+        appendix_d("labels", "cifar10", arch), batch=BATCH, samples=UPDATES * BATCH, schedule="constant", decay_at=()
+    )
     return Case(arch, recipe, data.resident((images, labels), (images[:10], labels[:10])))
 
 

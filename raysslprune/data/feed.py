@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -70,7 +73,7 @@ class Feed:
         self.samples = len(split) if pool is None else len(pool)
         self.stream = Stream(self.samples, views * draws + own, seed)
         self.partners = Stream(len(split), 0, seed_of("partners", seed)) if partner else None
-        self.ahead: deque[tuple[int, Batch, list[Future[np.ndarray]]]] = deque()
+        self.ahead: deque[tuple[int, Batch, list[Future[list[np.ndarray]]]]] = deque()
 
     def take(self, position: int, count: int) -> Batch:
         """The ``count`` samples from ``position`` on."""
@@ -105,21 +108,23 @@ def still(split: Split, recipe: Recipe, index: Tensor, draws: Tensor) -> Batch:
     return Batch(index, draws, own, together(crops(split, recipe, index, draws), index.shape))
 
 
-def crops(files: Files, recipe: Recipe, index: Tensor, draws: Tensor) -> list[Future[np.ndarray]]:
-    """The crops (c, size, size) of all views, one after another, being decoded."""
+def crops(files: Files, recipe: Recipe, index: Tensor, draws: Tensor) -> list[Future[list[np.ndarray]]]:
+    """The crops (c, size, size) of each sample's views, being decoded; views of one image share its decoding."""
 
-    def one(image: int, row: np.ndarray) -> np.ndarray:
-        def box(width: int, height: int) -> Sequence[int] | None:
-            return crop_boxes(row[None], width, height, recipe.crop)[0].tolist() if recipe.crop else None
+    def box(row: np.ndarray, width: int, height: int) -> Sequence[int] | None:
+        return crop_boxes(row[None], width, height, recipe.crop)[0].tolist() if recipe.crop else None
 
-        return files.view(image, box)
+    def sample(images: list[int], rows: np.ndarray) -> list[np.ndarray]:
+        views: list[np.ndarray] = []
+        for image, same in groupby(zip(images, rows, strict=True), key=itemgetter(0)):
+            views += files.views(image, [partial(box, row) for _, row in same])
+        return views
 
-    rows = draws.flatten(0, 1).numpy()
-    return [executor().submit(one, image, row) for image, row in zip(index.flatten().tolist(), rows, strict=True)]
+    return [executor().submit(sample, *one) for one in zip(index.tolist(), draws.numpy(), strict=True)]
 
 
-def together(decoding: list[Future[np.ndarray]], shape: torch.Size) -> Tensor:
+def together(decoding: list[Future[list[np.ndarray]]], shape: torch.Size) -> Tensor:
     """Decoded crops as one tensor (n, views, c, size, size), in memory that a GPU can copy from."""
-    pixels = torch.from_numpy(np.stack([future.result() for future in decoding]))
+    pixels = torch.from_numpy(np.stack([view for future in decoding for view in future.result()]))
     pixels = pixels.unflatten(0, shape)
     return pixels.pin_memory() if torch.cuda.is_available() else pixels

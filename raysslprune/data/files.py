@@ -45,6 +45,9 @@ SKIP = "skip.txt"
 Box = Sequence[float]
 """Left, top, right and bottom edge in pixels."""
 
+Choose = Callable[[int, int], Box | None]
+"""From an image's width and height, the part of it that is a view; None for the view for testing."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -90,24 +93,28 @@ class Files:
     def to(self, device: torch.device) -> Files:
         return replace(self, labels=self.labels.to(device))
 
-    def view(self, index: int, choose: Callable[[int, int], Box | None] | None = None) -> np.ndarray:
+    def view(self, index: int, choose: Choose | None = None) -> np.ndarray:
         """One image as uint8 (3, size, size), bilinear with antialiasing. Any thread may call it. Raises DataError.
 
         choose: from width and height, the box that is resized to a square. Without it, or where it gives None: the
         view for testing, the central square after the shorter side became ``resize``, exactly as torchvision's
         ``Resize`` and ``CenterCrop`` make it.
         """
-        image, square = self.image(index), (self.size, self.size)
-        box = choose(*image.size) if choose else None
+        return self.views(index, [choose])[0]
+
+    def views(self, index: int, chosen: Iterable[Choose | None]) -> list[np.ndarray]:
+        """Several views of one image, which is decoded once: that takes longer than to crop and resize."""
+        image = self.image(index)
+        return [self._square(image, choose(*image.size) if choose else None) for choose in chosen]
+
+    def _square(self, image: Image.Image, box: Box | None) -> np.ndarray:
         if box is not None:
             left, top, right, bottom = box
+            square = (self.size, self.size)
             image = image.resize(square, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
         else:
-            short, long = min(image.size), max(image.size)
-            scaled = int(self.resize * long / short)
-            size = (self.resize, scaled) if image.width <= image.height else (scaled, self.resize)
-            image = image.resize(size, Image.Resampling.BILINEAR)
-            left, top = (round((side - self.size) / 2) for side in size)
+            image = resized(image, self.resize)
+            left, top = (round((side - self.size) / 2) for side in image.size)
             image = image.crop((left, top, left + self.size, top + self.size))
         return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 
@@ -217,6 +224,13 @@ def decode(data: bytes) -> Image.Image:
         raise ValueError(f"it is no image {kind}") from error
     except Exception as error:  # Pillow raises anything on bytes that make no sense: SyntaxError, struct.error, ...
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def resized(image: Image.Image, shorter: int) -> Image.Image:
+    """An image whose shorter side has so many pixels, bilinear with antialiasing, as torchvision's ``Resize``."""
+    longer = int(shorter * max(image.size) / min(image.size))
+    size = (shorter, longer) if image.width <= image.height else (longer, shorter)
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -17,61 +17,85 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import load as from_safetensors
 
-from raysslprune.spec import Rewind, Train
+from raysslprune.spec import Rewind, Train, closure
 from raysslprune.store import WEIGHTS, Record, Store
 from raysslprune.sweepfile import Listing, Point
 
+
+def _field(name: str, type_: pa.DataType, about: str, *, nullable: bool = False) -> pa.Field:
+    """A column; what it means stays with it, in Parquet too, as its metadata ``about``."""
+    return pa.field(name, type_, nullable, {"about": about})
+
+
 SCHEMA = pa.schema(
     [
-        pa.field("figure", pa.string(), nullable=False),
-        pa.field("scale", pa.string(), nullable=False),
-        pa.field("panel", pa.string(), nullable=False),  # the part of the figure: a data set, a network, a depth
-        pa.field("task", pa.string(), nullable=False),  # what the mask was pruned on
-        pa.field("init", pa.string(), nullable=False),  # the weights that the masked network was trained from
-        pa.field("level", pa.int32(), nullable=False),  # number of prunings
-        pa.field("density", pa.float64(), nullable=False),  # fraction left of the weights that were to be pruned
-        pa.field("density_of_all", pa.float64(), nullable=False),  # the same of all prunable weights of the network
-        pa.field("rewind", pa.int64()),  # samples seen by the state that it starts from; null: it starts from another
-        pa.field("seed", pa.int32(), nullable=False),
-        pa.field("metric", pa.string(), nullable=False),
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("collapsed_layers", pa.int32(), nullable=False),  # layers with no weight left
-        pa.field("data", pa.string(), nullable=False),  # what it was trained on last
-        pa.field("arch", pa.string(), nullable=False),
-        pa.field("step", pa.string(), nullable=False),  # id: the folder under <root>/steps
+        _field("figure", pa.string(), "the sweep, as in the command"),
+        _field("scale", pa.string(), "as in the command"),
+        _field("panel", pa.string(), "part of the figure: a data set, a network, a depth, what judges features"),
+        _field("task", pa.string(), "what the mask was pruned on"),
+        _field("init", pa.string(), "the weights that the masked network was trained from"),
+        _field("level", pa.int32(), "number of prunings; 0: the dense network"),
+        _field("density", pa.float64(), "fraction left of the weights that were to be pruned"),
+        _field("density_of_all", pa.float64(), "the same of all prunable weights of the network"),
+        _field("rewind", pa.int64(), "samples seen by the state it starts from; null: not rewound", nullable=True),
+        _field("seed", pa.int32(), "0 to N-1"),
+        _field("metric", pa.string(), "what was measured: top1 and map (mean average precision) are in percent"),
+        _field("value", pa.float64(), "what came out"),
+        _field("collapsed_layers", pa.int32(), "layers with no weight left"),
+        _field("data", pa.string(), "what it was trained on last"),
+        _field("arch", pa.string(), "the network"),
+        _field("step", pa.string(), "id of the training: its folder under steps/ of the root"),
     ]
 )
+"""Of a sweep's results: a row for each point."""
 
 PROVENANCE = pa.schema(
     [
-        pa.field("step", pa.string(), nullable=False),
-        pa.field("seconds", pa.float64(), nullable=False),  # in the training loop and the evaluation
-        pa.field("images_per_second", pa.float64(), nullable=False),
-        pa.field("begun", pa.timestamp("ms", tz="UTC"), nullable=False),
-        pa.field("host", pa.string(), nullable=False),
-        pa.field("device", pa.string(), nullable=False),
-        pa.field("raysslprune", pa.string(), nullable=False),
-        pa.field("torch", pa.string(), nullable=False),
-        pa.field("numpy", pa.string(), nullable=False),
-        pa.field("python", pa.string(), nullable=False),
+        _field("step", pa.string(), "id of the training: its folder under steps/ of the root"),
+        _field("trained_on", pa.string(), "its own task: what this training was for"),
+        _field("data", pa.string(), "its images"),
+        _field("arch", pa.string(), "the network"),
+        _field("seconds", pa.float64(), "wall time in the training loop and the evaluation"),
+        _field("images_per_second", pa.float64(), "speed of the training loop"),
+        _field("begun", pa.timestamp("ms", tz="UTC"), "when"),
+        _field("host", pa.string(), "where"),
+        _field("device", pa.string(), "the kind of processor or GPU"),
+        _field("workers", pa.int32(), "processes that shared the training"),
+        _field("resumed_at", pa.int64(), "samples seen where a kill ended it; seconds are since", nullable=True),
+        _field("raysslprune", pa.string(), "version"),
+        _field("torch", pa.string(), "version"),
+        _field("numpy", pa.string(), "version"),
+        _field("python", pa.string(), "version"),
     ]
 )
-
-
-RANKS = 1001
-"""At which magnitudes are kept for a figure."""
+"""Of a sweep's runs: a row for each training behind its results."""
 
 MAGNITUDES = pa.schema(
     [
-        pa.field("panel", pa.string(), nullable=False),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("init", pa.string(), nullable=False),
-        pa.field("seed", pa.int32(), nullable=False),
-        pa.field("rank", pa.float64(), nullable=False),  # 0: the smallest weight, 1: the largest
-        pa.field("magnitude", pa.float64(), nullable=False),
-        pa.field("sparsity", pa.float64(), nullable=False),  # natural zeros in percent
+        *(SCHEMA.field(name) for name in ("panel", "task", "init", "seed")),
+        _field("rank", pa.float64(), "0: the smallest weight, 1: the largest"),
+        _field("magnitude", pa.float64(), "absolute value of the weight of that rank"),
+        _field("sparsity", pa.float64(), "natural zeros in percent"),
     ]
 )
+
+KEYS = ("panel", "task", "init", "level", "rewind", "metric")
+"""What tells the rows of a figure apart, but for their seeds."""
+
+MEANS = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in ("figure", "scale", *KEYS)),
+        _field("density", pa.float64(), "fraction left of the weights that were to be pruned"),
+        _field("mean", pa.float64(), "of the values"),
+        _field("stderr", pa.float64(), "sample standard deviation / sqrt(n); null for one seed", nullable=True),
+        _field("n", pa.int64(), "seeds"),
+        _field("collapsed_layers", pa.int32(), "layers with no weight left, in the worst seed"),
+    ]
+)
+"""What :func:`means` gives."""
+
+RANKS = 1001
+"""At which magnitudes are kept for a figure."""
 
 
 def table(figure: str, scale: str, points: Iterable[Point], records: Mapping[str, Record]) -> pa.Table:
@@ -116,13 +140,28 @@ def _density(step: Train, records: Mapping[str, Record]) -> float:
 
 
 def provenance(points: Iterable[Point], records: Mapping[str, Record]) -> pa.Table:
-    """When, where, how fast and with which versions each of the points' trainings ran; joins on ``step``."""
-    rows = []
-    for step_id in dict.fromkeys(point.step.id for point in points):
-        if step_id in records:
-            facts = records[step_id].facts
-            row = {name: facts[name] for name in ("seconds", "images_per_second", "host", "device")}
-            rows.append({"step": step_id, "begun": int(facts["begun"] * 1000), **row, **facts["versions"]})
+    """When, where, how fast and with which versions the points' trainings and those behind them ran; joins on ``step``.
+
+    A row for each training that is done, parents first.
+    """
+    rows: list[dict[str, Any]] = []
+    for step in closure(point.step for point in points):
+        if not isinstance(step, Train) or step.id not in records:
+            continue
+        facts = records[step.id].facts
+        rows.append(
+            {
+                "step": step.id,
+                "trained_on": step.task,
+                "data": step.data,
+                "arch": step.arch,
+                **{name: facts[name] for name in ("seconds", "images_per_second", "host", "device")},
+                "begun": int(facts["begun"] * 1000),
+                "workers": facts.get("workers", 1),
+                "resumed_at": facts.get("resumed_at"),
+                **facts["versions"],
+            }
+        )
     return pa.Table.from_pylist(rows, schema=PROVENANCE)
 
 
@@ -165,10 +204,18 @@ def listing(drawing: Listing, rows: Sequence[Sequence[Any]]) -> pa.Table:
 def summary(results: pa.Table) -> pa.Table:
     """Over seeds: ``mean``, ``stderr`` (sample standard deviation / sqrt(n); null for one seed) and ``n``.
 
-    Grouped by panel, task, init, level, rewind and metric, in the order in which they first appear.
+    Grouped by KEYS, in the order in which they first appear.
     """
-    keys = ["panel", "task", "init", "level", "rewind", "metric"]
-    grouped = results.group_by(keys, use_threads=False).aggregate(
+    return _over_seeds(results, KEYS)
+
+
+def means(results: pa.Table) -> pa.Table:
+    """:func:`summary` of each figure at each scale."""
+    return _over_seeds(results, ("figure", "scale", *KEYS)).cast(MEANS)
+
+
+def _over_seeds(results: pa.Table, keys: Sequence[str]) -> pa.Table:
+    grouped = results.group_by(list(keys), use_threads=False).aggregate(
         [
             ("density", "mean"),
             ("value", "mean"),

@@ -1,0 +1,96 @@
+"""``raysslprune COMMAND``: every command of the package, each also ``python -m`` of its module.
+
+A command's module is imported when the command is called, so that this one's own help is there at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+from raysslprune.command import STOPPED, Parser, say
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the module with its ``main(arguments)`` and its ``_parser()``, and what it does."""
+
+    module: str
+    says: str
+
+    def load(self) -> ModuleType:
+        """Its module, which may take seconds."""
+        return import_module(self.module)
+
+
+COMMANDS = {
+    "sweep": Command("raysslprune.sweep", "train what figures need, then draw them"),
+    "results": Command("raysslprune.results.__main__", "SQL over all results of a root"),
+    "report": Command("raysslprune.report.__main__", "one HTML page of what sweeps found"),
+    "analysis": Command("raysslprune.analysis", "what masks keep of each layer, and how much they share"),
+    "export": Command("raysslprune.export", "a trained network, or a mask, as a folder to give to others"),
+    "import-mask": Command("raysslprune.import_mask", "a mask found by another tool, into a root"),
+    "check": Command("raysslprune.data.check", "name the broken images of a data set"),
+    "resize": Command("raysslprune.data.resize", "copy a data set with smaller images"),
+    "bench": Command("raysslprune.bench.__main__", "how fast it is, and what networks learn"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    with suppress(FileNotFoundError):  # a folder that is gone
+        if os.getcwd() not in sys.path:  # as for `python -m`: a sweep may name modules that lie beside it
+            sys.path.insert(0, os.getcwd())
+    if not given or given[0] not in COMMANDS:
+        parser = _parser()
+        options = parser.parse_args(given)
+        if options.command != "completion":  # were it required, this would be said of a wrong option too
+            parser.error("COMMAND must come first")
+        from raysslprune import completion
+
+        print(completion.script(options.shell, tree()))
+        return 0
+    try:
+        return COMMANDS[given[0]].load().main(given[1:])
+    except KeyboardInterrupt:  # while its modules were imported
+        return say("stopped", STOPPED)
+
+
+def tree() -> argparse.ArgumentParser:
+    """The parser of ``raysslprune`` with those of all commands in their places, which imports all of them."""
+    parser = _parser()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            action.choices.update({name: command.load()._parser() for name, command in COMMANDS.items()})
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="raysslprune",
+        description="Prune convolutional networks with and without labels, and draw the figures.",
+        examples=[
+            "raysslprune sweep fig3 --dry-run",
+            "raysslprune sweep fig3",
+            "raysslprune sweep --help",
+            "raysslprune completion bash > ~/.local/share/bash-completion/completions/raysslprune",
+        ],
+        codes="0 all is done; 1 a step, the store, the data or Ray failed; 2 a wrong call or sweep file; 130 Ctrl-C",
+    )
+    kinds = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for name, command in COMMANDS.items():
+        kinds.add_parser(name, help=command.says)
+    shells = kinds.add_parser("completion", help="print what makes a shell complete all of these")
+    shells.add_argument("shell", choices=["bash", "zsh", "fish"], metavar="SHELL", help="bash, zsh or fish")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,596 @@
+"""``python -m raysslprune.analysis fig3``: what the masks behind a sweep keep of each layer, and how much they share.
+
+It reads the masks that a sweep has made, and trains nothing. Their tables and figures stand beside the sweep's own.
+
+Two masks share weights by chance too, and the more the fewer layers these are crowded in. So each overlap (Jaccard
+index: of the weights that either mask keeps, the fraction that both keep) stands beside that expected of random masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import re
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from safetensors.numpy import load as from_safetensors
+
+from raysslprune import results
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.loader import Sweep, SweepError, known, load
+from raysslprune.scales import SETTINGS
+from raysslprune.spec import Imported, Mask, Prune, Rewind, Shuffle
+from raysslprune.store import MASK, Damaged, Store, StoreError
+from raysslprune.sweepfile import Point, Search
+
+if TYPE_CHECKING:
+    from raysslprune.figures import Canvas
+
+
+def _field(name: str, type_: pa.DataType, about: str, *, nullable: bool = False) -> pa.Field:
+    """A column; what it means stays with it, in Parquet too, as in the tables of results."""
+    return pa.field(name, type_, nullable, {"about": about})
+
+
+_PANEL, _LEVEL, _SEED = (results.SCHEMA.field(name) for name in ("panel", "level", "seed"))
+_TASK = _field(
+    "task", pa.string(), "what the mask was pruned on; with its init or rewind, where these tell masks apart"
+)
+_LAYER = _field("layer", pa.string(), "name of the weight; a mask's rows are in the network's order")
+
+LAYERS = pa.schema(
+    [
+        _PANEL,
+        _TASK,
+        _LEVEL,
+        _SEED,
+        _LAYER,
+        _field("kept", pa.int64(), "weights of the layer that stay"),
+        _field("of", pa.int64(), "weights of the layer"),
+        _field("density", pa.float64(), "kept / of"),
+        _field("mask", pa.string(), "id of the mask: its folder under steps/ of the root"),
+    ]
+)
+"""A row for each layer of each mask, of the layers that were to be pruned."""
+
+OVERLAPS = pa.schema(
+    [
+        _PANEL,
+        _LEVEL,
+        *(field.with_name(f"{field.name}_{side}") for side in "ab" for field in (_TASK, _SEED)),
+        _field("layer", pa.string(), "name of the weight; null: all layers together", nullable=True),
+        _field("of", pa.int64(), "weights"),
+        _field("kept_a", pa.int64(), "of them, that one mask keeps"),
+        _field("kept_b", pa.int64(), "that the other keeps"),
+        _field("intersection", pa.int64(), "that both keep"),
+        _field("union", pa.int64(), "that either keeps"),
+        _field("jaccard", pa.float64(), "intersection / union; null: neither keeps anything", nullable=True),
+        _field("chance", pa.float64(), "jaccard expected of random masks as dense in each layer", nullable=True),
+        _field("chance_sd", pa.float64(), "standard deviation of theirs", nullable=True),
+        _field("chance_overall", pa.float64(), "jaccard expected of random masks as dense in all", nullable=True),
+        _field("mask_a", pa.string(), "id of the one mask"),
+        _field("mask_b", pa.string(), "id of the other"),
+    ]
+)
+"""For each two masks of a panel and level a row of all layers together, and one of each."""
+
+DENSITIES = pa.schema(
+    [
+        _PANEL,
+        _TASK,
+        _LEVEL,
+        _LAYER,
+        _field("density", pa.float64(), "mean over seeds of the fraction of the layer that is left"),
+        _field("stderr", pa.float64(), "sample standard deviation / sqrt(n); null for one seed", nullable=True),
+        _field("n", pa.int64(), "seeds"),
+        _field("overall", pa.float64(), "mean over seeds of the fraction of all these layers that is left"),
+    ]
+)
+"""What :func:`densities` gives."""
+
+SAME_SEED, SAME_TASK, NEITHER = (
+    "different tasks, same seed",
+    "same task, different seeds",
+    "different tasks, different seeds",
+)
+"""What two masks have in common. Chains of one seed begin with the same weights."""
+
+SUMMARY = pa.schema(
+    [
+        _PANEL,
+        _field("relation", pa.string(), "what the masks have in common"),
+        *(_TASK.with_name(f"task_{side}") for side in "ab"),
+        _LEVEL,
+        _field("density", pa.float64(), "fraction left, mean over the pairs' masks"),
+        _field("jaccard", pa.float64(), "mean over pairs"),
+        _field("stderr", pa.float64(), "jackknife over seeds; null: too few", nullable=True),
+        _field("n", pa.int64(), "seeds"),
+        _field("chance", pa.float64(), "mean of those expected of random masks as dense in each layer"),
+        _field("chance_overall", pa.float64(), "the same, as dense in all"),
+    ]
+)
+"""What :func:`summary` gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A mask, and where it stands in a sweep.
+
+    task: what it was pruned on; with the points' init or rewind, where one task has several masks told apart by these.
+    """
+
+    panel: str
+    task: str
+    level: int
+    seed: int
+    mask: Mask
+
+    def __str__(self) -> str:
+        return f"{self.task}, level {self.level}, seed {self.seed}"
+
+
+# ------------------------------------------------------------------------------------- which masks
+
+
+def placed(points: Iterable[Point]) -> list[Placed]:
+    """The masks behind points, each once a panel; by panel, level, task and seed. Panels with the same masks are one.
+
+    Raises ValueError where masks can't be told apart.
+    """
+    panels: dict[str, dict[str, list[Point]]] = {}
+    for point in points:
+        if point.step.mask is not None:
+            panels.setdefault(point.panel, {}).setdefault(point.task, []).append(point)
+    alike: dict[tuple[Placed, ...], list[str]] = {}
+    for panel, tasks in panels.items():
+        masks = [mask for some in tasks.values() for mask in _told_apart(some)]
+        order = [*dict.fromkeys(mask.task for mask in masks)]
+        masks.sort(key=lambda mask: (mask.level, order.index(mask.task), mask.seed))
+        alike.setdefault(tuple(masks), []).append(panel)
+    if len(alike) == 1 and len(panels) > 1:
+        return [*next(iter(alike))]
+    return [replace(mask, panel=" / ".join(titles)) for masks, titles in alike.items() for mask in masks]
+
+
+def _told_apart(points: Sequence[Point]) -> list[Placed]:
+    """The masks of one task and panel, by as few words as it takes."""
+
+    def rewind(point: Point) -> str:
+        start = point.step.start
+        return f"rewound to {start.samples:,}" if isinstance(start, Rewind) else ""
+
+    ways: tuple[Callable[[Point], tuple[str, ...]], ...] = (
+        lambda _: (),
+        lambda point: (point.init,),
+        lambda point: (rewind(point),),
+        lambda point: (point.init, rewind(point)),
+    )
+    for way in ways:
+        masks: dict[tuple[str, int, int], set[Mask]] = {}
+        for point in points:
+            task = ", ".join(filter(None, (point.task, *way(point))))
+            masks.setdefault((task, point.level, point.seed), set()).update(filter(None, [point.step.mask]))
+        if all(len(found) == 1 for found in masks.values()):
+            return [
+                Placed(panel="", task=task, level=level, seed=seed, mask=mask)
+                for (task, level, seed), (mask,) in masks.items()
+            ]
+    raise ValueError(f"points of {points[0].task} have several masks at one level, by which they can't be told apart")
+
+
+# ------------------------------------------------------------------------------------- what they keep, and share
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A mask's layers, of those that it was to prune: how many weights they have, how many stay, and which (bits)."""
+
+    of: dict[str, int]
+    kept: dict[str, int]
+    bits: dict[str, np.ndarray]
+
+
+def measure(masks: Iterable[Placed], store: Store) -> tuple[pa.Table, pa.Table]:
+    """What each mask keeps of each layer (LAYERS), and how much each two of a panel and level share (OVERLAPS).
+
+    Only layers that were to be pruned count, and only masks over the same ones are compared. Raises store.Damaged for
+    a mask that can't be read.
+    """
+    kept: list[dict[str, Any]] = []
+    shared: list[dict[str, Any]] = []
+    for (panel, level), group in itertools.groupby(masks, key=lambda mask: (mask.panel, mask.level)):
+        read = [(mask, _read(mask.mask, store)) for mask in group]
+        for mask, packed in read:
+            place = {"panel": panel, "task": mask.task, "level": level, "seed": mask.seed, "mask": mask.mask.id}
+            for layer, of in packed.of.items():
+                count = packed.kept[layer]
+                kept.append({**place, "layer": layer, "kept": count, "of": of, "density": count / of})
+        for (a, first), (b, second) in itertools.combinations(read, 2):
+            if first.of == second.of:
+                place = {"panel": panel, "level": level, "mask_a": a.mask.id, "mask_b": b.mask.id}
+                place |= {"task_a": a.task, "seed_a": a.seed, "task_b": b.task, "seed_b": b.seed}
+                shared += [{**place, **row} for row in _shared(first, second)]
+    return pa.Table.from_pylist(kept, schema=LAYERS), pa.Table.from_pylist(shared, schema=OVERLAPS)
+
+
+def _shared(a: _Packed, b: _Packed) -> Iterator[dict[str, Any]]:
+    """A row for all layers together, then one for each."""
+    of, kept_a, kept_b = (np.array([*counts.values()]) for counts in (a.of, a.kept, b.kept))
+    both = np.array([int(np.bitwise_count(a.bits[layer] & b.bits[layer]).sum()) for layer in a.of])
+    for layer, some in ((None, slice(None)), *((layer, slice(i, i + 1)) for i, layer in enumerate(a.of))):
+        n, one, other, common = (counts[some] for counts in (of, kept_a, kept_b, both))
+        union = int((one + other - common).sum())
+        mean, deviation = chance(one, other, n)
+        overall = chance(*(counts.sum(keepdims=True) for counts in (one, other, n)))[0] if layer is None else math.nan
+        yield {
+            "layer": layer,
+            "of": int(n.sum()),
+            "kept_a": int(one.sum()),
+            "kept_b": int(other.sum()),
+            "intersection": int(common.sum()),
+            "union": union,
+            "jaccard": int(common.sum()) / union if union else None,
+            "chance": _known(mean),
+            "chance_sd": _known(deviation),
+            "chance_overall": _known(overall),
+        }
+
+
+def chance(kept_a: np.ndarray, kept_b: np.ndarray, of: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the Jaccard index of two masks that are drawn at random, independently.
+
+    Of each layer's ``of`` weights one keeps ``kept_a`` and the other ``kept_b``. Their intersection I is a sum over the
+    layers of hypergeometric variables, with mean m = sum(kept_a kept_b / of). The index is I / (K - I), where K is the
+    number of weights that both keep, added up. To second order around m, which is close where K is not tiny:
+    mean m / (K - m) + K var(I) / (K - m)^3, standard deviation K sd(I) / (K - m)^2. NaN where nothing is kept.
+    """
+    a, b, n = (np.asarray(counts, np.float64) for counts in (kept_a, kept_b, of))
+    total, mean = float((a + b).sum()), float((a * b / n).sum())
+    variance = float((a * b * (n - a) * (n - b) / (n * n * np.maximum(n - 1, 1))).sum())
+    union = total - mean
+    if not union:
+        return math.nan, math.nan
+    return mean / union + total * variance / union**3, total * math.sqrt(variance) / union**2
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _read(step: Mask, store: Store) -> _Packed:
+    bits = from_safetensors(store.artefact(step.id, MASK))
+    origin: Mask = step
+    while isinstance(origin, Shuffle):
+        origin = origin.of
+    arch = origin.of.arch if isinstance(origin, Prune) else origin.arch
+    scope = "all" if isinstance(origin, Imported) else origin.scope
+    sizes = _sizes(arch, scope, tuple((name, len(packed)) for name, packed in sorted(bits.items())))
+    kept = {name: int(np.bitwise_count(bits[name]).sum()) for name in sizes}
+    return _Packed(sizes, kept, bits)
+
+
+MOST_CHANNELS = 16
+"""Of images, that are tried: a mask does not say how many its network's have, and the data need not be here."""
+
+
+@cache
+def _sizes(arch: str, scope: str, lengths: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    """Weights of each layer in the scope, in network order. lengths: of packed masks, in bytes, by layer."""
+    from raysslprune import masks, models  # imports torch, which takes seconds
+
+    for channels in range(1, MOST_CHANNELS + 1):
+        trunk = models.trunk(arch, channels)
+        sizes = {name: weight.numel() for name, weight in models.prunable(trunk).items()}
+        if {name: -(-size // 8) for name, size in sizes.items()} == dict(lengths):
+            return {name: sizes[name] for name in masks.scope_names(scope, sizes, models.convolutions(trunk))}
+    raise ValueError(f"a mask is of another network than {arch!r}")
+
+
+# ------------------------------------------------------------------------------------- over seeds
+
+
+def densities(layers: pa.Table) -> pa.Table:
+    """Over seeds: mean density of each layer (DENSITIES), in the order of the rows given."""
+    overall: dict[tuple[Any, ...], list[float]] = {}
+    found: dict[tuple[Any, ...], list[float]] = {}
+    whole = layers.group_by(["panel", "task", "level", "seed"], use_threads=False)
+    for row in whole.aggregate([("kept", "sum"), ("of", "sum")]).to_pylist():
+        overall.setdefault((row["panel"], row["task"], row["level"]), []).append(row["kept_sum"] / row["of_sum"])
+    for row in layers.to_pylist():
+        found.setdefault((row["panel"], row["task"], row["level"], row["layer"]), []).append(row["density"])
+    rows = [
+        {
+            **dict(zip(("panel", "task", "level", "layer"), key, strict=True)),
+            "density": float(np.mean(values)),
+            "stderr": float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None,
+            "n": len(values),
+            "overall": float(np.mean(overall[key[:3]])),
+        }
+        for key, values in found.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=DENSITIES)
+
+
+def summary(overlaps: pa.Table) -> pa.Table:
+    """Over pairs: mean Jaccard index of whole masks, by panel, relation, tasks and level (SUMMARY).
+
+    ``stderr`` is the jackknife's over seeds, because pairs that share a seed are not independent; null where a seed
+    is in every pair. Where every pair is of a seed of its own it is the ordinary one. A pair that keeps nothing is out.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in overlaps.to_pylist():
+        if row["layer"] is None and row["jaccard"] is not None:
+            same_task, same_seed = row["task_a"] == row["task_b"], row["seed_a"] == row["seed_b"]
+            relation = SAME_SEED if same_seed else SAME_TASK if same_task else NEITHER
+            key = (row["panel"], relation, row["task_a"], row["task_b"], row["level"])
+            groups.setdefault(key, []).append(row)
+    order = (SAME_SEED, SAME_TASK, NEITHER)
+    panels = [*dict.fromkeys(key[0] for key in groups)]
+    rows = []
+    for key in sorted(groups, key=lambda key: (panels.index(key[0]), order.index(key[1]))):
+        pairs = groups[key]
+        seeds = {pair["seed_a"] for pair in pairs} | {pair["seed_b"] for pair in pairs}
+        rows.append(
+            {
+                **dict(zip(("panel", "relation", "task_a", "task_b", "level"), key, strict=True)),
+                "density": _mean([(pair["kept_a"] + pair["kept_b"]) / (2 * pair["of"]) for pair in pairs]),
+                "jaccard": _mean([pair["jaccard"] for pair in pairs]),
+                "stderr": _jackknife([({p["seed_a"], p["seed_b"]}, p["jaccard"]) for p in pairs]),
+                "n": len(seeds),
+                "chance": _mean([pair["chance"] for pair in pairs]),
+                "chance_overall": _mean([pair["chance_overall"] for pair in pairs]),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=SUMMARY)
+
+
+def _jackknife(values: Sequence[tuple[set[int], float]]) -> float | None:
+    """Standard error of the mean, from leaving out one seed after the other with all values that it is part of."""
+    seeds = set[int]().union(*(seeds for seeds, _ in values))
+    without = [[value for of, value in values if seed not in of] for seed in seeds]
+    if not all(without):
+        return None
+    means = np.array([_mean(some) for some in without])
+    return math.sqrt((len(seeds) - 1) * float(np.var(means)))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return say("stopped", STOPPED)
+    except SweepError as error:
+        return say(str(error), USAGE)
+    except (StoreError, OSError) as error:
+        return say(str(error), FAILED)
+    except Exception as error:
+        with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
+            log.write(traceback.format_exc())
+        return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+
+
+def _run(options: argparse.Namespace) -> int:
+    store = Store(options.root)
+    new = store.is_new()
+    seeds = options.seeds or _seeds(options.sweep, options.scale, store)
+    sweep = load(options.sweep, options.scale, seeds)
+    masks = _placed(sweep)
+    records, damaged = ({}, []) if new else store.survey(dict.fromkeys(mask.mask.id for mask in masks))
+    there = [mask for mask in masks if mask.mask.id in records]
+    makes = _command(options, seeds)
+    for damage in damaged:
+        say(f"mask {damage.step_id}: {damage.why}; it is left out, and made again by: {makes}", 0)
+    if not there:
+        return say(f"no mask of {sweep.name} is in {store.shown} yet; this makes them: {makes}", FAILED)
+    lacking = [mask for mask in masks if mask.mask.id not in records]
+    if lacking and not isinstance(sweep.drawing, Search):  # which makes only what it chooses
+        count = f"{len(lacking)} of {len(masks)} masks are not there yet"
+        say(f"{count}, the first of them {lacking[0]}; this makes them: {makes}", 0)
+    try:
+        present(sweep, options.scale, there, store)
+    except Damaged as damage:
+        return say(f"mask {damage.step_id}: {damage.why}; this makes it again: {makes}", FAILED)
+    return 0
+
+
+def present(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> None:
+    """Write the tables and figures of some masks of a sweep, and print what matters most.
+
+    Raises store.Damaged for a mask that can't be read, SweepError for one of a network that can't be found.
+    """
+    try:
+        layers, overlaps = measure(masks, store)
+    except ValueError as error:
+        raise SweepError(f"{sweep.name}: {error}") from error
+    drawn, pairs = shown(masks, layers, overlaps)
+    console = _console()
+    _print_densities(console, drawn)
+    _print_overlaps(console, pairs)
+    canvases = draw(sweep, drawn, pairs)
+    from raysslprune.figures import save
+
+    for name, table in (("layers", layers), ("overlap", overlaps)):
+        files = {".parquet": results.to_parquet(table)}
+        if name in canvases:
+            files |= {f".{kind}": save(canvases[name], kind) for kind in ("png", "pdf")}
+        for suffix, data in files.items():
+            path = f"results/{scale}/{sweep.name}-{name}{suffix}"
+            store.write(path, data)
+            console.print(store.path(path), highlight=False, soft_wrap=True, markup=False)
+
+
+def shown(masks: Iterable[Placed], layers: pa.Table, overlaps: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """What people are shown of all that was measured, as DENSITIES and SUMMARY.
+
+    Without the densities of shuffled masks, which are those of the masks that they were made from; and without the
+    overlaps of random masks, and of those with neither task nor seed in common, which are what chance gives.
+    """
+    masks = list(masks)
+    shuffled = {mask.task for mask in masks if isinstance(mask.mask, Shuffle)}
+    found = {mask.task for mask in masks if isinstance(mask.mask, Prune | Imported)}
+    return (
+        _only(densities(layers), lambda row: row["task"] not in shuffled),
+        _only(summary(overlaps), lambda row: row["relation"] != NEITHER and {row["task_a"], row["task_b"]} <= found),
+    )
+
+
+def draw(sweep: Sweep, layers: pa.Table, pairs: pa.Table) -> dict[str, Canvas]:
+    """Figures of what :func:`shown` gives: ``layers``, and ``overlap`` where there are pairs."""
+    from raysslprune import figures  # imports Matplotlib, which takes a second
+
+    of = {f"{point.step.data}, {point.step.arch}" for point in sweep.points}
+    subtitle = of.pop() if len(of) == 1 else ""  # where there are several, the panels say which
+    title = sweep.drawing.title
+    canvases = {"layers": figures.layer_densities(f"{title}: what is left of each layer", layers, subtitle=subtitle)}
+    if len(pairs):
+        canvases["overlap"] = figures.overlaps(f"{title}: overlap of masks", pairs, subtitle=subtitle)
+    return canvases
+
+
+def _only(table: pa.Table, wanted: Callable[[Mapping[str, Any]], bool]) -> pa.Table:
+    return pa.Table.from_pylist([row for row in table.to_pylist() if wanted(row)], schema=table.schema)
+
+
+def _print_densities(console: Console, table: pa.Table) -> None:
+    """At the middle level of each panel; all of them would be too much to read."""
+    rows = table.to_pylist()
+    for panel in dict.fromkeys(row["panel"] for row in rows):
+        levels = sorted({row["level"] for row in rows if row["panel"] == panel})
+        mine = [row for row in rows if row["panel"] == panel and row["level"] == levels[len(levels) // 2]]
+        left = f"% left of each layer where {results.pruned_percent(mine[0]['overall'])} % of all weights are pruned"
+        cells = {(row["layer"], row["task"]): _cell(row["density"], row["stderr"], percent=True) for row in mine}
+        _print(console, panel, f"{left}, {_n(mine)}", "layer", cells)
+
+
+def _print_overlaps(console: Console, table: pa.Table) -> None:
+    """Of each panel and relation, beside what chance gives."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        groups.setdefault((row["panel"], row["relation"]), []).append(row)
+    for (panel, relation), rows in groups.items():
+        cells = {}
+        for row in sorted(rows, key=lambda row: -row["density"]):
+            pair = " and ".join(dict.fromkeys((row["task_a"], row["task_b"])))
+            shared = f"{_cell(row['jaccard'], row['stderr'])} ({row['chance']:.3f})"
+            cells[results.pruned_percent(row["density"]), pair] = shared
+        _print(console, panel, f"{relation}, Jaccard index (by chance), {_n(rows)}", "% pruned", cells)
+
+
+def _print(console: Console, panel: str, title: str, corner: str, cells: Mapping[tuple[str, str], str]) -> None:
+    """Rows and columns in the order in which they first appear, in as many tables as the width takes."""
+    console.print(f"\n[bold]{escape(panel)}[/bold]{': ' if panel else ''}{escape(title)}", highlight=False)
+    rows, columns = ([*dict.fromkeys(key[side] for key in cells)] for side in (0, 1))
+    widest = 2 + max(map(len, cells.values()))
+    fit = max(1, (console.width - 2 - max(map(len, (corner, *rows)))) // widest)
+    for at in range(0, min(len(columns), MOST_COLUMNS), fit):
+        grid = Table(box=None, padding=(0, 2, 0, 0))
+        grid.add_column(escape(corner), justify="right", no_wrap=True)
+        for heading in columns[at : at + fit]:
+            grid.add_column(escape(heading), justify="right")
+        for name in rows:
+            grid.add_row(escape(name), *(cells.get((name, column), "") for column in columns[at : at + fit]))
+        console.print(grid, highlight=False)
+    if len(columns) > MOST_COLUMNS:
+        console.print(f"{len(columns) - MOST_COLUMNS} more are in the table's file", highlight=False)
+
+
+def _cell(value: float, error: float | None, percent: bool = False) -> str:
+    def number(fraction: float) -> str:
+        return f"{100 * fraction:.2f}" if percent else f"{fraction:.3f}"
+
+    return number(value) + ("" if error is None else f" ± {number(error)}")
+
+
+def _n(rows: Sequence[Mapping[str, Any]]) -> str:
+    counts = sorted({row["n"] for row in rows})
+    return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+
+
+def _seeds(name: str, scale: str, store: Store) -> int:
+    """As many as the store has masks of, but at least the scale's."""
+    seeds = SETTINGS[scale].seeds
+    while seeds < MOST_SEEDS:
+        more = _placed(load(name, scale, seeds + 1))
+        if not any(store.has(f"steps/{mask.mask.id}/SUCCESS") for mask in more if mask.seed == seeds):
+            break
+        seeds += 1
+    return seeds
+
+
+def _placed(sweep: Sweep) -> list[Placed]:
+    """Raises SweepError where there is nothing to look at."""
+    try:
+        masks = placed(sweep.points)
+    except ValueError as error:
+        raise SweepError(f"{sweep.name}: {error}") from error
+    if not masks:
+        raise SweepError(f"there are no masks behind {sweep.name}: nothing is pruned for it")
+    return masks
+
+
+def _command(options: argparse.Namespace, seeds: int) -> str:
+    """What makes the masks."""
+    words = ["python", "-m", "raysslprune.sweep", options.sweep]
+    words += ["--scale", options.scale] if options.scale != SCALE else []
+    words += ["--seeds", str(seeds)] if seeds != SETTINGS[options.scale].seeds else []
+    words += ["--root", options.root] if options.root != ROOT else []
+    return shlex.join(words)
+
+
+def _console() -> Console:
+    """stdout; wide enough for a table where it is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=120, force_jupyter=False)
+
+
+MOST_COLUMNS = 8
+"""That are printed."""
+
+SCALE, ROOT, MOST_SEEDS = "laptop", "runs", 1000
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m raysslprune.analysis",
+        description="What the masks behind a sweep keep of each layer, and how much they share. Trains nothing.",
+        examples=["python -m raysslprune.analysis fig3", "python -m raysslprune.analysis fig3 --seeds 3"],
+        codes="0 all is done; 1 no mask is there, or the store failed; 2 a wrong call or sweep file; 130 Ctrl-C",
+    )
+    parser.add_argument("sweep", metavar="SWEEP", help=f"{', '.join(known())}, or a .py file of your own")
+    parser.add_argument("--scale", default=SCALE, choices=list(SETTINGS), help=f"which (default: {SCALE})")
+    parser.add_argument("--seeds", type=_count, metavar="N", help="seeds 0 to N-1 (default: all that are there)")
+    parser.add_argument(
+        "--root", default=ROOT, metavar="DIR", help=f"where results live: a folder, s3:// or gs:// (default: ./{ROOT})"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1 to {MOST_SEEDS}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

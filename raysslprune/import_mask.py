@@ -1,0 +1,106 @@
+"""``python -m raysslprune.import_mask FILE --arch resnet8``: a mask found by another tool, into the store.
+
+It prints the step that a sweep file then uses as any other mask. The step's id holds a digest of the mask itself, so
+that nothing can be taken for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raysslprune import names
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.spec import Imported
+from raysslprune.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        names.check("architecture", names.ARCHITECTURES, options.arch)
+        store = Store(options.root)
+        step, left_out = into_store(store, Path(options.file), options.arch, options.channels)
+    except ValueError as error:
+        return say(str(error), USAGE)
+    except (StoreError, OSError) as error:
+        return say(str(error), FAILED)
+    except KeyboardInterrupt:
+        return say("stopped", STOPPED)
+    if left_out:
+        say(f"left out, since the last layer is never pruned here: {', '.join(left_out)}", 0)
+    record = store.record(step.id)
+    assert record is not None
+    print(f"# step {step.id} in {store.shown}: {100 * record.metrics['density']:.4g}% of {step.arch}'s weights stay")
+    print("from raysslprune.spec import Imported\n")
+    print(f'mask = Imported(arch="{step.arch}", channels={step.channels}, digest="{step.digest}")')
+    return 0
+
+
+def into_store(store: Store, file: Path, arch: str, channels: int | None = None) -> tuple[Imported, list[str]]:
+    """Commit the mask in a file; gives its step, and names in the file that were left out, being of the last layer.
+
+    channels: of the network's images; by default those of the first convolution's mask.
+    Raises ValueError where the file is no mask of that network, OSError, StoreError.
+    """
+    from raysslprune import masks, models, torch_prune
+    from raysslprune.run import NoExchange, Runner
+
+    try:
+        found = torch_prune.read(file)
+        channels = channels or _channels(found, models.convolutions(models.trunk(arch, 1)))
+        shapes = {name: weight.shape for name, weight in models.prunable(models.trunk(arch, channels)).items()}
+        mask, left_out = torch_prune.fit(found, shapes)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is no mask of {arch}: {error}") from error
+    step = Imported(arch=arch, channels=channels, digest=masks.digest(mask))
+    store.create()
+    Runner(store=store, exchange=NoExchange()).commit_mask(step, mask, source=file.name)
+    return step, left_out
+
+
+def _channels(found: Mapping[str, Tensor], convolutions: Sequence[str]) -> int:
+    first = convolutions[0] if convolutions else ""
+    if first not in found or found[first].ndim != 4:
+        raise ValueError(f"it has no mask of the first convolution{f', {first}' if first else ''}: say --channels")
+    return found[first].shape[1]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1 to 1000")
+    return int(text)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m raysslprune.import_mask",
+        description="Put a mask that another tool found into a root, for sweeps to use as any other.",
+        examples=["python -m raysslprune.import_mask pruned.pt --arch resnet18-cifar --root runs"],
+        codes="0 it is there; 1 the store failed; 2 a wrong call, or a file that is no mask of the network; 130 Ctrl-C",
+    )
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="safetensors, or what torch.save wrote: the state of a module that torch.nn.utils.prune has pruned, or "
+        "0 and 1 by the weights' names, or mask.safetensors of an export",
+    )
+    parser.add_argument("--arch", required=True, metavar="NAME", help="the network, as a sweep names it: resnet8, ...")
+    parser.add_argument(
+        "--channels", type=_count, metavar="N", help="of its images (default: as the first convolution's mask has them)"
+    )
+    parser.add_argument(
+        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

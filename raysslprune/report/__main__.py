@@ -1,0 +1,79 @@
+"""``python -m raysslprune.report``: what the sweeps of a root found, as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.loader import SweepError
+from raysslprune.scales import SETTINGS
+from raysslprune.store import Store, StoreError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return say("stopped; nothing was written", STOPPED)
+    except SweepError as error:
+        return say(str(error), USAGE)
+    except (StoreError, OSError) as error:
+        return say(str(error), FAILED)
+    except Exception as error:
+        with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
+            log.write(traceback.format_exc())
+        return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+
+
+def _run(options: argparse.Namespace) -> int:
+    folder, name = os.path.split(os.path.abspath(options.out))
+    if not options.out or os.path.isdir(options.out):
+        return say(f"--out wants the name of a file, and {options.out!r} is none", USAGE)
+    from raysslprune.report import contents, page
+
+    store = Store(options.root)
+    found = contents.find(options.sweeps, options.scale, store)
+    text = page.render(contents.gather(found, store, _note))
+    try:
+        Store(folder).write(name, text.encode())  # whole or not at all
+    except OSError as error:
+        return say(f"can't write {options.out}: {error.strerror or error}", FAILED)
+    print(options.out)
+    return 0
+
+
+def _note(sentence: str) -> None:
+    say(sentence, 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m raysslprune.report",
+        description="One HTML page of what sweeps found: figures, claims, tables, provenance, cost. Trains nothing.",
+        examples=[
+            "python -m raysslprune.report",
+            "python -m raysslprune.report fig3 fig5 --scale laptop --out paper.html",
+        ],
+        codes="0 the page is there; 1 the root has no results, or can't be read, or the page not written; "
+        "2 a wrong call or sweep; 130 Ctrl-C",
+    )
+    parser.add_argument(
+        "sweeps", nargs="*", metavar="SWEEP", help="names or .py files of sweeps (default: all that have results)"
+    )
+    parser.add_argument("--scale", choices=list(SETTINGS), help="of this scale alone (default: all that have results)")
+    parser.add_argument(
+        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
+    )
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: ./report.html)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What came out: one typed Arrow table a sweep, SQL over all of a root's, and files for other programs.
+
+``load`` and ``query`` read what sweeps wrote; ``python -m raysslprune.results`` is the same from the shell.
+"""
+
+from raysslprune.results.sql import QueryError, load, query
+from raysslprune.results.tables import (
+    KEYS,
+    MAGNITUDES,
+    MEANS,
+    PROVENANCE,
+    RANKS,
+    SCHEMA,
+    listing,
+    magnitudes,
+    means,
+    provenance,
+    pruned_percent,
+    summary,
+    table,
+    to_parquet,
+)
+
+__all__ = [
+    "KEYS",
+    "MAGNITUDES",
+    "MEANS",
+    "PROVENANCE",
+    "RANKS",
+    "SCHEMA",
+    "QueryError",
+    "listing",
+    "load",
+    "magnitudes",
+    "means",
+    "provenance",
+    "pruned_percent",
+    "query",
+    "summary",
+    "table",
+    "to_parquet",
+]

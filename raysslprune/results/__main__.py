@@ -1,0 +1,118 @@
+"""``python -m raysslprune.results "SELECT ..."``: SQL over all results of a root."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from textwrap import wrap
+
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.results import output, sql
+from raysslprune.store import StoreError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.sql is None and (options.export or options.format != "table"):
+        parser.error("--format and --export want a query")
+    if options.format in output.BINARY and sys.stdout.isatty():
+        parser.error(f"{options.format} is not for a terminal: name a file with --export")
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return say("stopped", STOPPED)
+    except BrokenPipeError:  # as by `| head`
+        return _without_stdout(0)
+    except sql.QueryError as error:
+        return say(str(error), USAGE)
+    except StoreError as error:
+        return say(str(error), FAILED)
+    except OSError as error:
+        return _without_stdout(say(str(error), FAILED))
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.sql is None:
+        print(described(), flush=True)
+        print(f"\nin {options.root}: {sql.contents(options.root)}")
+        return 0
+    answer = sql.ask(options.sql, options.root)
+    if options.export is not None:
+        rows = output.export(answer, options.export)
+        return say(f"{options.export}: {rows:,} rows", 0)
+    if options.format == "table":
+        lines, cut = output.lines(answer)
+        print("\n".join(lines))
+        if cut:
+            say(f"these are the first {output.MOST} rows; --format csv or --export FILE gives all", 0)
+    else:
+        output.write(answer, options.format, sys.stdout.buffer)
+    sys.stdout.flush()
+    return 0
+
+
+def described() -> str:
+    """What tables there are, with their columns: type and meaning where a name comes first."""
+    lines: list[str] = []
+    told: set[str] = set()
+    for name, (about, schema) in sql.VIEWS.items():
+        lines.append(f"{name}: {about}")
+        if again := [column for column in schema.names if column in told]:
+            lines += wrap(f"as above: {', '.join(again)}", 116, initial_indent="    ", subsequent_indent="    ")
+        for field in schema:
+            if field.name not in told:
+                means = (field.metadata or {}).get(b"about", b"").decode()
+                lines.append(f"    {field.name:<18} {field.type!s:<22} {means}")
+        told |= set(schema.names)
+    return "\n".join(lines)
+
+
+def _without_stdout(code: int) -> int:
+    """When what reads it is gone, or it is full, what is left must not be written at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m raysslprune.results",
+        description="Ask the results of all sweeps of a root, in SQL. Without a query: say what tables there are.",
+        examples=[
+            'python -m raysslprune.results "SELECT task, density, mean FROM means ORDER BY ALL"',
+            'python -m raysslprune.results "FROM everything" --export everything.csv',
+        ],
+        codes="0 answered; 1 the root can't be read, or the file not written; 2 a wrong call or query; 130 Ctrl-C",
+    )
+    parser.epilog = f"tables and their columns:\n\n{described()}\n\n{parser.epilog}"
+    parser.add_argument("sql", nargs="?", metavar="SQL", help="one query, as DuckDB knows them")
+    parser.add_argument(
+        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--format",
+        default="table",
+        choices=["table", *output.FORMATS],
+        help=f"on stdout: a table of at most {output.MOST} rows (default), or all rows for other programs",
+    )
+    endings = " ".join(f".{name}" for name in output.FORMATS)
+    where.add_argument(
+        "--export", type=_file, metavar="FILE", help=f"write all rows to a file, by its ending: {endings}"
+    )
+    return parser
+
+
+def _file(path: str) -> str:
+    try:
+        output.format_of(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

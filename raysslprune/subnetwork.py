@@ -1,0 +1,225 @@
+"""Networks as ``raysslprune.export`` writes them: one folder each, read with nothing of the store at hand.
+
+config.json         what is needed to build the network, what its images and outputs are, and where it came from
+model.safetensors   all weights, pruned ones 0, by torchvision's names
+sparse.safetensors  the same weights: of each pruned layer a bitmap and the weights that stay
+mask.safetensors    which weights stay, as packed bits
+README.md           the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from raysslprune import masks, models, names
+from raysslprune.masks import Mask
+
+CONFIG, MODEL, SPARSE, MASK = "config.json", "model.safetensors", "sparse.safetensors", "mask.safetensors"
+FORMAT = 1
+
+LAST = {
+    **dict.fromkeys((f"resnet{depth}{stem}" for depth in (18, 34, 50) for stem in ("", "-cifar")), "fc"),
+    **dict.fromkeys((f"vgg{depth}" for depth in (11, 13, 16, 19)), "classifier"),
+    **dict.fromkeys(("alexnet", "alexnet-bn"), "classifier.6"),
+}
+"""By architecture, what torchvision calls the last layer; in others it is ``head``."""
+
+BITMAP, VALUES = ".bitmap", ".values"
+SHAPES = "shapes"
+"""In a file's metadata: shapes by name, as JSON, of tensors that stand there in another form."""
+
+
+class Subnetwork(models.Network):
+    """Normalised images, float32 (n, channels, size, size), to outputs, as in training. ``trunk`` gives features.
+
+    config: what ``config.json`` says.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, config: Mapping[str, Any]) -> None:
+        super().__init__(trunk, head)
+        self.config = dict(config)
+        for name in ("mean", "std"):
+            values = torch.tensor(config["images"][name], dtype=torch.float32, device="cpu").view(-1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Images as they are stored, uint8 (n, channels, size, size), to what the network takes, where its mean is."""
+        return images.to(self.mean.device, torch.float32, copy=True).sub_(self.mean).div_(self.std)
+
+
+def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None = None) -> Subnetwork:
+    """An exported network with its weights: in evaluation mode, float32, on the CPU.
+
+    Its weights are channels-last, as in training, on which the last bits of its outputs depend;
+    ``net.to(memory_format=torch.contiguous_format)`` is for tools that need the usual order.
+
+    trunk: the architecture, from image channels to a trunk, where it is not one of this package's. A folder's word
+    alone makes nothing be imported, nor is anything in it unpickled. The weights are those of ``sparse.safetensors``
+    where ``model.safetensors`` was left out.
+    Raises OSError where a file is missing, and ValueError, in one sentence, where the folder is no network or damaged.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    if config["kind"] != "network":
+        raise ValueError(f"{folder} holds a {config['kind']} and no network; raysslprune.subnetwork.load_mask reads it")
+    arch = config["arch"]
+    if trunk is None and arch not in names.ARCHITECTURES:
+        raise ValueError(f"architecture {arch!r} is not of this package: pass it, load_subnetwork(path, trunk=...)")
+    dense = (folder / MODEL).exists()
+    data, tensors = _read(folder, MODEL if dense else SPARSE, config)
+    state = own_names(tensors if dense else from_sparse(data, tensors), arch)
+    with torch.device("meta"):
+        body = trunk(config["channels"]) if trunk else models.trunk(arch, config["channels"])
+        net = Subnetwork(body, make_head(config["head"]), config)
+    try:
+        net.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"the weights in {folder} are not of {arch} as it is here: {why}") from None
+    return net.eval().to(memory_format=torch.channels_last)
+
+
+def load_mask(path: str | Path) -> Mask:
+    """The mask in an exported folder, by the names of the trunk's weights. Raises as :func:`load_subnetwork` does."""
+    folder = Path(path)
+    return unpacked(*_read(folder, MASK, read_config(folder)))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` says. Raises OSError, and ValueError where it is another program's."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config["raysslprune"] == FORMAT:
+            return config
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise ValueError(f"{folder / CONFIG} is not what this version of raysslprune exports")
+
+
+def _read(folder: Path, name: str, config: Mapping[str, Any]) -> tuple[bytes, dict[str, Tensor]]:
+    """A file as it was exported, and the tensors in it. Raises OSError, ValueError."""
+    data = (folder / name).read_bytes()
+    if hashlib.sha256(data).hexdigest() != config["sha256"].get(name):
+        raise ValueError(f"{folder / name} is damaged: it does not match its checksum in {CONFIG}")
+    try:
+        return data, from_safetensors(data)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / name} is damaged: {error}") from None
+
+
+def shapes_in(data: bytes) -> dict[str, torch.Size]:
+    """What a safetensors file says of tensors that it has in another form; nothing where it has none.
+
+    Its header is JSON, behind eight bytes that hold the header's length.
+    """
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    shapes = json.loads(header.get("__metadata__", {}).get(SHAPES, "{}"))
+    return {name: torch.Size(shape) for name, shape in shapes.items()}
+
+
+# ------------------------------------------------------------------------------------- names
+
+
+def released_names(state: Mapping[str, Tensor], arch: str) -> dict[str, Tensor]:
+    """A network's state, ``trunk.*`` and ``head.*``, by the names that others know. Raises ValueError if two meet."""
+    last = LAST.get(arch, "head")
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        if part == "trunk" and rest.startswith(f"{last}."):
+            raise ValueError(f"the trunk of {arch} has a weight {rest}, and {last!r} is its last layer's name")
+        renamed[rest if part == "trunk" else f"{last}.{rest}"] = tensor
+    return renamed
+
+
+def own_names(state: Mapping[str, Tensor], arch: str) -> dict[str, Tensor]:
+    """The inverse of :func:`released_names`."""
+    last = f"{LAST.get(arch, 'head')}."
+    return {
+        f"head.{name.removeprefix(last)}" if name.startswith(last) else f"trunk.{name}": tensor
+        for name, tensor in state.items()
+    }
+
+
+# ------------------------------------------------------------------------------------- heads
+
+
+def describe_head(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """What is needed to build the head of a network's state; None for one that is more than a last layer."""
+    own = {name.removeprefix("head."): t for name, t in state.items() if name.startswith("head.")}
+    for kind, make in HEADS.items():
+        with torch.device("meta"):
+            like = make(1, 1).state_dict()
+        if {name: t.ndim for name, t in own.items()} == {name: t.ndim for name, t in like.items()}:
+            outputs, features = next(t.shape for t in own.values() if t.ndim == 2)
+            return {"kind": kind, "features": features, "outputs": outputs}
+    return None
+
+
+def make_head(head: Mapping[str, Any] | None) -> nn.Module:
+    """The head that :func:`describe_head` described; of None, one that gives the features."""
+    return nn.Identity() if head is None else HEADS[head["kind"]](head["features"], head["outputs"])
+
+
+def _standardised(features: int, outputs: int) -> nn.Module:
+    """As task ``labels`` has it with its option ``standardise``."""
+    return nn.Sequential(nn.BatchNorm1d(features, affine=False), nn.Linear(features, outputs))
+
+
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "standardised linear": _standardised}
+"""Kinds of heads, from the numbers of features and outputs."""
+
+
+# ------------------------------------------------------------------------------------- forms
+
+
+def to_sparse(state: Mapping[str, Tensor], mask: Mask) -> bytes:
+    """Weights as a safetensors file: of each layer that is the smaller for it, a bitmap and the weights that stay.
+
+    ``NAME.bitmap`` is one bit a weight as in masks.pack, ``NAME.values`` the weights where it is set, in their order.
+    All else is as it is. Pruned weights must be 0.
+    """
+    tensors: dict[str, Tensor] = {}
+    shapes: dict[str, list[int]] = {}
+    for name, tensor in state.items():
+        stays = mask.get(name)
+        if stays is not None and (tensor.numel() - int(stays.sum())) * tensor.element_size() > -(-tensor.numel() // 8):
+            tensors |= {name + BITMAP: masks.pack({name: stays})[name], name + VALUES: tensor[stays]}
+            shapes[name] = list(tensor.shape)
+        else:
+            tensors[name] = tensor
+    return to_safetensors(tensors, {SHAPES: json.dumps(shapes)})
+
+
+def from_sparse(data: bytes, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`to_sparse`, bit for bit; the tensors in another order. tensors: those in ``data``."""
+    shapes = shapes_in(data)
+    state = {name: t for name, t in tensors.items() if name.removesuffix(BITMAP).removesuffix(VALUES) not in shapes}
+    for name, shape in shapes.items():
+        stays = masks.unpack({name: tensors[name + BITMAP]}, {name: shape})[name]
+        state[name] = torch.zeros(shape, dtype=tensors[name + VALUES].dtype)
+        state[name][stays] = tensors[name + VALUES]
+    return state
+
+
+def packed(mask: Mask) -> bytes:
+    """A mask as a safetensors file that says its shapes."""
+    return to_safetensors(masks.pack(mask), {SHAPES: json.dumps({n: list(m.shape) for n, m in mask.items()})})
+
+
+def unpacked(data: bytes, tensors: Mapping[str, Tensor]) -> Mask:
+    """The inverse of :func:`packed`. tensors: those in ``data``. Raises ValueError for another file."""
+    return masks.unpack(tensors, shapes_in(data))

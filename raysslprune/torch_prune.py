@@ -1,0 +1,114 @@
+"""Masks as torch.nn.utils.prune and other tools have them, in and out: as buffers of a module, and in files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from raysslprune import masks, models, subnetwork
+from raysslprune.masks import Mask
+
+SUFFIX, ORIGINAL = "_mask", "_orig"
+"""What torch's pruning puts behind a parameter's name for its mask, and for its weights before pruning."""
+
+WRAPPERS = ("module.", "trunk.")
+"""Prefixes that say nothing: DataParallel's, and that of a network here, before its trunk's names."""
+
+HEADS = ("head.", *models.checkpoint.HEADS)
+"""Where networks have their last layer, which is never pruned here."""
+
+
+def to_torch_prune(module: nn.Module, mask: Mask) -> nn.Module:
+    """Prune a module in place by torch's own ``custom_from_mask``, layer by layer, and give it back.
+
+    mask: by the names of the module's weights; those of a trunk for ``net.trunk``.
+    Raises ValueError for a layer that the module does not have, or of another shape, before anything is changed.
+    """
+    weights = models.prunable(module)
+    for name, m in mask.items():
+        if name not in weights:
+            raise ValueError(f"the module has no weight {name} to prune")
+        if weights[name].shape != m.shape:
+            raise ValueError(f"the mask of {name} is {tuple(m.shape)}, not {tuple(weights[name].shape)}")
+    for name, m in mask.items():
+        prune.custom_from_mask(module.get_submodule(name.removesuffix(".weight")), "weight", m)
+    return module
+
+
+def from_torch_prune(module: nn.Module) -> Mask:
+    """The mask of a module that torch pruned: of every convolution and linear layer, all True where it is unpruned.
+
+    Raises ValueError where other parameters are pruned, as biases.
+    """
+    shapes = {name: weight.shape for name, weight in models.prunable(module).items()}
+    own = {name.removesuffix(ORIGINAL) for name, _ in module.named_parameters() if name.endswith(ORIGINAL)}
+    buffers = {name.removesuffix(SUFFIX): m for name, m in module.named_buffers() if name.endswith(SUFFIX)}
+    mask = {name: _as_bools(name, m) for name, m in buffers.items() if name in own}
+    _check_others({name: m for name, m in mask.items() if name not in shapes})
+    return {name: mask.get(name, torch.ones(shape, dtype=torch.bool)) for name, shape in shapes.items()}
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """What a file says of masks: tensors by the names of the weights. No code in it is ever run.
+
+    The file is an exported ``mask.safetensors``, or any that safetensors or ``torch.save`` wrote. Where names end in
+    ``_mask``, as in the state of a module that torch pruned, only these count; else all do. Raises ValueError, OSError.
+    """
+    found = models.read_checkpoint(path)
+    if all(t.dtype == torch.uint8 and t.ndim == 1 for t in found.values()):
+        return subnetwork.unpacked(Path(path).read_bytes(), found)
+    named = {name.removesuffix(SUFFIX): t for name, t in found.items() if name.endswith(SUFFIX)}
+    return {_bare(name): t for name, t in (named or found).items()}
+
+
+def fit(found: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[Mask, list[str]]:
+    """Masks by name as the mask of a trunk whose prunable weights have these ``shapes``; and what was left out.
+
+    found: of 0 and 1, in any dtype; a layer that is not there is not pruned. Left out is what prunes the last layer,
+    which is never pruned here.
+    Raises ValueError, in one sentence, where a mask is of another shape or of what is not prunable, or is no mask.
+    """
+    mask, heads, others = masks.full(shapes), [], {}
+    for name, t in found.items():
+        if name not in shapes:
+            m = _as_bools(name, t)
+            if name.startswith(HEADS):
+                heads += [name] * (not bool(m.all()))
+            else:
+                others[name] = m
+        elif t.shape == shapes[name]:
+            mask[name] = _as_bools(name, t)
+        else:
+            raise ValueError(f"the mask of {name} is {tuple(t.shape)}, not {tuple(shapes[name])}")
+    _check_others(others)
+    if not shapes.keys() & found.keys():
+        raise ValueError(f"there is no mask of a layer such as {next(iter(shapes))}")
+    return mask, heads
+
+
+def _as_bools(name: str, mask: Tensor) -> Tensor:
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(f"{name} is no mask: it holds other values than 0 and 1")
+    return mask.detach().to("cpu", torch.bool).contiguous()
+
+
+def _check_others(others: Mapping[str, Tensor]) -> None:
+    """Masks of what is not prunable may not prune anything."""
+    pruned = [name for name, m in others.items() if not m.all()]
+    if pruned:
+        raise ValueError(f"{_some(pruned)} is pruned, which is no weight of a convolution or linear layer here")
+
+
+def _bare(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *others = names
+    return first + (f" and {len(others)} more" if others else "")

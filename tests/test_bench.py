@@ -1,0 +1,72 @@
+"""The benchmarks run and say what they measured. How fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raysslprune.bench.__main__ import BENCHMARKS
+from raysslprune.bench.statistics import over_seeds, spread
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "raysslprune.bench", *arguments], capture_output=True, text=True)
+
+
+def test_plan_measures_each_part_at_each_size() -> None:
+    done = bench("--json", "plan", "--points", "120", "60")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert (measured.pop("benchmark"), measured["machine"].keys() >= {"cores"}) == ("plan", True)
+    del measured["machine"]
+    assert measured["points"] == {"60 points": 57, "120 points": 114}  # whole seeds
+    parts = {name for name in measured if name.startswith("seconds: ")}
+    assert {"seconds: planned", "seconds: table", "seconds: drawn"} < parts
+    assert all(0 < seconds < 60 for part in parts for seconds in measured[part].values())
+
+
+def test_the_table_has_a_line_for_each_measurement() -> None:
+    done = bench("plan", "--points", "60")
+    assert done.returncode == 0, done.stderr
+    assert {line.split("  ")[0].strip() for line in done.stdout.splitlines()} >= {"points", "steps", "seconds: planned"}
+
+
+def test_a_wrong_name_is_refused() -> None:
+    done = bench("speed")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_every_benchmark_is_listed_and_documented() -> None:
+    folder = Path(sys.modules["raysslprune.bench"].__file__ or "").parent
+    found = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "statistics"}
+    assert found == set(BENCHMARKS)
+    docs = folder.parent.parent / "docs"
+    text = "".join((docs / name).read_text() for name in ("performance.md", "results.md"))
+    assert [name for name in BENCHMARKS if f"bench {name}" not in text] == []
+
+
+def test_statistics() -> None:
+    values = [3.0, 1.0, 4.0, 1.0, 5.0]
+    assert spread(values) == {"median": np.median(values), "lowest": 1.0, "highest": 5.0, "n": 5}
+    found = over_seeds(values)
+    assert found["mean"] == pytest.approx(np.mean(values))
+    assert found["standard error"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(5))
+    assert np.isnan(over_seeds([1.0])["standard error"])
+
+
+@pytest.mark.slow
+def test_loop_compares_every_way() -> None:
+    done = bench("--json", "loop", "--repeats", "1", "--nets", "conv4")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)["conv4"]
+    speeds = {name: value["median"] for name, value in measured["images/s"].items()}
+    assert min(speeds.values()) > 0
+    for name, ratio in measured["over"].items():
+        one, _, other = name.partition(" / ")
+        assert ratio["median"] == pytest.approx(speeds[one] / speeds[other])
