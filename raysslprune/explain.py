@@ -13,7 +13,21 @@ from rich.text import Text
 from raysslprune import plan
 from raysslprune.progress import duration, size
 from raysslprune.scales import images_of
-from raysslprune.spec import SVM, Final, Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Step, Train, closure
+from raysslprune.spec import (
+    SVM,
+    Final,
+    Imported,
+    Init,
+    Mask,
+    Prune,
+    RandomPrune,
+    Recipe,
+    Rewind,
+    Shuffle,
+    Step,
+    Train,
+    closure,
+)
 from raysslprune.store import Record, Store
 from raysslprune.sweepfile import Point
 
@@ -72,13 +86,13 @@ def _chain(say: Callable[..., None], steps: Sequence[Step], records: Mapping[str
     for step in steps:
         recipe = ""
         if isinstance(step, Train):
-            recipe = recipes.setdefault(_recipe(step), f"R{len(recipes) + 1}")
+            recipe = recipes.setdefault(recipe_in_words(step), f"R{len(recipes) + 1}")
         record = records.get(step.id)
         done = ("not done", "", "", "", "", "")
         if record is not None:
-            run = runs.setdefault(_run(record), f"run {len(runs) + 1}")
-            done = (*_result(record), run, _files(record))
-        lines.append((number[step], step.id, _made(step, number, recipe), *done))
+            run = runs.setdefault(run_of(record), f"run {len(runs) + 1}")
+            done = (*result_of(record), run, _files(record))
+        lines.append((number[step], step.id, how_made(step, number, recipe), *done))
     say("\nwhat it is made from, in order", style="bold")
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -102,7 +116,7 @@ def _title(step: Step) -> str:
     return plan.describe(step)
 
 
-def _made(step: Step, number: Mapping[Step, str], recipe: str) -> str:
+def how_made(step: Step, number: Mapping[Step, str], recipe: str) -> str:
     """How a step is made from those before it, by their numbers."""
     match step:
         case Train(start=start, seed=seed, mask=mask):
@@ -120,12 +134,14 @@ def _made(step: Step, number: Mapping[Step, str], recipe: str) -> str:
         case RandomPrune(keep=keep, level=level, seed=seed, scope=scope, nonzero=nonzero):
             but = f", none that is 0 in {number[nonzero]}" if nonzero is not None else ""
             return f"random mask: {100 * keep:g}% of {scope} stay, {level} times, seed {seed}{but}"
+        case Imported(arch=arch, digest=digest):
+            return f"mask of {arch} from elsewhere, digest {digest[:8]}"
         case Shuffle(of=of, seed=seed):
             return f"shuffle {number[of]} in each layer, seed {seed}"
     raise AssertionError(step)
 
 
-def _recipe(step: Train) -> str:
+def recipe_in_words(step: Train) -> str:
     """In full: what differs from the defaults; the length in epochs as well, where the size of the data is known."""
     recipe = step.recipe
     if isinstance(recipe, SVM):
@@ -150,7 +166,7 @@ def _value(value: Any) -> str:
     return f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _result(record: Record) -> tuple[str, str, str, str]:
+def result_of(record: Record) -> tuple[str, str, str, str]:
     """A training's main metric, the fraction of weights left, how long it took, and when."""
     own = [metric for metric in record.metrics if not metric.startswith("density")]  # a task's own come first
     main = "top1" if "top1" in own else own[0] if own else None
@@ -164,7 +180,7 @@ def _result(record: Record) -> tuple[str, str, str, str]:
     )
 
 
-def _run(record: Record) -> str:
+def run_of(record: Record) -> str:
     """Where, and with which versions. A mask is made where its training ran, and says only with which versions."""
     facts = record.facts
     place = f"{facts['host']}, {facts['device']}; " if "host" in facts else ""

@@ -144,9 +144,14 @@ class ReadyJobs(Searcher):
         title: Callable[[Job], str] = lambda job: job.title,
         after_each: Callable[[], None] = lambda: None,
         curves: str = "",
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """after_each: called when a job has ended, well or not; may add to the schedule. curves: as in :func:`run`."""
+        """after_each: called when a job has ended, well or not; may add to the schedule. curves: as in :func:`run`.
+
+        clock: seconds since 1970.
+        """
         super().__init__()
+        self.clock = clock
         self.curves = curves
         self.title, self.after_each = title, after_each
         self.data_root = data_root
@@ -166,18 +171,10 @@ class ReadyJobs(Searcher):
             raise ClusterError(self.unfit)  # before that node spoils more; Tune passes on what is raised here only
         if self.schedule.finished:
             return Searcher.FINISHED
-        has, gpus = self.capacity(), self.workers.gpus
-        slots = has.workers(gpus)
-        self.watcher.slots_are(slots)
-        free = slots - sum(run.workers for run in self.running.values())
-        if free < 1:
-            return None  # a job that waited for a slot would be chosen before the better ones are ready
-        job = self.schedule.next(lambda parts: self.workers.count(parts, has) <= free)
-        if job is None:
+        running = self.hand_out(trial_id)
+        if running is None:
             return None
-        workers = self.workers.count(job.parts, has)
-        self.running[trial_id] = Running(job=job, workers=workers, begun=time.time())
-        self.watcher.job_started(job)
+        job = running.job
         return {
             "job": json.dumps(job.to_plain()),
             "title": self.title(job),
@@ -185,10 +182,27 @@ class ReadyJobs(Searcher):
             "data": self.data_root,
             "sources": self.sources,
             "versions": self.versions,
-            "workers": workers,
-            "gpus": gpus,
+            "workers": running.workers,
+            "gpus": self.workers.gpus,
             "curves": self.curves and os.path.join(self.curves, f"{self.title(job)} ({job.id})".replace("/", "-")),
         }
+
+    def hand_out(self, trial_id: str) -> Running | None:
+        """The next job with its workers, now running; None while there is none."""
+        has = self.capacity()
+        slots = has.workers(self.workers.gpus)
+        self.watcher.slots_are(slots)
+        free = slots - sum(run.workers for run in self.running.values())
+        if free < 1:
+            return None  # a job that waited for a slot would be chosen before the better ones are ready
+        self.schedule.allow(lambda parts: self.workers.count(parts, has))
+        job = self.schedule.next(lambda job: self.schedule.share(job, free, slots) > 0)
+        if job is None:
+            return None
+        workers = self.schedule.share(job, free, slots)
+        self.running[trial_id] = Running(job=job, workers=workers, begun=self.clock())
+        self.watcher.job_started(job)
+        return self.running[trial_id]
 
     def name_of(self, trial: Trial) -> str:
         """For the dashboard."""
@@ -240,7 +254,7 @@ class ReadyJobs(Searcher):
         elif times > RETRIES:
             self._fail(job, f"its process failed {times} times without a new checkpoint: {last}", cause)
         else:
-            self.watcher.process_lost(job, last, time.time() - max(run.begun, saved or 0.0))
+            self.watcher.process_lost(job, last, self.clock() - max(run.begun, saved or 0.0))
             self.schedule.redo(job.id, job)
         self.after_each()
 
@@ -340,6 +354,7 @@ def run(
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
+                progress_reporter=tune.CLIReporter(),  # that of notebooks would clear the cell
                 callbacks=[Deaths(searcher)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # else scratch must be on all nodes
             ),

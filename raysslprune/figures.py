@@ -265,10 +265,11 @@ def search(
 
 
 def save(canvas: Canvas, kind: str) -> bytes:
-    """As ``png`` (300 dots an inch) or ``pdf`` (letters as letters, no date, so the same table gives the same file)."""
+    """As ``png`` (300 dots an inch), ``pdf`` (letters as letters) or ``svg``; the same table gives the same file."""
     buffer = io.BytesIO()
-    with mpl.rc_context({"pdf.fonttype": 42}):
-        canvas.savefig(buffer, format=kind, dpi=300, metadata={"CreationDate": None} if kind == "pdf" else None)
+    dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "raysslprune"}):
+        canvas.savefig(buffer, format=kind, dpi=300, metadata=dates.get(kind))
     return buffer.getvalue()
 
 
@@ -704,7 +705,8 @@ def overlaps(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
         shares[row, column] = ("jaccard", heading, _beside(panels[row], panels, "Jaccard index"))
     lines: list[_Line] = []
     black: Look = {"color": "black", "linewidth": 0.8}
-    by_layer, overall = black | {"linestyle": "--"}, black | {"linestyle": ":"}
+    by_layer: Look = black | {"linestyle": "--"}
+    overall: Look = black | {"linestyle": ":"}
     with mpl.rc_context(PRINT):
         canvas, axes = _grid(title, subtitle, shares or {(0, 0): ("", "", "")}, "Remaining weights (%)")
         floor = _floor(row[name] for row in rows for name in ("jaccard", "chance_overall"))
@@ -721,7 +723,7 @@ def overlaps(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
                 )
                 lines.append(line)
                 _paint_log(axes[place], line, floor)
-                chance = by_layer | {"color": line.look["color"], "zorder": 1}
+                chance: Look = by_layer | {"color": line.look["color"], "zorder": 1}
                 axes[place].plot(line.x, [row["chance"] for row in some], **chance)
             densest = max(pairs.values(), key=lambda some: len(some))
             x, y = [100 * row["density"] for row in densest], [row["chance_overall"] for row in densest]

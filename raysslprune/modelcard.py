@@ -139,10 +139,11 @@ def _pruned(made: Release) -> str:
     recipes: dict[str, str] = {}
     rows: list[Sequence[str]] = []
     for one in made.behind:
-        recipe = recipes.setdefault(explain._recipe(one), f"R{len(recipes) + 1}") if isinstance(one, Train) else ""
+        words = explain.recipe_in_words(one) if isinstance(one, Train) else ""
+        recipe = recipes.setdefault(words, f"R{len(recipes) + 1}") if words else ""
         record = made.records[one.id]
-        result, left, *_ = explain._result(record)
-        what = _imported(one, made) if isinstance(one, Imported) else explain._made(one, number, recipe)
+        result, left, *_ = explain.result_of(record)
+        what = _imported(one, made) if isinstance(one, Imported) else explain.how_made(one, number, recipe)
         rows.append((number[one], f"`{one.id}`", what, result, left))
     table = _table(("", "step", "what", "result", "left"), rows)
     text = f"## How it came about\n\n{' '.join(sentences)} All steps, in order:\n\n{table}"

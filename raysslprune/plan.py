@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -170,11 +170,21 @@ def make(points: Iterable[Point], weights_of: Iterable[Train] = (), keep_all: bo
     return Plan(points=points, jobs=jobs)
 
 
+FEWEST = 1 / 4
+"""Of the workers that a job may have, those that it begins with, at least. With fewer, a wrong guess of what comes
+after it costs more than idle workers do."""
+
+
 class Schedule:
-    """Hands out pending jobs whose parents are done; of those, the one with the longest path of work behind it."""
+    """Hands out pending jobs whose parents are done; of those, the one with the longest path of work behind it.
+
+    Nothing overtakes that one. Where not all the workers are free that it may have, it begins with those that are if it
+    has time (``share``); if not, it gets all that become free until they are enough. Else small jobs, of which there
+    are always some, would keep a large one waiting, and it the chain behind it.
+    """
 
     def __init__(self, pending: Iterable[Job], seconds: Mapping[str, float]) -> None:
-        """pending: parents before children. seconds: what each job is expected to take, by id."""
+        """pending: parents before children. seconds: what each job is expected to take on one worker, by id."""
         self.jobs: dict[str, Job] = {}  # all that were ever given
         self.waiting: dict[str, Job] = {}
         self.running: dict[str, Job] = {}
@@ -183,8 +193,10 @@ class Schedule:
         self._seconds = seconds
         self._needs: dict[str, set[str]] = {}
         self._needed_by: dict[str, set[str]] = {}
+        self._most: dict[int, int] = {}  # by parts
+        self._left = 0.0  # seconds of all that is waiting or running
         self._path: dict[str, float] = {}
-        self._ready: dict[int, list[tuple[float, int, str]]] = {}  # by parts
+        self._ready: list[tuple[float, int, str]] = []
         self._order = 0
         self.add(pending)
 
@@ -198,14 +210,12 @@ class Schedule:
             if any(parent.id in self.failed or parent.id in self.skipped for parent in job.parents):
                 self.skipped[job.id] = job
                 continue
-            self._path[job.id] = self._seconds[job.id]
             self.waiting[job.id] = job
+            self._most.setdefault(job.parts, 1)
+            self._left += self._seconds[job.id]
             self._depend(job, on=job.parents)
             new[job.id] = None
-        for job_id in reversed(new):
-            self._lengthen(job_id)
-        for job_id in new:
-            self._offer(job_id)
+        self._measure(new)
 
     @property
     def finished(self) -> bool:
@@ -218,25 +228,44 @@ class Schedule:
 
     @property
     def longest_path(self) -> float:
-        """Seconds that even endless workers would need."""
+        """Seconds that even endless workers would need, with as many for each job as it may have."""
         return max((self._path[i] for i in (*self.waiting, *self.running)), default=0.0)
 
-    def next(self, fits: Callable[[int], bool] = lambda _parts: True) -> Job | None:
-        """The next job, now running; None while none is ready that fits. fits: asked with a job's parts."""
-        best: list[tuple[float, int, str]] | None = None
-        for parts, ready in self._ready.items():
-            while ready and (ready[0][2] not in self.waiting or self._needs[ready[0][2]]):
-                heapq.heappop(ready)
-            if ready and fits(parts) and (best is None or ready[0] < best[0]):
-                best = ready
-        if best is None:
+    def next(self, fits: Callable[[Job], bool] = lambda _job: True) -> Job | None:
+        """The next job, now running; None while none is ready, or while it does not fit."""
+        while self._ready and (self._ready[0][2] not in self.waiting or self._needs[self._ready[0][2]]):
+            heapq.heappop(self._ready)
+        if not self._ready or not fits(self.waiting[self._ready[0][2]]):
             return None
-        job_id = heapq.heappop(best)[2]
+        job_id = heapq.heappop(self._ready)[2]
         self.running[job_id] = self.waiting.pop(job_id)
         return self.running[job_id]
 
+    def allow(self, most: Callable[[int], int]) -> None:
+        """most: workers that a job of so many parts may have; it is one for each until this is called."""
+        allowed = {parts: most(parts) for parts in self._most}
+        if allowed != self._most:
+            self._most, self._ready = allowed, []
+            self._measure([*self.running, *self.waiting])
+
+    def share(self, job: Job, free: int, slots: int) -> int:
+        """How many of the ``free`` workers, out of ``slots``, the next job begins with; 0: it waits for more.
+
+        As many as it may have. Else as many of the free ones as can share it, if this holds nobody up: if its path,
+        longer by what it then loses, still ends before all slots together could have done all that is left.
+        """
+        most = self._most[job.parts]
+        if most <= free:
+            return most
+        few = max((count for count in range(1, free + 1) if job.parts % count == 0), default=0)
+        if few < FEWEST * most:
+            return 0
+        path = self._path[job.id] + self._seconds[job.id] * (1 / few - 1 / most)
+        return few if path <= self._left / slots else 0
+
     def done(self, job_id: str) -> None:
         del self.running[job_id]
+        self._left -= self._seconds[job_id]
         for child in sorted(self._needed_by.pop(job_id, ())):
             self._needs[child].discard(job_id)
             self._offer(child)
@@ -244,11 +273,13 @@ class Schedule:
     def fail(self, job_id: str) -> None:
         """The job can't be done; nothing that needs it is tried."""
         self.failed[job_id] = self.running.pop(job_id)
+        self._left -= self._seconds[job_id]
         stack = [job_id]
         while stack:
             for child in self._needed_by.pop(stack.pop(), ()):
                 if child in self.waiting:
                     self.skipped[child] = self.waiting.pop(child)
+                    self._left -= self._seconds[child]
                     stack.append(child)
 
     def redo(self, job_id: str, first: Job) -> None:
@@ -257,11 +288,13 @@ class Schedule:
         ``first`` is the job itself or an ancestor of it. Other waiting children of ``first`` wait for it too.
         """
         job = self.running.pop(job_id)
+        self._left -= self._seconds[job_id]
         self._path[first.id] = max(self._path.get(first.id, 0.0), self._path[job_id])
         self.failed.pop(first.id, None)
         for back in (first, job):
             if back.id not in self.waiting and back.id not in self.running:
                 self.waiting[back.id] = back
+                self._left += self._seconds[back.id]
                 self._depend(back, on=back.parents)
         for child in first.children:
             if child.id in self.waiting:
@@ -279,13 +312,27 @@ class Schedule:
                 needs.add(other.id)
                 self._needed_by.setdefault(other.id, set()).add(job.id)
 
+    def _measure(self, job_ids: Collection[str]) -> None:
+        """The paths of jobs, parents before children or nearly so; and offer those that are ready."""
+        for job_id in job_ids:
+            self._path[job_id] = self._time(job_id)
+        for job_id in reversed(list(job_ids)):
+            self._lengthen(job_id)
+        for job_id in job_ids:
+            self._offer(job_id)
+
+    def _time(self, job_id: str) -> float:
+        """On as many workers as it may have."""
+        job = self.waiting.get(job_id) or self.running[job_id]
+        return self._seconds[job_id] / self._most[job.parts]
+
     def _lengthen(self, job_id: str) -> None:
         """The paths of all that a job waits for, now that it is behind them."""
         stack = [job_id]
         while stack:
             child = stack.pop()
             for parent in self._needs[child]:
-                path = self._seconds[parent] + self._path[child]
+                path = self._time(parent) + self._path[child]
                 if path > self._path[parent]:
                     self._path[parent] = path
                     self._offer(parent)
@@ -294,8 +341,7 @@ class Schedule:
     def _offer(self, job_id: str) -> None:
         if job_id in self.waiting and not self._needs[job_id]:
             self._order += 1
-            ready = self._ready.setdefault(self.waiting[job_id].parts, [])
-            heapq.heappush(ready, (-self._path[job_id], self._order, job_id))
+            heapq.heappush(self._ready, (-self._path[job_id], self._order, job_id))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -117,7 +117,7 @@ class Progress:
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
         self.done += 1
         if self.expected[job.id] > OVERHEAD:  # else only masks were made, beside an older training
-            self.spent += facts["seconds"]
+            self.spent += facts["seconds"] * facts.get("workers", 1)
             self.promised += self.expected[job.id]
         self.pace = self.spent / self.promised if self.promised else 1.0
         self.rates = [*self.rates[-19:], facts["images_per_second"]]
@@ -322,7 +322,8 @@ def output_to(log: str) -> Iterator[TextIO]:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
-            yield terminal
+            with redirect_stdout(file), redirect_stderr(file):  # in a notebook sys.stdout is not descriptor 1
+                yield terminal
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import signal
@@ -77,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.explain is not None:
         return _explain(sweeps, options.explain, records, store)
     missing = _missing_data(graph.pending(records), os.path.abspath(options.data), fetch=False)
+    missing += [mask.missing_in(store.shown) for mask in graph.not_imported(records)]
     alone = {sweep.name: _plan([sweep], options.keep) for sweep in sweeps}
     gpu = SETTINGS[options.scale].gpus > 0
     terminal.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
@@ -116,6 +118,8 @@ def make(
     """
     graph = _plan(sweeps, keep)
     records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
+    for mask in graph.not_imported(records):
+        return _say(mask.missing_in(store.shown), FAILED)
     for sentence in _missing_data(graph.pending(records), data_root, fetch=True):
         return _say(sentence, FAILED)
     store.create()
@@ -211,7 +215,9 @@ class _Run:
             for sweep in self.sweeps:
                 for one in self.graph.behind(sweep.points):
                     self.figures[one.id] = [*self.figures.get(one.id, []), sweep.name]
-        return f"{' '.join(self.figures[job.id])}: {job.title}, {plan.left(job.train.mask):.3g} left"
+        left = plan.left(job.train.mask)
+        known = "" if math.isnan(left) else f", {left:.3g} left"
+        return f"{' '.join(self.figures[job.id])}: {job.title}{known}"
 
     def advance(self) -> None:
         for studies in self.searches.values():
@@ -223,7 +229,7 @@ class _Run:
             return 0
         log = _log_file(self.store)
         with progress.output_to(log) as terminal:
-            console = Console(file=terminal)
+            console = Console(file=terminal, force_terminal=terminal.isatty(), force_jupyter=False)
             left, of = self.graph.trainings_left(self.records), len(self.graph.jobs)
             done = [job for job in self.graph.jobs.values() if job.is_done(self.records)]
             kind = progress.JsonLines if manner.json_lines else progress.Progress
@@ -350,7 +356,7 @@ def _sigterm_as_interrupt() -> Any:
 
 def _console() -> Console:
     """stdout; wide enough for a table where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    return Console() if sys.stdout.isatty() else Console(width=120, force_jupyter=False)
 
 
 def _note(sentence: str) -> None:

@@ -23,7 +23,17 @@ from raysslprune.sweepfile import Point
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-STARTS_RAY = ("test_sweep", "test_fanout", "test_nodes", "test_exchange", "test_monitor", "test_s3", "test_ray_up")
+STARTS_RAY = (
+    "test_sweep",
+    "test_fanout",
+    "test_nodes",
+    "test_exchange",
+    "test_monitor",
+    "test_s3",
+    "test_ray_up",
+    "test_notebook",
+    "test_docs",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from safetensors.torch import save as to_safetensors
 from scipy import signal, stats
 from sklearn.metrics import jaccard_score
@@ -188,7 +189,7 @@ def test_masks_of_other_networks_are_not_compared(store: Store) -> None:
         "less": chain("labels", 0, scope="convs:1"),
     }
     found = placed(point for task, one in some.items() for point in points_of(task, one, levels=(1,)))
-    networks = {one.masks[1]: one.dense.arch for one in some.values()}
+    networks = {mask: one.dense.arch for one in some.values() if (mask := one.masks[1])}
     fill(store, networks, lambda step: made_up(step, shapes(networks[step])))
     layers, overlaps = measure(found, store)
     assert {row["task"] for row in layers.to_pylist()} == some.keys()
@@ -209,7 +210,7 @@ def exact(kept_a: Sequence[int], kept_b: Sequence[int], of: Sequence[int]) -> tu
     """Mean and standard deviation of the Jaccard index from the whole distribution of the intersection."""
     likely = np.ones(1)
     for a, b, n in zip(kept_a, kept_b, of, strict=True):
-        likely = signal.fftconvolve(likely, stats.hypergeom(n, a, b).pmf(np.arange(min(a, b) + 1)))
+        likely = signal.fftconvolve(likely, stats.hypergeom.pmf(np.arange(min(a, b) + 1), n, a, b))
     shared = np.arange(len(likely))
     index = shared / (sum(kept_a) + sum(kept_b) - shared)
     mean = float(likely @ index)
@@ -503,6 +504,14 @@ def layers_drawn(rows: Sequence[Row], subtitle: str = "") -> Canvas:
     )
 
 
+def xs(line: Line2D) -> list[float]:
+    return np.asarray(line.get_xdata(), dtype=float).tolist()
+
+
+def ys(line: Line2D) -> list[float]:
+    return np.asarray(line.get_ydata(), dtype=float).tolist()
+
+
 def legend(canvas: Canvas) -> list[str]:
     (one,) = canvas.legends
     return [text.get_text() for text in one.get_texts()]
@@ -525,8 +534,8 @@ def test_a_line_of_layers_for_each_level_and_axes_for_each_task() -> None:
         assert [label.get_text() for label in ax.get_xticklabels()] == ["conv1", "conv2"]
         for level, line, bars in zip((3, 7), ax.lines, ax.collections, strict=True):
             mine = [row for row in rows if (row["task"], row["level"]) == (task, level)]
-            assert list(line.get_xdata()) == [1, 2]
-            assert list(line.get_ydata()) == pytest.approx([100 * row["density"] for row in mine])
+            assert xs(line) == [1, 2]
+            assert ys(line) == pytest.approx([100 * row["density"] for row in mine])
             for (low, high), row in zip(bars.get_segments(), mine, strict=True):  # pyright: ignore
                 assert high[1] - low[1] == pytest.approx(200 * row["stderr"])
     (first, second) = ([line.get_color() for line in ax.lines] for ax in canvas.axes)
@@ -540,9 +549,9 @@ def test_an_empty_layer_is_a_circle_on_the_axis() -> None:
     canvas = layers_drawn(rows)
     (ax,) = canvas.axes
     dense, sparse, circle = ax.lines
-    assert not np.isnan(dense.get_ydata()).any()
-    assert list(np.isnan(sparse.get_ydata())) == [True, False]
-    assert (list(circle.get_xdata()), list(circle.get_ydata())) == ([1], [ax.get_ylim()[0]])
+    assert not np.isnan(ys(dense)).any()
+    assert [*np.isnan(ys(sparse))] == [True, False]
+    assert (xs(circle), ys(circle)) == ([1], [ax.get_ylim()[0]])
     assert circle.get_color() == sparse.get_color()
     assert 0 < ax.get_ylim()[0] < 100 * min(row["density"] for row in rows if row["density"])
     assert "Circles on the axis: no weight is left" in note(canvas)
@@ -559,7 +568,7 @@ def test_panels_begin_rows_and_many_layers_are_numbered() -> None:
     assert large.get_xlabel() == "Layer"
     assert not small.get_xlabel()
     assert all(tick == int(tick) for tick in large.get_xticks())
-    assert {line.get_marker() for line in large.lines} == {""}
+    assert all(line.get_marker() == "" for line in large.lines)
     assert "Layers are numbered in the network's order." in note(canvas)
     assert small.get_ylim() == large.get_ylim()
 
@@ -598,8 +607,8 @@ def test_overlaps_stand_beside_what_chance_gives() -> None:
         assert ax.get_xlim()[0] > ax.get_xlim()[1]  # the sparsest to the right
         index, by_layer, overall = ax.lines
         for line, name in ((index, "jaccard"), (by_layer, "chance"), (overall, "chance_overall")):
-            assert list(line.get_xdata()) == pytest.approx([100 * 0.8**level for level in (3, 7, 14)])
-            assert list(line.get_ydata()) == pytest.approx([row[name] for row in rows[:3]])
+            assert xs(line) == pytest.approx([100 * 0.8**level for level in (3, 7, 14)])
+            assert ys(line) == pytest.approx([row[name] for row in rows[:3]])
         assert [line.get_linestyle() for line in ax.lines] == ["-", "--", ":"]
         assert by_layer.get_color() == index.get_color()
         (bars,) = ax.collections
@@ -619,7 +628,9 @@ def test_each_pair_looks_like_its_two_tasks() -> None:
     canvas = overlaps_drawn(*(row for pair in pairs for row in shared_by(pair)))
     (ax,) = canvas.axes
     found = {str(line.get_label()): line for line in ax.lines if not str(line.get_label()).startswith("_")}
-    looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in found.values()}
+    looks = {
+        (str(line.get_color()), str(line.get_marker()), str(line.get_markerfacecolor())) for line in found.values()
+    }
     assert len(looks) == len(pairs)
     mixed, first, second = (found[name] for name in ("Labels and RotNet", "Labels", "RotNet"))
     assert (mixed.get_color(), mixed.get_marker()) == (first.get_color(), second.get_marker())
@@ -631,8 +642,8 @@ def test_two_seeds_have_no_bars_and_what_shares_nothing_is_a_circle() -> None:
     rows[2]["jaccard"] = 0.0
     canvas = overlaps_drawn(*rows)
     (ax,) = canvas.axes
-    assert list(np.isnan(ax.lines[0].get_ydata())) == [False, False, True]
-    assert [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "None"] == [ax.get_ylim()[0]]
+    assert [*np.isnan(ys(ax.lines[0]))] == [False, False, True]
+    assert [ys(line)[0] for line in ax.lines if line.get_linestyle() == "None"] == [ax.get_ylim()[0]]
     assert note(canvas) == "n: seeds. Circles on the axis: nothing is shared."
 
 

@@ -6,6 +6,7 @@ import copy
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ def test_what_it_copies_is_there(config: dict[str, Any]) -> None:
     for there, here in mounts.items():
         assert (CHECKOUT / here).exists()
         assert there == f"~/raysslprune/{Path(here)}"
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    for name in (project["readme"], *project["license-files"]):  # the package can't be installed without them
+        assert f"~/raysslprune/{name}" in mounts
 
 
 def test_a_token_is_asked_for_and_nothing_is_open(config: dict[str, Any]) -> None:
@@ -123,7 +127,7 @@ def test_it_installs_once_and_again_when_the_wanted_versions_change(config: dict
         program.chmod(0o755)
     project = tmp_path / "raysslprune"
     project.mkdir()
-    for name in ("pyproject.toml", "constraints.txt"):
+    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         (project / name).write_bytes((CHECKOUT / name).read_bytes())
     environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
 

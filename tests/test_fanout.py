@@ -157,6 +157,34 @@ def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: plan.Plan, tmp_p
     assert len(watcher.failed) == 1
 
 
+def test_a_job_begins_with_the_workers_that_are_free(tmp_path: Path) -> None:
+    """Trainings in sixteen parts on 24 GPUs: sixteen workers, then the eight that are left, then none."""
+    graph = plan.make(load("fig10", "paper", 1).points)
+    jobs = [job for job in graph.jobs.values() if job.parts == 16]
+    now, watcher = 1000.0, Watcher()
+    searcher = ReadyJobs(
+        plan.Schedule(jobs, {job.id: 1.0 - place / 100 for place, job in enumerate(jobs)}),
+        graph,
+        Store(str(tmp_path)),
+        "",
+        watcher,
+        Workers(gpus=1),
+        lambda: Capacity(cpus=96, gpus=24),
+        clock=lambda: now,
+    )
+    assert [searcher.suggest(trial)["workers"] for trial in ("a", "b")] == [16, 8]
+    assert searcher.suggest("c") is None
+    assert [(run.workers, run.begun) for run in searcher.running.values()] == [(16, 1000), (8, 1000)]
+    searcher.on_trial_complete("a", {"facts": "{}"})
+    assert searcher.suggest("c")["workers"] == 16
+    now += 50
+    lost = searcher.running["b"].job
+    searcher.process_lost("b", "a node went")
+    assert watcher.lost == [(lost.id, "a node went", 50)]
+    again = searcher.suggest("d")
+    assert (json.loads(again["job"])["train"], again["workers"]) == (lost.id, 8)
+
+
 def ancestors(job: plan.Job) -> set[plan.Job]:
     return set(job.parents).union(*(ancestors(parent) for parent in job.parents))
 

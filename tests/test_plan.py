@@ -7,7 +7,7 @@ import json
 import runpy
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -569,8 +569,11 @@ def dags(draw: st.DrawFn) -> Dag:
     return [sorted(draw(st.sets(st.integers(0, i - 1), max_size=3))) if i else [] for i in range(count)]
 
 
+PARTS = (1, 2, 4, 8)
+SHARED = {parts: replace(RECIPE, bn_batch=RECIPE.batch // parts if parts > 1 else 0) for parts in PARTS}
 TRAINS = [
-    Train(task="labels", data="digits", arch="conv4", recipe=RECIPE, seed=i, start=Init(seed=0)) for i in range(9)
+    Train(task="labels", data="digits", arch="conv4", recipe=SHARED[PARTS[i % 4]], seed=i, start=Init(seed=0))
+    for i in range(9)
 ]
 NUMBER = {train.id: number for number, train in enumerate(TRAINS)}
 
@@ -650,6 +653,9 @@ class Driver:
         self.running.remove(number)
         self.done.add(number)
 
+    def back(self, number: int, _: int) -> None:
+        self.succeed(number)
+
     def fail(self, number: int) -> None:
         """What waits for the job, or for what waits for it, is skipped; what is behind a job done or running is not."""
         self.schedule.fail(self.jobs[number].id)
@@ -700,22 +706,78 @@ def test_a_failure_skips_exactly_what_depends_on_it(dag: Dag, data: st.DataObjec
     assert run.handed == Counter(set(range(len(dag))) - behind)
 
 
+def wide(limit: int) -> Callable[[int], int]:
+    """As many workers as a job has parts, but at most so many."""
+    return lambda parts: min(parts, limit)
+
+
 @given(dags(), st.data())
 def test_the_longest_remaining_path_goes_first(dag: Dag, data: st.DataObject) -> None:
+    """Each job on as many workers as it may have, which may change while they run; one each before that is said."""
     run = driver(dag, data)
-    pending = set(run.waiting)
-    length = {node: longest_path(dag, run.seconds, pending, node) for node in pending}
-    ready = run.ready
     run.workers = 1
+    limit = 1
     while not run.schedule.finished:
-        assert run.schedule.longest_path == max(length[i] for i in run.waiting)
-        assert run.schedule.ready == len(ready())
-        best = max(length[i] for i in ready())
+        seconds = [run.seconds[i] / wide(limit)(job.parts) for i, job in enumerate(run.jobs)]
+        length = {node: longest_path(dag, seconds, run.waiting, node) for node in run.waiting}
+        assert run.schedule.longest_path == max(length.values())
+        assert run.schedule.ready == len(run.ready())
+        best = max(length[i] for i in run.ready())
         number = run.ask()
         assert number is not None
         assert length[number] == best
+        if data.draw(st.booleans()):
+            limit = data.draw(st.sampled_from(PARTS))
+            run.schedule.allow(wide(limit))
         run.succeed(number)
     assert run.schedule.longest_path == 0
+
+
+@given(dags(), st.data())
+def test_a_job_shares_what_is_free_if_it_then_still_ends_in_time(dag: Dag, data: st.DataObject) -> None:
+    """Held against the definition, among jobs that end or are handed out again."""
+    run = driver(dag, data)
+    limit, slots = data.draw(st.sampled_from(PARTS)), data.draw(st.integers(1, 12))
+    most = wide(limit)
+    run.schedule.allow(most)
+    best = [run.seconds[i] / most(job.parts) for i, job in enumerate(run.jobs)]
+    for number in run.turns():
+        unfinished = run.waiting | run.running
+        left = sum(run.seconds[i] for i in unfinished) / slots
+        for ready in run.ready():
+            job, free = run.jobs[ready], data.draw(st.integers(1, slots))
+            after = longest_path(dag, best, unfinished, ready) - best[ready]
+            possible = [few for few in PARTS if few <= min(free, most(job.parts))]
+            few = max(possible)
+            good = few == most(job.parts) or (few * 4 >= most(job.parts) and run.seconds[ready] / few + after <= left)
+            assert run.schedule.share(job, free, slots) == (few if good else 0)
+        (run.redo if data.draw(st.booleans()) and run.handed[number] < 3 else run.back)(number, number)
+
+
+def test_what_failed_leaves_no_time_to_wait_for() -> None:
+    """On 4 slots: 240 s of work in all are a minute, in which the shared job can end on one worker, in 40 s. When the
+    other fails, 40 s of work are left, which take 10 s on all four."""
+    first, behind, shared = jobs = jobs_of([[], [0], []])
+    assert (first.parts, behind.parts, shared.parts) == (1, 2, 4)
+    schedule = Schedule(jobs, {first.id: 100, behind.id: 100, shared.id: 40})
+    schedule.allow(wide(4))
+    assert schedule.next() is first
+    assert [schedule.share(shared, free, 4) for free in (4, 3, 2, 1)] == [4, 2, 2, 1]
+    schedule.fail(first.id)
+    assert schedule.skipped.keys() == {behind.id}
+    assert [schedule.share(shared, free, 4) for free in (4, 3, 2, 1)] == [4, 0, 0, 0]
+    schedule.add([])
+    assert schedule.next() is shared
+
+
+def test_nothing_overtakes_the_longest_path() -> None:
+    jobs = jobs_of([[], [], []])
+    schedule = Schedule(jobs, {job.id: seconds for job, seconds in zip(jobs, (1, 3, 2), strict=True)})
+    asked: list[Job] = []
+    assert schedule.next(lambda job: asked.append(job) is not None) is None
+    assert asked == [jobs[1]]
+    assert not schedule.running
+    assert [schedule.next(lambda _: True) for _ in range(4)] == [jobs[1], jobs[2], jobs[0], None]
 
 
 @settings(max_examples=150)
@@ -1108,26 +1170,3 @@ def test_what_a_mask_leaves_is_its_density_but_for_rounding() -> None:
         assert plan.left(Shuffle(of=mask, seed=3)) == pytest.approx(0.8**level)
     random = RandomPrune(arch="conv4", data="digits", keep=0.8, level=5, seed=0)
     assert plan.left(random) == pytest.approx(masks.left_after(32_400, 0.8, 5) / 32_400, rel=1e-3)
-
-
-@pytest.mark.parametrize("parts", [(1, 4, 16), (16, 4, 1)])
-def test_of_those_that_fit_the_one_with_the_longest_path_is_next(parts: tuple[int, ...]) -> None:
-    """Each asked for by how many workers may share it; the order within a kind is as ever."""
-    setting = SETTINGS["laptop"]
-    jobs: list[plan.Job] = []
-    for count in parts:
-        recipe = replace(setting.recipes["labels"], bn_batch=64 // count)
-        for seed in range(2):
-            step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=seed, start=Init(seed=seed))
-            jobs.append(plan.Job(train=step))
-    seconds = {job.id: 10.0 * place for place, job in enumerate(jobs, 1)}
-    schedule = plan.Schedule(jobs, seconds)
-    asked: list[int] = []
-    for most in (1, 1, 1, 4, 16, 16, 16, 16):
-        job = schedule.next(lambda count, most=most: not asked.append(count) and count <= most)
-        fitting = [other for other in jobs if other.parts <= most]
-        assert job is (fitting[-1] if fitting else None)
-        if job is not None:
-            jobs.remove(job)
-    assert set(asked) == set(parts)
-    assert not schedule.waiting

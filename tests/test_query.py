@@ -585,6 +585,8 @@ def test_variables_of_python_are_no_tables(small: str) -> None:
     mine = pa.table({"a": [1]})
     with pytest.raises(results.QueryError, match="Table with name mine does not exist"):
         results.query("FROM mine", small)
+    with pytest.raises(duckdb.CatalogException, match="Table with name mine does not exist"):
+        sql._connected(Store(small)).sql("FROM mine")  # from here, where the variable is
     assert len(mine) == 1
 
 
@@ -613,9 +615,10 @@ def test_a_query_that_fails_says_so_in_a_sentence(
         assert shown.count("\n") == 1
 
 
-def test_the_same_query_gives_the_same_bits(root: str) -> None:
-    question = "SELECT task, avg(value) AS mean, stddev(value) AS deviation FROM results GROUP BY task"
-    assert len({results.to_parquet(results.query(question, root)) for _ in range(5)}) == 1
+def test_the_machine_makes_no_difference(small: str) -> None:
+    """Sums are added up in one order, and a day begins at the same moment everywhere."""
+    settings = "SELECT current_setting('threads') AS threads, current_setting('TimeZone') AS zone"
+    assert results.query(settings, small).to_pylist() == [{"threads": 1, "zone": "UTC"}]
 
 
 # ------------------------------------------------------------------ formats
@@ -681,7 +684,7 @@ def test_csv_and_json_give_every_number_back(root: str, capfdbinary: pytest.Capt
 def test_a_file_has_what_stdout_has(
     ending: str, small: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    query = "SELECT results.*, i FROM results, range(4_000) AS t(i) ORDER BY ALL"
+    query = "SELECT value, task, i FROM results, range(4_000) AS t(i) ORDER BY ALL"
     path = tmp_path / f"all.v1.{ending}"
     assert output.format_of(f"a.b.{ending.upper()}") == ending
     path.write_text("before")
@@ -832,7 +835,7 @@ def test_binary_is_not_for_a_terminal(small: str) -> None:
     assert said == "raysslprune: parquet is not for a terminal: name a file with --export; see --help\n"
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "parquet", "arrow"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_closed_pipe_is_no_error(form: str, small: str) -> None:
     endless = "SELECT * FROM range(100_000_000_000) AS t(i)"
     with command(endless, "--root", small, "--format", form) as process:
@@ -844,10 +847,8 @@ def test_a_closed_pipe_is_no_error(form: str, small: str) -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("form", ["csv", "table"])
-def test_a_full_disk_is_said(form: str, small: str) -> None:
-    arguments = ["FROM results", "--root", small, "--format", form]
-    with open("/dev/full", "wb") as full, command(*arguments, stdout=full) as run:
+def test_a_full_disk_is_said(small: str) -> None:
+    with open("/dev/full", "wb") as full, command("FROM results", "--root", small, stdout=full) as run:
         assert run.stderr is not None
         said = run.stderr.read().decode()
     assert run.returncode == 1

@@ -192,6 +192,7 @@ def test_after_a_kill_it_goes_on_where_it_was(root: Path, tmp_path: Path, capsys
     assert run(root, "--out", str(tmp_path / "whole")) == 0
     assert contents(root / "pets-256") == contents(tmp_path / "whole/pets-256")
     assert contents(root / "pets-256").keys() == IMAGES.keys()
+    assert sorted(path.name for path in (root / "pets-256").iterdir()) == ["train", "val"]  # of both runs
 
 
 def test_ctrl_c_is_one_sentence(

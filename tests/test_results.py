@@ -221,6 +221,7 @@ def rows(*values: tuple[str, int, int, float]) -> pa.Table:
         {
             "figure": "f",
             "scale": "s",
+            "panel": "",
             "task": task,
             "init": "any",
             "level": level,

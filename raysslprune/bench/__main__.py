@@ -6,7 +6,6 @@ each task learns, ``rewind`` that Optuna's search is worth it (docs/results.md).
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from raysslprune.command import Parser
 from raysslprune.progress import cores
 
 BENCHMARKS = {
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "masks": "pruning beside torch's own; masks through Ray and through files",
     "plan": "planning and tabling sweeps of up to 100,000 points",
     "sweep": "efficiency of the whole command",
+    "cluster": "how well up to hundreds of GPUs would be used: a simulation",
     "tasks": "what each task learns on digits, over seeds",
     "rewind": "whether Optuna finds the best rewind of a full grid, over seeds",
     "cifar": "accuracy and images/s of one training on CIFAR-10",
@@ -34,15 +35,7 @@ BENCHMARKS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m raysslprune.bench", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    kinds = parser.add_subparsers(dest="name", required=True)
-    for name, says in BENCHMARKS.items():
-        benchmark = import_module(f"raysslprune.bench.{name}")
-        kind = kinds.add_parser(name, help=says)
-        benchmark.arguments(kind)
-        kind.set_defaults(run=benchmark.run)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     measured = options.run(options)
     machine = {"cores": cores(), "processor": platform.machine(), "python": platform.python_version()}
     if options.json:
@@ -53,8 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in _leaves(measured).items():
         cells = value.values() if isinstance(value, dict) else [value]
         table.add_row(name.replace("_", " "), *map(_shown, cells))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m raysslprune.bench",
+        description="How much of the machine reaches the training, and what networks learn.",
+        examples=["python -m raysslprune.bench loop", "python -m raysslprune.bench masks --help"],
+        codes="0 measured; 2 a wrong call",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    kinds = parser.add_subparsers(dest="name", required=True)
+    for name, says in BENCHMARKS.items():
+        benchmark = import_module(f"raysslprune.bench.{name}")
+        kind = kinds.add_parser(name, help=says)
+        benchmark.arguments(kind)
+        kind.set_defaults(run=benchmark.run)
+    return parser
 
 
 def _leaves(measured: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,23 +5,19 @@ A training would meet a broken image hours after its start. This takes minutes, 
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import track
 
 from raysslprune import data
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
 from raysslprune.data.dataset import DataError, Source, Split
 from raysslprune.data.files import SKIP, BrokenImage, Files, ahead, skipped
-
-USAGE, FAILED, STOPPED = 2, 1, 130
-"""Exit codes: a wrong call; the data set is missing or has broken images; Ctrl-C."""
 
 Faults = list[tuple[str, DataError]]
 """Images that can't be read or decoded, as name and error."""
@@ -33,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         source = data.source(options.name)
     except ValueError as error:
-        return _say(str(error), USAGE)
+        return say(str(error), USAGE)
     try:
         return check(options.name, source, Path(options.data), options.skip_broken)
     except (DataError, OSError) as error:
-        return _say(str(error), FAILED)
+        return say(str(error), FAILED)
     except KeyboardInterrupt:
-        return _say("stopped", STOPPED)
+        return say("stopped", STOPPED)
 
 
 def check(name: str, source: Source, root: Path, skip_broken: bool) -> int:
@@ -86,23 +82,12 @@ def _fault(files: Files, index: int) -> DataError | None:
     return None
 
 
-def _say(sentence: str, code: int) -> int:
-    print(f"raysslprune: {' '.join(sentence.split())}", file=sys.stderr)
-    return code
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One sentence instead of the whole usage."""
-        self.exit(_say(f"{message}; see --help", USAGE))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m raysslprune.data.check",
         description="Decode every image of a data set, and name the broken ones.",
-        epilog="example: python -m raysslprune.data.check imagenet --data /data --skip-broken",
-        allow_abbrev=False,
+        examples=["python -m raysslprune.data.check imagenet --data /data --skip-broken"],
+        codes="0 no image is broken; 1 some are, or the data set is missing; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_argument("name", metavar="NAME", help="as a sweep has it: imagenet, voc07, folder/pets, ...")
     parser.add_argument(

@@ -444,13 +444,13 @@ def _steps(
     for step in steps:
         recipe = ""
         if isinstance(step, Train):
-            recipe = recipes.setdefault(explain._recipe(step), f"R{len(recipes) + 1}")
+            recipe = recipes.setdefault(explain.recipe_in_words(step), f"R{len(recipes) + 1}")
             places[recipe] = recipe
         record = records.get(step.id)
-        made = _linked(explain._made(step, number, recipe), places)
+        made = _linked(explain.how_made(step, number, recipe), places)
         outcome = (_words("not done"), _words(""), _words(""), _words(""))
         if record is not None:
-            run = explain._run(record)
+            run = explain.run_of(record)
             runs.setdefault(run, []).append(record)
             outcome = _outcome(record, 1 + list(runs).index(run))
         rows.append(Row((_words(f"steps/{step.id}/"), made, *outcome, _words(" ".join(figures[step]))), step.id))
