@@ -705,8 +705,8 @@ def test_features_of_files_are_computed_without_decoding_again(
     origin = on_files()
     weights = Loop(step=origin, data=pictures).run().weights
     seen: list[int] = []
-    view = on_disk.Files.view
-    monkeypatch.setattr(on_disk.Files, "view", lambda self, i, choose=None: seen.append(i) or view(self, i, choose))
+    image = on_disk.Files.image
+    monkeypatch.setattr(on_disk.Files, "image", lambda self, i: seen.append(i) or image(self, i))
     linear = on_files(start=Final(of=origin), frozen=True, crop=0.0, flip=False)
     once = Loop(step=linear, data=pictures, start=weights).run()
     assert len(seen) == len(pictures.train) + len(pictures.test)

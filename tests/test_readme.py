@@ -11,6 +11,7 @@ import pyarrow as pa
 from conftest import sweep
 
 from raysslprune import plan, results
+from raysslprune.store import Store
 from raysslprune.sweep import load
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -22,9 +23,10 @@ def test_the_query_runs(tmp_path: Path) -> None:
     row |= {"metric": "top1", "collapsed_layers": 0, "step": "0" * 16, "panel": "digits, four convolutions"}
     row |= {"density_of_all": 0.5, "rewind": 1_200, "data": "digits", "arch": "conv4"}
     rows = [{**row, "seed": seed, "value": 97.0 + seed} for seed in (0, 1)]
-    folder = tmp_path / "runs" / "results" / "laptop"
-    folder.mkdir(parents=True)
-    (folder / "fig3.parquet").write_bytes(results.to_parquet(pa.Table.from_pylist(rows, schema=results.SCHEMA)))
+    store = Store(str(tmp_path / "runs"))
+    store.create()
+    table = pa.Table.from_pylist(rows, schema=results.SCHEMA)
+    store.write("results/laptop/fig3.parquet", results.to_parquet(table))
     ran = subprocess.run([sys.executable, "-c", QUERY], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "97.5" in ran.stdout
 
