@@ -22,6 +22,9 @@ from raysslprune.store import Store
 from raysslprune.sweepfile import Point
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background jobs ignore Ctrl-C, and so their children
 
 STARTS_RAY = (
     "test_sweep",

@@ -33,7 +33,7 @@ from conftest import (
 )
 from test_fanout import Watcher
 
-from raysslprune import fanout, plan
+from raysslprune import plan
 from raysslprune.cluster import Capacity, ClusterError, Workers
 from raysslprune.fanout import RETRIES, ReadyJobs
 from raysslprune.lottery import imp, winning_ticket
@@ -133,12 +133,10 @@ def test_a_job_that_gets_on_is_tried_without_end(tmp_path: Path) -> None:
     assert tune.watcher.failed == {}
 
 
-def test_the_work_that_is_repeated_is_counted_from_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_work_that_is_repeated_is_counted_from_the_last_checkpoint(tmp_path: Path) -> None:
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(fanout, "time", SimpleNamespace(time=lambda: clock.now))
     tune = Tune(tmp_path, graph_of(0))
+    tune.searcher.clock = lambda: clock.now
     job = json.loads(tune.ask()["job"])["train"]
     clock.now = 1030.0
     tune.searcher.process_lost(tune.last, "gone")
