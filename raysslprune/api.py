@@ -26,6 +26,7 @@ from rich.console import Console
 from raysslprune import analysis, loader, plan, progress, results, terminal
 from raysslprune import claims as judged
 from raysslprune import sweep as command
+from raysslprune.command import note
 from raysslprune.loader import Sweep, SweepError
 from raysslprune.scales import SETTINGS
 from raysslprune.store import Record, Store
@@ -90,18 +91,16 @@ class Experiment:
         if not found or not all(isinstance(point, Point) for point in found):
             raise SweepError(f"{name}: points(scale, seed) must give one raysslprune.sweepfile.Point or more")
         made = Sweep(name=name, drawing=figure, claims=tuple(claims), points=found)
-        loader._check_names(Path(name), made.points)
-        loader._check_seeds(Path(name), made.points)
-        loader._check_curves(Path(name), made.drawing, made.claims, made.points)
+        loader.check(made, Path(name))
         return cls(sweep=made, scale=scale, store=Store(root), data=_data(data))
 
     # ------------------------------------------------------------------ run it
 
     def plan(self, *, keep: str = "all") -> None:
         """Print what would run, what is done, and what it would cost."""
-        graph = command._plan([self.sweep], keep)
+        graph = command.planned([self.sweep], keep)
         records, damaged = ({}, []) if self.store.is_new() else self.store.survey(graph.ids)
-        missing = command._missing_data(graph.pending(records), self.data, fetch=False)
+        missing = command.missing_data(graph.pending(records), self.data, fetch=False)
         on_gpu, alone = SETTINGS[self.scale].gpus > 0, {self.sweep.name: graph}
         terminal.dry_run(_console(), self.store, graph, records, damaged, missing, progress.cores(), on_gpu, alone)
 
@@ -164,7 +163,7 @@ class Experiment:
             from raysslprune.search import Studies, importances  # imports Optuna, which takes a second
 
             graph, nothing = plan.make(self.sweep.points), plan.Schedule([], {})
-            name, note = f"{self.sweep.name}-{self.scale}", command._note
+            name = f"{self.sweep.name}-{self.scale}"
             tried = Studies(
                 name, drawing.trials, self.sweep.points, graph, nothing, self._records(), self.store, note
             ).tried

@@ -18,6 +18,11 @@ def say(sentence: str, code: int) -> int:
     return code
 
 
+def note(sentence: str) -> None:
+    """Tell what one should know, on stderr."""
+    say(sentence, 0)
+
+
 class Parser(argparse.ArgumentParser):
     """Of a command: it has ``--version``, and its help ends with examples and exit codes.
 

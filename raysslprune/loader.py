@@ -52,10 +52,16 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
         raise SweepError(
             f"points(scale, seed) in {path} must give one raysslprune.sweepfile.Point or more, and nothing else"
         )
-    _check_names(path, points)
-    _check_seeds(path, points)
-    _check_curves(path, drawing, stated, points)
-    return Sweep(name=path.stem, drawing=drawing, claims=stated, points=points)
+    sweep = Sweep(name=path.stem, drawing=drawing, claims=stated, points=points)
+    check(sweep, path)
+    return sweep
+
+
+def check(sweep: Sweep, path: Path) -> None:
+    """Raise SweepError, which names ``path``, where points, claims and figure do not fit, or a name is not known."""
+    _check_names(path, sweep.points)
+    _check_seeds(path, sweep.points)
+    _check_curves(path, sweep.drawing, sweep.claims, sweep.points)
 
 
 def _stated(path: Path, module: ModuleType, scale: str) -> tuple[Claim, ...]:

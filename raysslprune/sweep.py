@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from raysslprune import claims, names, plan, progress, results, terminal
-from raysslprune.command import Parser
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, note, say
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
 from raysslprune.scales import SETTINGS
@@ -32,9 +32,6 @@ from raysslprune.sweepfile import Listing, Magnitudes, Search
 if TYPE_CHECKING:
     from raysslprune.search import Studies
 
-USAGE, FAILED, STOPPED = 2, 1, 130
-"""Exit codes: a wrong call; a step, the store or the cluster failed; Ctrl-C."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
@@ -42,17 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:
-        return _say("stopped; every finished step is kept, and the same command goes on from there", STOPPED)
+        return say("stopped; every finished step is kept, and the same command goes on from there", STOPPED)
     except SweepError as error:
-        return _say(str(error), USAGE)
+        return say(str(error), USAGE)
     except StoreError as error:
-        return _say(str(error), FAILED)
+        return say(str(error), FAILED)
     except OSError as error:
-        return _say(f"{error}; what was finished is kept, and the same command goes on from there", FAILED)
+        return say(f"{error}; what was finished is kept, and the same command goes on from there", FAILED)
     except Exception as error:
         with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
             log.write(traceback.format_exc())
-        return _say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+        return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -73,13 +70,13 @@ def _run(options: argparse.Namespace) -> int:
             curves=options.curves,
         )
         return make(sweeps, options.scale, store, os.path.abspath(options.data), options.keep, how)
-    graph = _plan(sweeps, options.keep)
+    graph = planned(sweeps, options.keep)
     records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
     if options.explain is not None:
         return _explain(sweeps, options.explain, records, store)
-    missing = _missing_data(graph.pending(records), os.path.abspath(options.data), fetch=False)
+    missing = missing_data(graph.pending(records), os.path.abspath(options.data), fetch=False)
     missing += [mask.missing_in(store.shown) for mask in graph.not_imported(records)]
-    alone = {sweep.name: _plan([sweep], options.keep) for sweep in sweeps}
+    alone = {sweep.name: planned([sweep], options.keep) for sweep in sweeps}
     gpu = SETTINGS[options.scale].gpus > 0
     terminal.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
     for sweep in sweeps:
@@ -116,15 +113,15 @@ def make(
 
     keep: ``all`` final weights or only those that are ``needed``. Raises SweepError, StoreError and OSError.
     """
-    graph = _plan(sweeps, keep)
+    if manner and manner.curves and not store.local:
+        return say("--curves wants a root that is a folder, since TensorBoard's files are written bit by bit", USAGE)
+    graph = planned(sweeps, keep)
     records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
     for mask in graph.not_imported(records):
-        return _say(mask.missing_in(store.shown), FAILED)
-    for sentence in _missing_data(graph.pending(records), data_root, fetch=True):
-        return _say(sentence, FAILED)
+        return say(mask.missing_in(store.shown), FAILED)
+    for sentence in missing_data(graph.pending(records), data_root, fetch=True):
+        return say(sentence, FAILED)
     store.create()
-    if manner and manner.curves and not store.local:
-        return _say("--curves wants a root that is a folder, since TensorBoard's files are written bit by bit", FAILED)
     with store.lock():
         _set_aside(store, damaged)
         run = _Run(graph, sweeps, scale, records, store)
@@ -134,11 +131,12 @@ def make(
             _present(sweep, scale, records, store, run.searches.get(sweep.name))
         store.remember()
     if failures:
-        return _say(f"{failures} steps failed or were skipped; the results above are without them", FAILED)
+        return say(f"{failures} steps failed or were skipped; the results above are without them", FAILED)
     return 0
 
 
-def _plan(sweeps: Sequence[Sweep], keep: str) -> plan.Plan:
+def planned(sweeps: Sequence[Sweep], keep: str) -> plan.Plan:
+    """All of these sweeps together; keep as in :func:`make`."""
     points = [point for sweep in sweeps for point in sweep.points]
     drawn = [p.step for sweep in sweeps if isinstance(sweep.drawing, Magnitudes) for p in sweep.points]
     return plan.make(points, weights_of=drawn, keep_all=keep == "all")
@@ -159,7 +157,7 @@ def _explain(sweeps: Sequence[Sweep], row: str, records: Mapping[str, Record], s
     return 0
 
 
-def _missing_data(pending: Sequence[plan.Job], root: str, fetch: bool) -> list[str]:
+def missing_data(pending: Sequence[plan.Job], root: str, fetch: bool) -> list[str]:
     """A sentence for each data set that the pending jobs need and that is not whole under the data root."""
     wanted = dict.fromkeys(names.data_parts(job.train.data)[:2] for job in pending)
     missing: list[str] = []
@@ -203,7 +201,7 @@ class _Run:
                     self.schedule,
                     records,
                     store,
-                    _note,
+                    note,
                 )
             except ValueError as error:
                 raise SweepError(f"{sweep.name}: {error}") from error
@@ -329,7 +327,7 @@ def _write(store: Store, scale: str, name: str, files: Mapping[str, bytes]) -> N
 def _set_aside(store: Store, damaged: Sequence[Damaged]) -> None:
     for damage in damaged:
         where = store.set_aside(damage.step_id)
-        _say(f"step {damage.step_id}: {damage.why}; set aside in {where}, and made again", 0)
+        note(f"step {damage.step_id}: {damage.why}; set aside in {where}, and made again")
 
 
 def _log_file(store: Store) -> str:
@@ -357,15 +355,6 @@ def _sigterm_as_interrupt() -> Any:
 def _console() -> Console:
     """stdout; wide enough for a table where it is no terminal."""
     return Console() if sys.stdout.isatty() else Console(width=120, force_jupyter=False)
-
-
-def _note(sentence: str) -> None:
-    _say(sentence, 0)
-
-
-def _say(sentence: str, code: int) -> int:
-    print(f"raysslprune: {' '.join(sentence.split())}", file=sys.stderr)
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:

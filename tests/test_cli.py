@@ -195,6 +195,10 @@ def test_what_a_training_is_given(
     assert given == [manner]
 
 
+def test_curves_want_a_folder(cli: Cli) -> None:
+    assert "--curves wants a root that is a folder" in cli.refused("fig3", "--curves", "--root", "mock:///a/b")
+
+
 @pytest.mark.parametrize("scale", ["huge", "", "LAPTOP", "3"])
 def test_a_bad_scale_is_told_the_good_ones(scale: str, cli: Cli) -> None:
     sentence = cli.refused("fig3", "--scale", scale, "--dry-run")

@@ -9,7 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, note, say
 from raysslprune.loader import SweepError
 from raysslprune.scales import SETTINGS
 from raysslprune.store import Store, StoreError
@@ -40,17 +40,13 @@ def _run(options: argparse.Namespace) -> int:
 
     store = Store(options.root)
     found = contents.find(options.sweeps, options.scale, store)
-    text = page.render(contents.gather(found, store, _note))
+    text = page.render(contents.gather(found, store, note))
     try:
         Store(folder).write(name, text.encode())  # whole or not at all
     except OSError as error:
         return say(f"can't write {options.out}: {error.strerror or error}", FAILED)
     print(options.out)
     return 0
-
-
-def _note(sentence: str) -> None:
-    say(sentence, 0)
 
 
 def _parser() -> argparse.ArgumentParser:
