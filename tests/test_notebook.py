@@ -298,7 +298,6 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert ["done" in said(cell, "stdout") for cell in plans] == [True, True]
     for cell, trainings in zip(runs, ("48 of 48", "5 of 17"), strict=True):
         assert f"{trainings} trainings to run" in said(cell, "stderr")
-        assert "steps, " in said(cell, "stderr")
         assert "mean ± standard error over n seeds" in said(cell, "stdout")
         for out in cell.outputs:
             assert out.output_type == "stream", out
