@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -21,6 +22,13 @@ def say(sentence: str, code: int) -> int:
 def note(sentence: str) -> None:
     """Tell what one should know, on stderr."""
     say(sentence, 0)
+
+
+def positive(text: str) -> int:
+    """An option's value that is a whole number from 1, without a sign."""
+    if not re.fullmatch("[0-9]{1,9}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1")
+    return int(text)
 
 
 class Parser(argparse.ArgumentParser):

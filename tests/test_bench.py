@@ -42,6 +42,25 @@ def test_a_wrong_name_is_refused() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["plan", "--points", "0"], 2, "'0' is not a whole number from 1"),
+        (["loop", "--repeats", "-1"], 2, "'-1' is not a whole number from 1"),
+        (["cifar", "--dataset", "cifra10"], 2, "data set 'cifra10' is not known"),
+        (["cifar", "--data", "nowhere"], 1, "nowhere"),
+        (["rewind", "--root", "/proc/nowhere"], 1, "can't write to /proc/nowhere"),
+    ],
+)
+def test_what_can_not_be_done_is_said_in_a_sentence(arguments: list[str], code: int, says: str) -> None:
+    done = bench(*arguments)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr.startswith("raysslprune: ")
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_every_benchmark_is_listed_and_documented() -> None:
     folder = Path(sys.modules["raysslprune.bench"].__file__ or "").parent
     found = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "statistics"}

@@ -16,8 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from raysslprune.command import Parser
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
 from raysslprune.progress import cores
+from raysslprune.store import StoreError
 
 BENCHMARKS = {
     "loop": "images/s of the training loop over a bare one",
@@ -36,7 +37,20 @@ BENCHMARKS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)
-    measured = options.run(options)
+    try:
+        measured = options.run(options)
+    except KeyboardInterrupt:
+        return say("stopped", STOPPED)
+    except ValueError as error:
+        return say(str(error), USAGE)
+    except (StoreError, OSError) as error:
+        return say(str(error), FAILED)
+    except Exception as error:
+        from raysslprune.data import DataError  # imports torch, which takes seconds
+
+        if not isinstance(error, DataError):
+            raise
+        return say(str(error), FAILED)
     machine = {"cores": cores(), "processor": platform.machine(), "python": platform.python_version()}
     if options.json:
         print(json.dumps({"benchmark": options.name, "machine": machine, **measured}, indent=1))
@@ -55,7 +69,7 @@ def _parser() -> Parser:
         prog="python -m raysslprune.bench",
         description="How much of the machine reaches the training, and what networks learn.",
         examples=["python -m raysslprune.bench loop", "python -m raysslprune.bench masks --help"],
-        codes="0 measured; 2 a wrong call",
+        codes="0 measured; 1 the data or the root can't be used; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     kinds = parser.add_subparsers(dest="name", required=True)

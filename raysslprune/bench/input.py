@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysslprune.bench.statistics import spread
+from raysslprune.command import positive
 from raysslprune.progress import cores
 
 if TYPE_CHECKING:
@@ -143,9 +144,9 @@ def _ways(found: Mapping[str, Dataset]) -> dict[Way, Callable[[int], Batches]]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=int, default=5, help="how often (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=256, help="each time, of each way (default: %(default)s)")
-    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="how many (default: 1 2)")
+    parser.add_argument("--repeats", type=positive, default=5, help="how often (default: %(default)s)")
+    parser.add_argument("--samples", type=positive, default=256, help="each time, of each way (default: %(default)s)")
+    parser.add_argument("--cores", type=positive, nargs="+", default=[1, 2], help="how many (default: 1 2)")
     parser.add_argument("--data", default=os.environ.get("RAYSSLPRUNE_DATA") or "data", help="where data sets lie")
     parser.add_argument("--dataset", default="", help="imagenet, say (default: parts of scikit-learn's photographs)")
 

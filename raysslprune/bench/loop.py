@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from raysslprune.bench.statistics import spread
+from raysslprune.command import positive
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +37,7 @@ class Case:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=int, default=7, help="how often (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=7, help="how often (default: %(default)s)")
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=NETS, help="which (default: all)")
 
 

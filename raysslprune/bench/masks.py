@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raysslprune.bench.statistics import spread
+from raysslprune.command import positive
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=int, default=5, help="how often (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=5, help="how often (default: %(default)s)")
 
 
 PRUNING = """

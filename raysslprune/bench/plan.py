@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from raysslprune.command import positive
+
 if TYPE_CHECKING:
     from raysslprune.plan import Plan
     from raysslprune.store import Record, Store
@@ -21,7 +23,7 @@ SWEEP = "fig3"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--points", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="how many (default: %(default)s)"
+        "--points", type=positive, nargs="+", default=[1_000, 10_000, 100_000], help="how many (default: %(default)s)"
     )
 
 

@@ -8,6 +8,8 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from raysslprune.command import positive
+
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """How well Optuna finds the best rewind: the study's full grid is trained, then searched again and again."""
@@ -48,5 +50,5 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=int, default=3, help="how often (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=3, help="how often (default: %(default)s)")
     parser.add_argument("--root", default="runs", help="where the grid's results live (default: ./runs)")

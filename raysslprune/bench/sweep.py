@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from raysslprune.bench.statistics import spread
+from raysslprune.command import positive
 from raysslprune.progress import cores
 
 
@@ -42,4 +43,4 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=int, default=1, help="how often (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=1, help="how often (default: %(default)s)")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from raysslprune.bench.statistics import over_seeds
+from raysslprune.command import positive
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -72,4 +73,4 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=int, default=3, help="how often (default: %(default)s)")
+    parser.add_argument("--repeats", type=positive, default=3, help="how often (default: %(default)s)")
