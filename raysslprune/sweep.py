@@ -277,10 +277,12 @@ def _dashboard(address: str) -> str:
 def _present(
     sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store, studies: Studies | None = None
 ) -> None:
-    """Table, claims and figure of one sweep, from the store alone."""
+    """Table, claims and figure of one sweep, from the store alone. Written before they are shown: a pipe may close."""
     if isinstance(sweep.drawing, Listing):
+        table = results.to_parquet(results.listing(sweep.drawing, sweep.rows))
+        written = _write(store, scale, sweep.name, {".parquet": table})
         terminal.listing(_console(), sweep.drawing, sweep.rows)
-        _write(store, scale, sweep.name, {".parquet": results.to_parquet(results.listing(sweep.drawing, sweep.rows))})
+        _tell(written)
         return
     try:
         table = results.table(sweep.name, scale, sweep.points, records)
@@ -288,8 +290,7 @@ def _present(
         raise SweepError(f"{sweep.name}: {error}") from error
     if not len(table):
         return
-    terminal.table(_console(), sweep.drawing, table)
-    terminal.claims(_console(), claims.judge(sweep.claims, table))
+    importance: Mapping[str, float] = {}
     files = {
         ".parquet": results.to_parquet(table),
         "-runs.parquet": results.to_parquet(results.provenance(sweep.points, records)),
@@ -307,21 +308,29 @@ def _present(
         from raysslprune.search import importances
 
         importance = importances(studies.tried)
-        terminal.search(_console(), table, studies.tried, importance)
         canvas = figures.search(sweep.drawing, table, studies.tried, importance, subtitle=subtitle)
     else:
         canvas = figures.draw(sweep.drawing, table, subtitle=subtitle)
-    _write(
-        store, scale, sweep.name, {**files, ".png": figures.save(canvas, "png"), ".pdf": figures.save(canvas, "pdf")}
-    )
+    files |= {".png": figures.save(canvas, "png"), ".pdf": figures.save(canvas, "pdf")}
+    written = _write(store, scale, sweep.name, files)
+    terminal.table(_console(), sweep.drawing, table)
+    terminal.claims(_console(), claims.judge(sweep.claims, table))
+    if studies is not None:
+        terminal.search(_console(), table, studies.tried, importance)
+    _tell(written)
 
 
-def _write(store: Store, scale: str, name: str, files: Mapping[str, bytes]) -> None:
-    """Under results/, saying where."""
-    for suffix, data in files.items():
-        path = f"results/{scale}/{name}{suffix}"
+def _write(store: Store, scale: str, name: str, files: Mapping[str, bytes]) -> list[str]:
+    """Under results/; gives where."""
+    paths = [f"results/{scale}/{name}{suffix}" for suffix in files]
+    for path, data in zip(paths, files.values(), strict=True):
         store.write(path, data)
-        _console().print(store.path(path), highlight=False, soft_wrap=True, markup=False)
+    return [store.path(path) for path in paths]
+
+
+def _tell(written: Sequence[str]) -> None:
+    for path in written:
+        _console().print(path, highlight=False, soft_wrap=True, markup=False)
 
 
 def _set_aside(store: Store, damaged: Sequence[Damaged]) -> None:

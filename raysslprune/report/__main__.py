@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
         "2 a wrong call or sweep; 130 Ctrl-C",
     )
     parser.add_argument(
-        "sweeps", nargs="*", metavar="SWEEP", help="names or .py files of sweeps (default: those of the package that have results)"
+        "sweeps",
+        nargs="*",
+        metavar="SWEEP",
+        help="names or .py files of sweeps (default: those of the package that have results)",
     )
     parser.add_argument("--scale", choices=list(SETTINGS), help="of this scale alone (default: all that have results)")
     parser.add_argument(
