@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 import time
 import uuid
@@ -35,6 +36,10 @@ class ClusterError(Exception):
 
 STARTED_WITHIN = 50.0
 """Seconds for Ray to start or to answer. After 60 it may end this process without a word, so the word comes before."""
+
+
+REACHED_WITHIN = 10.0
+"""Seconds in which the head of a cluster must take a connection."""
 
 
 @contextmanager
@@ -67,6 +72,9 @@ def connected(
                 address="local", num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **quiet
             )
         else:
+            host, _, port = address.rpartition(":")
+            if host and port.isdecimal() and "/" not in host:  # where nobody listens Ray waits for minutes
+                socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
             context = ray.init(address=address, **quiet)
     except Exception as error:
         if address is None:

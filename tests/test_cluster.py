@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,7 +177,7 @@ def test_who_can_not_come_away_from_a_dead_ray_is_ended(fake: Fake) -> None:
 def test_a_start_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(cluster, "STARTED_WITHIN", 0.1)
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:1")
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
 
     def never(**_: object) -> None:
         time.sleep(0.5)
@@ -229,3 +230,12 @@ def test_missing_data_and_other_versions_are_found_out(root: Store, tmp_path: Pa
     assert complaint(root.address, "", [], other) == (
         f"has torch {versions()['torch']}, not 1.0, python {versions()['python']}, not 2.7"
     )
+
+
+def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    sentence = rf"^can't reach the Ray cluster at 127\.0\.0\.1:{port} that RAY_ADDRESS names: is it running, "
+    with pytest.raises(ClusterError, match=sentence), connected():
+        pass
