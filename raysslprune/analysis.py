@@ -11,11 +11,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import re
 import shlex
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,7 +26,7 @@ from rich.table import Table
 from safetensors.numpy import load as from_safetensors
 
 from raysslprune import results
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.command import FAILED, MOST_SEEDS, ROOT, STOPPED, USAGE, Parser, count, fault, say
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.scales import SETTINGS
 from raysslprune.spec import Imported, Mask, Prune, Rewind, Shuffle
@@ -386,9 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StoreError, OSError) as error:
         return say(str(error), FAILED)
     except Exception as error:
-        with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
-            log.write(traceback.format_exc())
-        return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+        return fault(error)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -567,7 +562,7 @@ def _console() -> Console:
 MOST_COLUMNS = 8
 """That are printed."""
 
-SCALE, ROOT, MOST_SEEDS = "laptop", "runs", 1000
+SCALE = "laptop"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -579,17 +574,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("sweep", metavar="SWEEP", help=f"{', '.join(known())}, or a .py file of your own")
     parser.add_argument("--scale", default=SCALE, choices=list(SETTINGS), help=f"which (default: {SCALE})")
-    parser.add_argument("--seeds", type=_count, metavar="N", help="seeds 0 to N-1 (default: all that are there)")
-    parser.add_argument(
-        "--root", default=ROOT, metavar="DIR", help=f"where results live: a folder, s3:// or gs:// (default: ./{ROOT})"
-    )
+    parser.add_argument("--seeds", type=count, metavar="N", help="seeds 0 to N-1 (default: all that are there)")
+    parser.add_root()
     return parser
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_SEEDS:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1 to {MOST_SEEDS}")
-    return int(text)
 
 
 if __name__ == "__main__":

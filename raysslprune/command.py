@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 USAGE, FAILED, STOPPED = 2, 1, 130
 """Exit codes: a wrong call; a step, the store, the data or the cluster failed; Ctrl-C."""
+
+ROOT = "runs"
+"""Where results live, unless another place is named."""
+
+MOST_SEEDS = 1000
+"""At most; and workers of a training."""
 
 
 def say(sentence: str, code: int) -> int:
@@ -22,6 +31,22 @@ def say(sentence: str, code: int) -> int:
 def note(sentence: str) -> None:
     """Tell what one should know, on stderr."""
     say(sentence, 0)
+
+
+def fault(error: Exception) -> int:
+    """Tell of an error that nobody thought of, with its traceback in a file. Returns the code; to be called where it
+    is handled.
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
+        log.write(traceback.format_exc())
+    return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+
+
+def count(text: str) -> int:
+    """An option's value that counts seeds or workers."""
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1 to {MOST_SEEDS}")
+    return int(text)
 
 
 def positive(text: str) -> int:
@@ -43,6 +68,17 @@ class Parser(argparse.ArgumentParser):
         given.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(epilog="\n\n".join(ends), allow_abbrev=False, **given)
         self.add_argument("--version", action="version", version=f"raysslprune {version('raysslprune')}")
+
+    def add_root(self) -> None:
+        """``--root``."""
+        help = "where results live: a folder, s3:// or gs:// (default: ./runs)"
+        self.add_argument("--root", default=ROOT, metavar="DIR", help=help)
+
+    def add_data(self, more: str = "") -> None:
+        """``--data``. more: the end of its help."""
+        default = os.environ.get("RAYSSLPRUNE_DATA") or "data"
+        help = f"where data sets lie (default: $RAYSSLPRUNE_DATA, else ./data){more}"
+        self.add_argument("--data", default=default, metavar="DIR", help=help)
 
     def error(self, message: str) -> NoReturn:
         """One sentence instead of the whole usage."""

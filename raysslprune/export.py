@@ -113,15 +113,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write, new or empty")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx too; needs onnx and onnxscript")
-    parser.add_argument(
-        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
-    )
-    parser.add_argument(
-        "--data",
-        default=os.environ.get("RAYSSLPRUNE_DATA") or "data",
-        metavar="DIR",
-        help="where data sets lie, for the sizes and means of images (default: $RAYSSLPRUNE_DATA, else ./data)",
-    )
+    parser.add_root()
+    parser.add_data("; for the sizes and means of images")
     return parser
 
 

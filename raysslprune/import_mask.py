@@ -6,14 +6,13 @@ that nothing can be taken for it.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysslprune import names
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, say
 from raysslprune.spec import Imported
 from raysslprune.store import Store, StoreError
 
@@ -73,12 +72,6 @@ def _channels(found: Mapping[str, Tensor], convolutions: Sequence[str]) -> int:
     return found[first].shape[1]
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1 to 1000")
-    return int(text)
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m raysslprune.import_mask",
@@ -94,11 +87,12 @@ def _parser() -> Parser:
     )
     parser.add_argument("--arch", required=True, metavar="NAME", help="the network, as a sweep names it: resnet8, ...")
     parser.add_argument(
-        "--channels", type=_count, metavar="N", help="of its images (default: as the first convolution's mask has them)"
+        "--channels",
+        type=count,
+        metavar="N",
+        help="of its images (default: as the first convolution's mask has them)",
     )
-    parser.add_argument(
-        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
-    )
+    parser.add_root()
     return parser
 
 

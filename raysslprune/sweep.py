@@ -13,7 +13,6 @@ import re
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from raysslprune import claims, names, plan, progress, results, terminal
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, note, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, fault, note, say
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
 from raysslprune.scales import SETTINGS
@@ -47,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return say(f"{error}; what was finished is kept, and the same command goes on from there", FAILED)
     except Exception as error:
-        with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
-            log.write(traceback.format_exc())
-        return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+        return fault(error)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -381,16 +378,9 @@ def _parser() -> argparse.ArgumentParser:
         "sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own"
     )
     parser.add_argument("--scale", default="laptop", choices=list(SETTINGS), help="how large (default: laptop)")
-    parser.add_argument("--seeds", type=_count, metavar="N", help="seeds 0 to N-1 (default: the scale's)")
-    parser.add_argument(
-        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
-    )
-    parser.add_argument(
-        "--data",
-        default=os.environ.get("RAYSSLPRUNE_DATA") or "data",
-        metavar="DIR",
-        help="where data sets lie (default: $RAYSSLPRUNE_DATA, else ./data); digits come with the package",
-    )
+    parser.add_argument("--seeds", type=count, metavar="N", help="seeds 0 to N-1 (default: the scale's)")
+    parser.add_root()
+    parser.add_data("; digits come with the package")
     parser.add_argument(
         "--keep",
         default="all",
@@ -404,7 +394,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workers-per-step",
-        type=_count,
+        type=count,
         metavar="N",
         help="workers that share a training (default: on GPUs as many as the recipe has parts of a batch, else 1)",
     )
@@ -423,12 +413,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
     return parser
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1 to 1000")
-    return int(text)
 
 
 def _fraction(text: str) -> float:

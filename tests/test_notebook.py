@@ -280,7 +280,8 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
     book = nbformat.read(NOTEBOOK, as_version=4)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
-    code[0].source = 'SCALE, SEEDS, ROOT = "smoke", 2, "runs"'
+    often = "import raysslprune.progress\nraysslprune.progress.LINE_EVERY = 0.2\n"  # Ray alone takes longer to start
+    code[0].source = often + 'SCALE, SEEDS, ROOT = "smoke", 2, "runs"'
     for cell in code:
         cell.outputs, cell.execution_count = [], None
     book.cells.append(
@@ -298,6 +299,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert ["done" in said(cell, "stdout") for cell in plans] == [True, True]
     for cell, trainings in zip(runs, ("48 of 48", "5 of 17"), strict=True):
         assert f"{trainings} trainings to run" in said(cell, "stderr")
+        assert "steps, " in said(cell, "stderr")
         assert "mean ± standard error over n seeds" in said(cell, "stdout")
         for out in cell.outputs:
             assert out.output_type == "stream", out

@@ -175,12 +175,7 @@ def _parser() -> Parser:
         codes="0 the copy is whole; 1 the data set is missing or has broken images; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_argument("name", metavar="NAME", help="as a sweep has it: imagenet, places205, folder/pets")
-    parser.add_argument(
-        "--data",
-        default=os.environ.get("RAYSSLPRUNE_DATA") or "data",
-        metavar="DIR",
-        help="where all data sets are (default: $RAYSSLPRUNE_DATA, else ./data)",
-    )
+    parser.add_data()
     parser.add_argument("--out", metavar="DIR", help="the data root that gets the copy (default: that of --data)")
     parser.add_argument(
         "--shorter",

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, note, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, fault, note, say
 from raysslprune.loader import SweepError
 from raysslprune.scales import SETTINGS
 from raysslprune.store import Store, StoreError
@@ -27,9 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StoreError, OSError) as error:
         return say(str(error), FAILED)
     except Exception as error:
-        with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
-            log.write(traceback.format_exc())
-        return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+        return fault(error)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -67,9 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         help="names or .py files of sweeps (default: those of the package that have results)",
     )
     parser.add_argument("--scale", choices=list(SETTINGS), help="of this scale alone (default: all that have results)")
-    parser.add_argument(
-        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
-    )
+    parser.add_root()
     parser.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: ./report.html)")
     return parser
 

@@ -89,9 +89,7 @@ def _parser() -> Parser:
     )
     parser.epilog = f"tables and their columns:\n\n{described()}\n\n{parser.epilog}"
     parser.add_argument("sql", nargs="?", metavar="SQL", help="one query, as DuckDB knows them")
-    parser.add_argument(
-        "--root", default="runs", metavar="DIR", help="where results live: a folder, s3:// or gs:// (default: ./runs)"
-    )
+    parser.add_root()
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--format",
