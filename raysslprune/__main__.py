@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
-from raysslprune.command import STOPPED, Parser, say
+from raysslprune.command import STOPPED, Parser, say, told
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ COMMANDS = {
 }
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)

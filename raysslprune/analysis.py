@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,19 @@ from rich.table import Table
 from safetensors.numpy import load as from_safetensors
 
 from raysslprune import results
-from raysslprune.command import FAILED, MOST_SEEDS, ROOT, STOPPED, USAGE, Parser, count, fault, say
+from raysslprune.command import (
+    FAILED,
+    MOST_SEEDS,
+    SCALE,
+    STOPPED,
+    USAGE,
+    Parser,
+    count,
+    fault,
+    say,
+    sweep_command,
+    told,
+)
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.scales import SETTINGS
 from raysslprune.spec import Imported, Mask, Prune, Rewind, Shuffle
@@ -371,6 +382,7 @@ def _mean(values: Sequence[float]) -> float:
 # ------------------------------------------------------------------------------------- the command
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -394,7 +406,8 @@ def _run(options: argparse.Namespace) -> int:
     masks = _placed(sweep)
     records, damaged = ({}, []) if new else store.survey(dict.fromkeys(mask.mask.id for mask in masks))
     there = [mask for mask in masks if mask.mask.id in records]
-    makes = _command(options, seeds)
+    more = seeds if seeds != SETTINGS[options.scale].seeds else None
+    makes = sweep_command(options.sweep, options.scale, options.root, more)
     for damage in damaged:
         say(f"mask {damage.step_id}: {damage.why}; it is left out, and made again by: {makes}", 0)
     if not there:
@@ -411,7 +424,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def present(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> None:
-    """Write the tables and figures of some masks of a sweep, and print what matters most.
+    """Write the tables and figures of some masks of a sweep, then print what matters most: a pipe may close.
 
     Raises store.Damaged for a mask that can't be read, SweepError for one of a network that can't be found.
     """
@@ -420,20 +433,22 @@ def present(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> 
     except ValueError as error:
         raise SweepError(f"{sweep.name}: {error}") from error
     drawn, pairs = shown(masks, layers, overlaps)
-    console = _console()
-    _print_densities(console, drawn)
-    _print_overlaps(console, pairs)
     canvases = draw(sweep, drawn, pairs)
     from raysslprune.figures import save
 
+    written: list[str] = []
     for name, table in (("layers", layers), ("overlap", overlaps)):
         files = {".parquet": results.to_parquet(table)}
         if name in canvases:
             files |= {f".{kind}": save(canvases[name], kind) for kind in ("png", "pdf")}
         for suffix, data in files.items():
-            path = f"results/{scale}/{sweep.name}-{name}{suffix}"
-            store.write(path, data)
-            console.print(store.path(path), highlight=False, soft_wrap=True, markup=False)
+            written.append(f"results/{scale}/{sweep.name}-{name}{suffix}")
+            store.write(written[-1], data)
+    console = _console()
+    _print_densities(console, drawn)
+    _print_overlaps(console, pairs)
+    for path in written:
+        console.print(store.path(path), highlight=False, soft_wrap=True, markup=False)
 
 
 def shown(masks: Iterable[Placed], layers: pa.Table, overlaps: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -545,15 +560,6 @@ def _placed(sweep: Sweep) -> list[Placed]:
     return masks
 
 
-def _command(options: argparse.Namespace, seeds: int) -> str:
-    """What makes the masks."""
-    words = ["python", "-m", "raysslprune.sweep", options.sweep]
-    words += ["--scale", options.scale] if options.scale != SCALE else []
-    words += ["--seeds", str(seeds)] if seeds != SETTINGS[options.scale].seeds else []
-    words += ["--root", options.root] if options.root != ROOT else []
-    return shlex.join(words)
-
-
 def _console() -> Console:
     """stdout; wide enough for a table where it is no terminal."""
     return Console() if sys.stdout.isatty() else Console(width=120, force_jupyter=False)
@@ -561,8 +567,6 @@ def _console() -> Console:
 
 MOST_COLUMNS = 8
 """That are printed."""
-
-SCALE = "laptop"
 
 
 def _parser() -> argparse.ArgumentParser:

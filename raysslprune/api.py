@@ -100,6 +100,7 @@ class Experiment:
         """Print what would run, what is done, and what it would cost."""
         graph = command.planned([self.sweep], keep)
         records, damaged = ({}, []) if self.store.is_new() else self.store.survey(graph.ids)
+        command.tell_of_results([self.sweep], self.scale, self.store, _ASKING)
         missing = command.missing_data(graph.pending(records), self.data, fetch=False)
         on_gpu, alone = SETTINGS[self.scale].gpus > 0, {self.sweep.name: graph}
         terminal.dry_run(_console(), self.store, graph, records, damaged, missing, progress.cores(), on_gpu, alone)
@@ -120,7 +121,7 @@ class Experiment:
         """
         gpus = SETTINGS[self.scale].gpus if gpus_per_worker is None else gpus_per_worker
         how = command.Manner(
-            workers_per_step=workers_per_step, gpus_per_worker=gpus, dashboard=dashboard, curves=curves
+            workers_per_step=workers_per_step, gpus_per_worker=gpus, dashboard=dashboard, curves=curves, asking=_ASKING
         )
         if command.make([self.sweep], self.scale, self.store, self.data, keep, how):
             raise Failed(
@@ -136,10 +137,17 @@ class Experiment:
     # ------------------------------------------------------------------ what came out
 
     def table(self) -> pa.Table:
-        """A row for each point whose training is done (results.SCHEMA); of a listing, its rows."""
+        """A row for each point whose training is done (results.SCHEMA), with a note on stderr where some are not.
+
+        Of a listing, its rows.
+        """
         if isinstance(self.sweep.drawing, Listing):
             return results.listing(self.sweep.drawing, self.sweep.rows)
-        return results.table(self.sweep.name, self.scale, self.sweep.points, self._records())
+        table = results.table(self.sweep.name, self.scale, self.sweep.points, self._records())
+        points = len(self.sweep.points)
+        if len(table) < points and not isinstance(self.sweep.drawing, Search):  # which trains only what it chooses
+            note(f"{self.sweep.name}: {points - len(table)} of {points} points are not done; run() goes on with them")
+        return table
 
     def means(self) -> pa.Table:
         """Over seeds: mean, standard error and n."""
@@ -207,6 +215,10 @@ class Experiment:
     def _subtitle(self) -> str:
         of = {f"{point.step.data}, {point.step.arch}" for point in self.sweep.points}
         return of.pop() if len(of) == 1 else ""
+
+
+_ASKING = "seeds="
+"""Here, for what is ``--seeds`` of the command."""
 
 
 def _seeds(scale: str, seeds: int | None) -> int:

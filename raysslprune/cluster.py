@@ -34,6 +34,9 @@ class ClusterError(Exception):
     """The cluster can't be used. The message is a sentence for the user."""
 
 
+OWN_TOKEN = secrets.token_hex(32)
+"""Of a Ray that is started here, unless RAY_AUTH_TOKEN says another."""
+
 STARTED_WITHIN = 50.0
 """Seconds for Ray to start or to answer. After 60 it may end this process without a word, so the word comes before."""
 
@@ -48,13 +51,13 @@ def connected(
 ) -> Iterator[str]:
     """A Ray to run on: the one that RAY_ADDRESS names, else one of this machine's own for the time being.
 
-    Its own one asks for a token that only this process and its children know. dashboard: whether it has one, on
-    127.0.0.1. note: told where the start takes long. Gives the dashboard's address, if there is one. Raises
-    ClusterError.
+    Its own one asks for a token that only this process and its children know, and listens on 127.0.0.1 only (by what
+    __init__.py sets). dashboard: whether it has one. note: told where the start takes long. Gives the dashboard's
+    address, if there is one. Raises ClusterError.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address is None and os.environ["RAY_AUTH_MODE"] == "token":
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_TOKEN", OWN_TOKEN)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     late = threading.Timer(
         STARTED_WITHIN,

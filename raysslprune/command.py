@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
+import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -18,13 +21,22 @@ USAGE, FAILED, STOPPED = 2, 1, 130
 ROOT = "runs"
 """Where results live, unless another place is named."""
 
+SCALE = "laptop"
+"""How large sweeps are, unless another scale is named."""
+
 MOST_SEEDS = 1000
 """At most; and workers of a training."""
 
 
+LONGEST = 5_000
+"""Characters of a sentence: more than a path can have."""
+
+
 def say(sentence: str, code: int) -> int:
-    """Tell it on stderr, as one line. Returns the code."""
-    print(f"raysslprune: {' '.join(sentence.split())}", file=sys.stderr)
+    """Tell it on stderr, as one line, with nothing in it that could steer a terminal. Returns the code."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(sentence.split()))
+    shown = line if len(line) <= LONGEST else f"{line[:LONGEST]}…"  # it may quote what somebody typed
+    print(f"raysslprune: {shown}", file=sys.stderr)
     return code
 
 
@@ -42,6 +54,36 @@ def fault(error: Exception) -> int:
     return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
 
 
+def without_stdout(code: int) -> int:
+    """When what reads it is gone, or it is full, what is left must not be written at the exit. Returns the code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+Main = Callable[..., int]
+
+
+def told(main: Main) -> Main:
+    """A command's ``main`` that has written what it printed when it ends, or says in a sentence why not."""
+
+    @wraps(main)
+    def whole(arguments: Sequence[str] | None = None) -> int:
+        code = 0
+        try:
+            try:
+                code = main(arguments)
+            finally:  # after --help, too
+                sys.stdout.flush()
+        except BrokenPipeError:  # as by `| head`
+            return without_stdout(code)
+        except OSError as error:
+            why = f"can't write to stdout: {error.strerror or error}"
+            return without_stdout(code or say(why, FAILED))
+        return code
+
+    return whole
+
+
 def count(text: str) -> int:
     """An option's value that counts seeds or workers."""
     if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_SEEDS:
@@ -54,6 +96,15 @@ def positive(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number from 1")
     return int(text)
+
+
+def sweep_command(sweep: str, scale: str = SCALE, root: str = ROOT, seeds: int | None = None) -> str:
+    """What makes the results of a sweep, as it is typed. seeds: where these are not the scale's."""
+    words = ["python", "-m", "raysslprune.sweep", sweep]
+    words += ["--scale", scale] if scale != SCALE else []
+    words += ["--seeds", str(seeds)] if seeds is not None else []
+    words += ["--root", root] if root != ROOT else []
+    return shlex.join(words)
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,6 +131,13 @@ class Parser(argparse.ArgumentParser):
         help = f"where data sets lie (default: $RAYSSLPRUNE_DATA, else ./data){more}"
         self.add_argument("--data", default=default, metavar="DIR", help=help)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse does, which would go on if it can't be written."""
+        print(message, end="", file=file or sys.stderr)
+
     def error(self, message: str) -> NoReturn:
         """One sentence instead of the whole usage."""
-        self.exit(say(f"{message}; see --help", USAGE))
+        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+        near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1, cutoff=0.75) if unknown else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        self.exit(say(f"{message}{hint}; see --help", USAGE))

@@ -32,7 +32,7 @@ from raysslprune.store import Record, Store
 from raysslprune.sweepfile import Point
 
 LEAST = 4
-"""Digits of an id that can stand for it: fewer are a row's number, or nothing."""
+"""Of an id that begins with so many decimal digits alone: fewer are a row's number, or nothing."""
 
 
 def explain(
@@ -66,7 +66,8 @@ def _find(name: str, points: Sequence[Point], rows: Sequence[Point], text: str) 
     """The step, and the numbers of the rows that are meant: one, or all that show a step given by its id."""
     if text.isdecimal() and len(text) < 16 and int(text) < len(rows):
         return rows[int(text)].step, [int(text)]
-    steps = closure(point.step for point in points) if len(text) >= LEAST else []
+    may_be_an_id = bool(text) and (len(text) >= LEAST or not text.isdecimal())
+    steps = closure(point.step for point in points) if may_be_an_id else []
     steps = [step for step in steps if step.id.startswith(text.lower())]
     if len(steps) > 1:
         ids = ", ".join(step.id for step in steps[:3]) + (", ..." if len(steps) > 3 else "")
@@ -181,10 +182,11 @@ def result_of(record: Record) -> tuple[str, str, str, str]:
 
 
 def run_of(record: Record) -> str:
-    """Where, and with which versions. A mask is made where its training ran, and says only with which versions."""
+    """Where, and with which versions. A mask says only with which: it is made beside a training, or elsewhere."""
     facts = record.facts
-    place = f"{facts['host']}, {facts['device']}; " if "host" in facts else ""
-    return place + ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
+    made = f"masks of {facts['source']}" if "source" in facts else "masks, made beside trainings"
+    place = f"{facts['host']}, {facts['device']}" if "host" in facts else made
+    return f"{place}; " + ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
 
 
 def _files(record: Record) -> str:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told
 from raysslprune.progress import size
 from raysslprune.store import Damaged, Store, StoreError
 
@@ -30,6 +30,7 @@ class _Wrong(Exception):
     """A call that can't be done. The message is a sentence for the user."""
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -62,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     from raysslprune.data import DataError
 
     try:
-        made = release.read(store, step_id, os.path.abspath(options.data))
+        made = release.read(store, step_id, os.path.abspath(options.data), options.trust)
         files, sizes = release.contents(made, options.onnx)
     except (release.ExportError, DataError, ValueError, TypeError) as error:
         return say(str(error), FAILED)
@@ -113,6 +114,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write, new or empty")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx too; needs onnx and onnxscript")
+    parser.add_argument(
+        "--trust", action="store_true", help="import networks and data sets of your own that the step names"
+    )
     parser.add_root()
     parser.add_data("; for the sizes and means of images")
     return parser

@@ -7,19 +7,23 @@ as a new trial: it goes on from its last checkpoint, wherever there is room.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from ray import tune
 from ray._raylet import setproctitle  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.util import get_node_ip_address
@@ -33,8 +37,15 @@ from raysslprune.store import Damaged, Store, versions
 RETRIES = 3
 """Times that a job is tried again after its process died without a new checkpoint. An exception is not tried again."""
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors that end the sweep: every other job would meet them too, and fail faster than good ones work."""
+
 MOST_REPAIRS = 100
 """Damaged artefacts that a sweep makes again before it gives up: a disk that loses what is written to it."""
+
+
+# Tune hands this process's AWS keys on to its trials, and so they come into a log on each node, which has its own
+class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 
 class Watcher(Protocol):
@@ -106,6 +117,12 @@ class JobTrial(tune.Trainable):
         except WorkerLost as lost:
             return {"done": True, "lost": str(lost)}
         except Exception as error:  # the job's failure, not the trial's: this process is still good
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                why = f"can't write to {self.runner.store.shown}: {os.strerror(error.errno)}"
+                return {
+                    "done": True,
+                    "unfit": f"{why}; what was finished is kept, and the same command goes on from there",
+                }
             return {"done": True, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         finally:
             self.exchange.forget(job["train"])
@@ -213,7 +230,7 @@ class ReadyJobs(Searcher):
         """Nothing: a job gives one result, its last."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial that gave a result; of one that died, Deaths tells."""
+        """A trial that gave a result; of one that died, Ends tells."""
         if result is None or trial_id not in self.running:
             return
         if "unfit" in result:
@@ -294,11 +311,16 @@ class ReadyJobs(Searcher):
         """Nothing."""
 
 
-class Deaths(tune.Callback):
-    """Tells the searcher of trials whose process died, and why, which Tune keeps from it."""
+class Ends(tune.Callback):
+    """Tells the searcher of trials whose process died, and why, which Tune keeps from it; and lets go of the others."""
 
     def __init__(self, searcher: ReadyJobs) -> None:
         self.searcher = searcher
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tune keeps every trial to the end: half of that is statistics over its results, of which there is one."""
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         cause = Path(trial.error_file).read_text() if trial.error_file else ""  # get_error() would find it later
@@ -307,6 +329,17 @@ class Deaths(tune.Callback):
             node, last = re.search("ip=([^,)]+)", cause), cause.strip().splitlines()[-1]
             self.searcher.unfit = f"node {node[1] if node else 'of a worker'} can't run raysslprune: {last}"
         self.searcher.process_lost(trial.trial_id, cause)
+
+
+@contextmanager
+def _state_unsaved() -> Iterator[None]:
+    """Tune pickles each of its trials when it ends, so that it could be restored: some milliseconds a job."""
+    found = TuneController._get_trial_checkpoints
+    TuneController._get_trial_checkpoints = lambda self: {}
+    try:
+        yield
+    finally:
+        TuneController._get_trial_checkpoints = found
 
 
 def run(
@@ -355,12 +388,12 @@ def run(
                 storage_path=scratch,
                 verbose=0,
                 progress_reporter=tune.CLIReporter(),  # that of notebooks would clear the cell
-                callbacks=[Deaths(searcher)],
+                callbacks=[Ends(searcher)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # else scratch must be on all nodes
             ),
         )
         try:
-            with life.held():
+            with life.held(), _state_unsaved():
                 tuner.fit()
         except (Exception, KeyboardInterrupt):
             if life.lost or searcher.unfit:

@@ -19,7 +19,9 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from raysslprune import results as tables
 from raysslprune.sweepfile import Curve, Figure, Magnitudes, Search
@@ -544,19 +546,22 @@ def _remaining_axis(ax: Axes, values: Collection[float], columns: int) -> None:
 
 
 def _magnify(ax: Axes, cell: _Cell, *, log: bool) -> None:
-    """The top once more, larger, where curves of networks that are not very sparse crowd; if there is room below.
+    """The top once more, larger, where curves of networks that are not very sparse crowd; if a corner has room for it.
 
     log: whether the axis is of the remaining weights; else of the pruned ones.
     """
-    (low, high), left, sparsest = ax.get_ylim(), 0.12 if log else 0.15, 4.0 if log else 96.0
+    (low, high), sparsest = ax.get_ylim(), 4.0 if log else 96.0
     points = [point for line in cell.lines for point in [*zip(line.x, line.y, strict=True), *line.seeds]]
     crowd = [y for x, y in points if (x >= sparsest if log else x <= sparsest) and not math.isnan(y)]
-    right = (ax.transScale + ax.transLimits).transform((sparsest, high))[0] - 0.02
-    if not crowd or min(crowd) < low + 0.6 * (high - low) or right - left < 0.25:
+    left, right = 0.12 if log else 0.15, (ax.transScale + ax.transLimits).transform((sparsest, high))[0] - 0.02
+    if len(set(crowd)) < 2 or min(crowd) < low + 0.6 * (high - low) or right - left < 0.25:
+        return
+    at = _free_corner(ax, cell, left, right - left, 0.4)
+    if at is None:
         return
     top, bottom = max(crowd), max(min(crowd), max(crowd) - 0.15 * (high - low))
     with mpl.rc_context({"lines.linewidth": 1.0, "lines.markersize": 3.0, "font.size": 6}):
-        inset = ax.inset_axes((left, 0.13, right - left, 0.4))
+        inset = ax.inset_axes((*at, right - left, 0.4))
         _paint(inset, cell)
     if log:
         _remaining_axis(inset, [], 4)
@@ -565,6 +570,26 @@ def _magnify(ax: Axes, cell: _Cell, *, log: bool) -> None:
     inset.set_title("Enlarged", fontsize=6, pad=2)
     (x0, x1), (y0, y1) = inset.get_xlim(), inset.get_ylim()
     ax.indicate_inset((x0, y0, x1 - x0, y1 - y0), edgecolor="0.5", linewidth=0.6)
+
+
+def _free_corner(ax: Axes, cell: _Cell, left: float, width: float, height: float) -> tuple[float, float] | None:
+    """Where axes of that size, with their numbers and title, cover nothing, in fractions of ``ax``; else None.
+
+    left: what the numbers on their axis of y need.
+    """
+    drawn: list[list[tuple[float, float]]] = [[(x, line.y[0]) for x in ax.get_xlim()] for line in cell.references]
+    for line in cell.lines:
+        for sign in (-1, 0, 1):  # a band is as wide as its errors; where there are none, as its line
+            ends = [y if math.isnan(e) else y + sign * e for y, e in zip(line.y, line.error, strict=True)]
+            drawn.append([(x, y) for x, y in zip(line.x, ends, strict=True) if not math.isnan(y)])
+        drawn += [[dot, dot] for dot in line.seeds]
+    to_axes = ax.transScale + ax.transLimits
+    paths = [Path(to_axes.transform(line)) for line in drawn if line]
+    for x, y in ((left, 0.13), (0.98 - width, 0.45), (0.98 - width, 0.13)):
+        taken = Bbox.from_extents(x - left + 0.01, y - 0.11, x + width + 0.02, y + height + 0.09)
+        if not any(path.intersects_bbox(taken, filled=False) for path in paths):
+            return x, y
+    return None
 
 
 def _paint_search(ax: Axes, line: _Line, tried: Sequence[bool]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysslprune import names
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, say, told
 from raysslprune.spec import Imported
 from raysslprune.store import Store, StoreError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert record is not None
     print(f"# step {step.id} in {store.shown}: {100 * record.metrics['density']:.4g}% of {step.arch}'s weights stay")
     print("from raysslprune.spec import Imported\n")
-    print(f'mask = Imported(arch="{step.arch}", channels={step.channels}, digest="{step.digest}")')
+    print(f'MASK = Imported(arch="{step.arch}", channels={step.channels}, digest="{step.digest}")')
     return 0
 
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
 import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raysslprune import names
-from raysslprune.spec import Rewind, Train, closure
+from raysslprune import names, options
+from raysslprune.spec import Recipe, Rewind, Train, closure, is_text
 from raysslprune.sweepfile import Claim, Drawing, Figure, Listing, Point
+
+BESIDE = ("-runs", "-magnitudes", "-layers", "-overlap")
+"""How the names of tables end that stand beside a sweep's results."""
+
+MOST = 1_000_000
+"""Points of a seed, rows, or claims: who gives more will go on until the memory is full."""
 
 
 class SweepError(Exception):
@@ -86,8 +95,10 @@ def _check_rows(path: Path, drawing: Listing, rows: Sequence[object]) -> None:
     if not rows or not all(isinstance(row, tuple) and len(row) == width for row in rows):
         raise SweepError(f"rows(scale) in {path} must give one tuple or more, each of {width}, as there are columns")
     for name, *values in zip(drawing.columns, *rows, strict=True):  # pyright: ignore[reportArgumentType]
-        words = all(isinstance(value, str) for value in values)
+        words = all(is_text(value) for value in values)
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if numbers and any(isinstance(value, int) and abs(value) > 2**53 for value in values):
+            raise SweepError(f"rows(scale) in {path} must give numbers up to 2**53 in column {name!r}")
         if not words and not numbers:
             raise SweepError(f"rows(scale) in {path} must give words alone or numbers alone in column {name!r}")
 
@@ -95,20 +106,28 @@ def _check_rows(path: Path, drawing: Listing, rows: Sequence[object]) -> None:
 def _called(path: Path, module: ModuleType, name: str, wanted: str, *arguments: object) -> list[Any]:
     """What a function of a sweep file gives, as a list. Raises SweepError."""
     function = getattr(module, name, None)
-    if not callable(function):
+    if not callable(function) or inspect.iscoroutinefunction(function):
         raise SweepError(f"{path} needs a function {wanted}")
     try:
-        return list(function(*arguments))  # pyright: ignore[reportArgumentType]
-    except (Exception, SystemExit) as error:
+        given = list(islice(function(*arguments), MOST + 1))  # pyright: ignore[reportArgumentType]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a file may raise, SystemExit too
         raise SweepError(_where(path, error)) from error
+    if len(given) > MOST:
+        raise SweepError(f"{name} in {path} gives more than {MOST:,}: does it ever end?")
+    return given
 
 
 def _check_names(path: Path, points: Sequence[Point]) -> None:
-    """Raise SweepError for a task, architecture or data set that nobody knows."""
+    """Raise SweepError for a task, an option of it, an architecture or a data set that nobody knows."""
     trainings = [step for step in closure(point.step for point in points) if isinstance(step, Train)]
     try:
         for task in dict.fromkeys(step.task for step in trainings):
             names.check("task", names.TASKS, task)
+        for step in {(step.task, id(step.recipe)): step for step in trainings}.values():
+            if isinstance(step.recipe, Recipe) and step.task in options.OPTIONS:  # a user's own is not imported here
+                options.made(step.task, options.OPTIONS[step.task], step.recipe.options)
         for arch in dict.fromkeys(step.arch for step in trainings):
             names.check("architecture", names.ARCHITECTURES, arch)
         for data in dict.fromkeys(step.data for step in trainings):
@@ -168,10 +187,15 @@ def _locate(name: str) -> Path:
             raise SweepError(f"there is no sweep file {name}")
         if path.suffix != ".py":
             raise SweepError(f"{name} is no sweep file: its name must end in .py")
+        if path.stem in known() and path.resolve().parent != _folder().resolve():
+            raise SweepError(f"{name} would replace the results of the package's own {path.stem}; rename the file")
+        if path.stem.endswith(BESIDE):
+            raise SweepError(f"{name} ends as tables do that stand beside other results; rename the file")
         return path
     path = _folder() / f"{name}.py"
     if name not in known():
-        near = difflib.get_close_matches(name, known(), 1)
+        own = [f"{name}.py"] if os.path.isfile(f"{name}.py") else []
+        near = own or difflib.get_close_matches(name, known(), 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise SweepError(f"there is no sweep {name!r}; {hint}Known: {', '.join(known())}; or give a .py file")
     return path
@@ -191,18 +215,25 @@ def _execute(path: Path) -> ModuleType:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave nothing beside a user's file
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of what is an error a line later, most of the time
+            spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a file may raise, SystemExit too
         raise SweepError(_where(path, error)) from error
     finally:
         sys.dont_write_bytecode = writes
     return module
 
 
-def _where(path: Path, error: Exception | SystemExit) -> str:
+def _where(path: Path, error: BaseException) -> str:
     """The error as one sentence, with the line of the sweep file that it came from."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(path)]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-    return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {text}"
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    except Exception:  # an error of the file's own, that can't say what it is
+        text = "no more is known"
+    return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {text:.1000}"

@@ -40,7 +40,7 @@ def flock(path: str, root: str) -> Iterator[None]:
     """Hold the lock of a local root, called ``root`` for people. A dead process holds nothing. Raises Taken."""
     import fcntl
 
-    with open(path, "a+") as file:
+    with open(path, "a+", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -83,6 +83,12 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
         raise ValueError(f"{kind} {name!r} can't be imported here: {error}") from error
 
 
+def check_subset(text: str) -> None:
+    """Raise ValueError for what is not of the form of SUBSET."""
+    if not SUBSET.fullmatch(text):
+        raise ValueError(f"subset {text!r} is not of the form '10%-of-images' or '10%-of-classes'")
+
+
 def data_parts(data: str) -> tuple[str, str, str]:
     """A step's data as (source, what is handed to it, subset); the last two may be empty.
 
@@ -91,8 +97,7 @@ def data_parts(data: str) -> tuple[str, str, str]:
     """
     whole, subsets = data, []
     while ":" in whole and "%" in (subset := whole.rpartition(":")[2]):
-        if not SUBSET.fullmatch(subset):
-            raise ValueError(f"subset {subset!r} is not of the form '10%-of-images' or '10%-of-classes'")
+        check_subset(subset)
         whole = whole.rpartition(":")[0]
         subsets.insert(0, subset)
     source, _, argument = whole.partition("/")

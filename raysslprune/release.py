@@ -8,22 +8,23 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from raysslprune import data, masks, models, subnetwork
+from raysslprune import data, masks, models, names, subnetwork
 from raysslprune.data import files
 from raysslprune.data.folder import Folder
 from raysslprune.data.voc07 import VOC07
 from raysslprune.masks import Mask
 from raysslprune.spec import SVM, Imported, Prune, RandomPrune, Shuffle, Step, Train, closure
-from raysslprune.store import MASK, WEIGHTS, Record, Store
+from raysslprune.store import MASK, WEIGHTS, Damaged, Record, Store
 
 ONNX, CARD = "model.onnx", "README.md"
 
@@ -104,12 +105,20 @@ class Release:
         return config | {"sha256": dict(sha256)}
 
 
-def read(store: Store, step_id: str, data_root: str) -> Release:
-    """A finished step from the store, whole. Raises ExportError, store.Damaged, data.DataError, ValueError."""
+def read(store: Store, step_id: str, data_root: str, trust: bool = False) -> Release:
+    """A finished step from the store, whole. trust: import what it names from outside this package.
+
+    Raises ExportError, store.Damaged, data.DataError, ValueError.
+    """
     if store.record(step_id) is None:
         raise ExportError(f"step {step_id} is not finished: the same sweep again goes on with it")
     step = store.step(step_id)
     behind = closure([step])
+    if not trust and (strange := _strange(behind)):
+        raise ExportError(
+            f"step {step_id} names {strange!r}, which is code from outside this package, and a root may have been "
+            "written by anybody: --trust imports it"
+        )
     records = {one.id: record for one in behind if (record := store.record(one.id)) is not None}
     if not isinstance(step, Train):
         return _mask(store, step, behind, records, data_root)
@@ -123,14 +132,14 @@ def read(store: Store, step_id: str, data_root: str) -> Release:
             f"{store.path(f'steps/{step_id}')} and run its sweep again with --keep all"
         )
     images = Images.of(step.data, data_root)
-    weights = from_safetensors(store.artefact(step_id, WEIGHTS))
+    weights = _tensors(store, step_id, WEIGHTS)
     trunk = models.prunable(models.trunk(step.arch, images.channels))
     shapes = {name: weight.shape for name, weight in trunk.items()}
     if {name: weights[f"trunk.{name}"].shape for name in shapes if f"trunk.{name}" in weights} != shapes:
         raise ExportError(f"the weights of step {step_id} are not of {step.arch} as it is here")
     mask = masks.full(shapes)
     if step.mask is not None:
-        mask = masks.unpack(from_safetensors(store.artefact(step.mask.id, MASK)), shapes)
+        mask = masks.unpack(_tensors(store, step.mask.id, MASK), shapes)
     for name, stays in mask.items():
         weight = weights[f"trunk.{name}"]
         if weight[~stays].any():
@@ -152,6 +161,25 @@ def read(store: Store, step_id: str, data_root: str) -> Release:
     )
 
 
+def _tensors(store: Store, step_id: str, name: str) -> dict[str, Tensor]:
+    """Raises Damaged, also where somebody put another file there and made its checksum fit."""
+    try:
+        return from_safetensors(store.artefact(step_id, name))
+    except SafetensorError as error:
+        raise Damaged(step_id, f"{name} is no safetensors file: {error}") from None
+
+
+def _strange(steps: Sequence[Step]) -> str:
+    """A network or data set of theirs that is not of this package; '' where all are."""
+    for step in steps:
+        arch, images = getattr(step, "arch", ""), getattr(step, "data", "")
+        if arch and arch not in names.ARCHITECTURES:
+            return arch
+        if images and names.data_parts(images)[0] not in names.DATASETS:
+            return images
+    return ""
+
+
 def _mask(store: Store, step: Step, behind: list[Step], records: Mapping[str, Record], data_root: str) -> Release:
     """A step that is a mask."""
     origin = step
@@ -165,7 +193,7 @@ def _mask(store: Store, step: Step, behind: list[Step], records: Mapping[str, Re
         images = Images.of(net.data, data_root)
         arch, channels = net.arch, images.channels
     shapes = {name: weight.shape for name, weight in models.prunable(models.trunk(arch, channels)).items()}
-    mask = masks.unpack(from_safetensors(store.artefact(step.id, MASK)), shapes)
+    mask = masks.unpack(_tensors(store, step.id, MASK), shapes)
     return Release(step=step, behind=behind, records=records, arch=arch, channels=channels, images=images, mask=mask)
 
 

@@ -305,9 +305,9 @@ class Runner:
     def trunk(self, step: Mask) -> torch.nn.Module:
         origin = _origin(step)
         if isinstance(origin, Imported):
-            return models.trunk(origin.arch, origin.channels)
+            return models.outline(origin.arch, origin.channels)
         net = origin if isinstance(origin, RandomPrune) else origin.of
-        return models.trunk(net.arch, data.load(net.data, self.data_root).channels)
+        return models.outline(net.arch, data.load(net.data, self.data_root).channels)
 
     def shapes(self, step: Mask) -> dict[str, torch.Size]:
         return {name: weight.shape for name, weight in models.prunable(self.trunk(step)).items()}

@@ -15,8 +15,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -77,6 +79,7 @@ class Recipe(_Shared):
     options: tuple[tuple[str, Option], ...] = ()
 
     def __post_init__(self) -> None:
+        check_types(self)
         object.__setattr__(self, "options", tuple(sorted(self.options, key=lambda option: option[0])))
         _demand(self.samples > 0, f"a recipe needs samples > 0, not {self.samples}")
         _demand(self.batch > 1, f"a recipe needs batch > 1 (batch-norm), not {self.batch}")
@@ -117,6 +120,7 @@ class Recipe(_Shared):
         _demand(not self.jitter or self.jitter[3] <= 0.5, "hue jitter is at most half a turn of the colour wheel")
         names = [name for name, _ in self.options]
         _demand(len(set(names)) == len(names), f"an option is given twice: {', '.join(names)}")
+        _check_finite(self)
 
     @property
     def parts(self) -> int:
@@ -151,9 +155,11 @@ class SVM(_Shared):
     parts: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        check_types(self)
         object.__setattr__(self, "costs", tuple(sorted(self.costs)))
         _demand(bool(self.costs) and self.costs[0] > 0, "an SVM needs costs, all above 0")
         _demand(self.folds > 1, f"cross-validation needs 2 folds or more, not {self.folds}")
+        _check_finite(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +168,9 @@ class Init:
 
     seed: int
     draw: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +184,7 @@ class Rewind:
     samples: int
 
     def __post_init__(self) -> None:
+        check_types(self)
         _demand(
             self.of.first_sample <= self.samples <= self.of.recipe.samples,
             f"can't rewind to {self.samples} samples of a training from {self.of.first_sample} "
@@ -187,6 +197,9 @@ class Final:
     """The trunk as training ``of`` left it, to transfer to another task or data set; the head is drawn anew."""
 
     of: Train
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 Start = Init | Rewind | Final
@@ -204,6 +217,7 @@ class Step:
     VERSION: ClassVar[int]
 
     def __post_init__(self) -> None:
+        check_types(self)
         self.check()
         spent = any(isinstance(step, Train) and isinstance(step.recipe, SVM) for step in self.parents)
         _demand(not spent, "SVMs leave no network to start from or to prune")
@@ -472,6 +486,82 @@ def _steps_in(value: Any) -> Iterator[Step]:
 def _demand(condition: bool, sentence: str) -> None:
     if not condition:
         raise ValueError(sentence)
+
+
+def check_types(value: Any, types: Mapping[str, Fit] | None = None) -> None:
+    """Raise ValueError for a field of another type than is declared: what is equal must have one identity, as 1 and
+    True have not, and what no training can use must be found before one begins."""
+    for field in _declared(type(value)):
+        item = getattr(value, field.name)
+        fits, wanted = (types or _TYPES).get(str(field.type), (None, ""))
+        if fits and not fits(item):
+            raise ValueError(f"{field.name} of {type(value).__name__} is {wanted}, not {item!r:.80}")
+
+
+def _check_finite(value: Any) -> None:
+    """Raise ValueError for infinity, and for what is no number, where no other check has found it."""
+    for field in _declared(type(value)):
+        item = getattr(value, field.name)
+        for number in item if isinstance(item, tuple) else (item,):
+            finite = not isinstance(number, float) or math.isfinite(number)
+            _demand(finite, f"{field.name} of {type(value).__name__} must be finite, not {number!r}")
+
+
+Fit = tuple[Callable[[object], bool], str]
+"""Whether a value fits a field, and how what fits is called."""
+
+
+def is_text(item: object) -> bool:
+    """Whether it is text that can be written to a file, as a lone surrogate can not."""
+    if not isinstance(item, str):
+        return False
+    try:
+        item.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_whole(item: object) -> bool:
+    return isinstance(item, int) and not isinstance(item, bool) and -(2**63) <= item < 2**63
+
+
+def is_number(item: object) -> bool:
+    """Whole floats come back from JSON as whole numbers of any size."""
+    whole = isinstance(item, int) and not isinstance(item, bool) and abs(item) <= sys.float_info.max
+    return whole or isinstance(item, float)
+
+
+def _option(item: object) -> bool:
+    if not (isinstance(item, tuple) and len(item) == 2 and is_text(item[0])):
+        return False
+    return is_text(item[1]) or (isinstance(item[1], Option) and not isinstance(item[1], str))
+
+
+def one_of(*kinds: type) -> Callable[[object], bool]:
+    return lambda item: isinstance(item, kinds)
+
+
+def all_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda item: isinstance(item, tuple) and all(map(fits, item))
+
+
+_TYPES: Mapping[str, Fit] = {
+    "int": (is_whole, "a whole number"),
+    "float": (is_number, "a number"),
+    "str": (is_text, "text"),
+    "bool": (one_of(bool), "True or False"),
+    "tuple[int, ...]": (all_of(is_whole), "a tuple of whole numbers"),
+    "tuple[float, ...]": (all_of(is_number), "a tuple of numbers"),
+    "tuple[tuple[str, Option], ...]": (all_of(_option), "a tuple of names with their values"),
+    "Recipe | SVM": (one_of(Recipe, SVM), "a Recipe or an SVM"),
+    "Start": (one_of(Init, Rewind, Final), "an Init, a Rewind or a Final"),
+    "Train": (one_of(Train), "a Train"),
+    "Train | None": (one_of(Train, type(None)), "a Train or None"),
+    "Mask": (one_of(Prune, RandomPrune, Shuffle, Imported), "a mask"),
+    "Mask | None": (one_of(Prune, RandomPrune, Shuffle, Imported, type(None)), "a mask or None"),
+}
+"""Of the fields above, by how they are declared: what fits, and how that is called."""
 
 
 _KINDS: dict[str, Callable[..., Any]] = {

@@ -29,8 +29,9 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -42,6 +43,9 @@ from pyarrow import fs
 from raysslprune import lock
 from raysslprune.spec import Step, load, to_plain
 
+SCHEMES = ("file", "s3", "gs", "gcs", "mock")
+"""Of addresses; mock is a root in memory, for tests. Each of pyarrow's others fails in its own way."""
+
 MARKER = "raysslprune.json"
 FORMAT = 1
 VERIFY_AT_MOST = 1 << 30
@@ -49,6 +53,10 @@ VERIFY_AT_MOST = 1 << 30
 read."""
 
 INDEX = "index.parquet"
+_OURS = {MARKER, INDEX, "steps", "checkpoints", "studies", "results", "damaged", "lock", "logs", "curves"}
+"""All that a root holds."""
+_STARTING = re.compile(rf"{re.escape(MARKER)}\..*\.part|probe-[0-9a-f]*(\..*\.part)?")
+"""What a start leaves that was killed."""
 _INDEX = pa.schema([("step", pa.string()), ("files", pa.string()), ("success", pa.binary())])
 """files: a digest of the step's names, sizes and times, as the store lists them."""
 
@@ -77,7 +85,10 @@ def snapshots_in(names: Iterable[str]) -> set[int]:
 
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
-    return {name: version(name) for name in ("raysslprune", "torch", "numpy")} | {"python": platform.python_version()}
+    return {name: _version(name) for name in ("raysslprune", "torch", "numpy")} | {"python": platform.python_version()}
+
+
+_version = cache(version)  # it parses a package's whole metadata, and every step asks
 
 
 class StoreError(Exception):
@@ -143,10 +154,14 @@ class Store:
                 if _has_secrets(root):
                     raise StoreError(NO_SECRETS)
                 self.shown = re.split("[?#]", root)[0].rstrip("/")
+                if root.partition("://")[0].lower() not in SCHEMES:
+                    raise StoreError(f"can't use {self.shown} as the root: it is a folder, s3:// or gs://")
                 self.fs, self.base = _from_uri(root)
+                if not self.base:
+                    raise StoreError(f"can't use {root} as the root: it names no bucket")
             else:
                 self.fs, self.base = fs.LocalFileSystem(), os.path.abspath(root)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, pa.ArrowException) as error:
             raise StoreError(f"can't use {self.shown} as the root: {_sentence(error)}") from None
         self.local = isinstance(self.fs, fs.LocalFileSystem)
         self._known: dict[str, tuple[str, bytes]] | None = None
@@ -167,17 +182,16 @@ class Store:
     def is_new(self) -> bool:
         """Whether the root is yet to be made. Raises StoreError where it is somebody else's, or can't be read."""
         try:
-            if self._info(MARKER).is_file:
-                found = json.loads(self.read(MARKER))
-                if found != {"raysslprune": FORMAT}:
-                    raise StoreError(f"{self.shown} was made by another version of raysslprune; use another --root")
+            if self._is_marked():
                 return False
             info = self.fs.get_file_info(self.base)
             if info.type == fs.FileType.File:
                 raise StoreError(f"{self.shown} is a file; --root wants a folder")
-            inside = fs.FileSelector(self.base, allow_not_found=True)
-            ours = re.compile(rf"{re.escape(MARKER)}\..*\.part|probe-[0-9a-f]*(\..*\.part)?")  # of a killed start
-            if any(not ours.fullmatch(i.base_name) for i in self.fs.get_file_info(inside)):
+            inside = self.fs.get_file_info(fs.FileSelector(self.base, allow_not_found=True))
+            names = {i.base_name for i in inside if not _STARTING.fullmatch(i.base_name)}
+            if "steps" in names and names <= _OURS:  # it is no other's, and has lost its marker
+                return False
+            if names:
                 raise StoreError(
                     f"{self.shown} holds other files and no {MARKER}; "
                     "--root wants a new or empty folder, or one that raysslprune made"
@@ -186,16 +200,33 @@ class Store:
             raise StoreError(f"can't read {self.shown}: {_sentence(error)}") from None
         return True
 
-    def create(self) -> None:
-        """Make the root, or see that it can be written. Raises StoreError."""
+    def _is_marked(self) -> bool:
+        """Whether the marker is there. Raises StoreError where it is another version's, and ValueError where it is not
+        whole, unless it lies where it can only be ours."""
+        if not self._info(MARKER).is_file:
+            return False
         try:
-            if self.is_new():
+            found = json.loads(self.read(MARKER))
+        except ValueError:
+            if self._info("steps").type == fs.FileType.Directory:
+                return False
+            raise
+        if found != {"raysslprune": FORMAT}:
+            raise StoreError(f"{self.shown} was made by another version of raysslprune; use another --root")
+        return True
+
+    def create(self) -> str:
+        """Make the root, or see that it can be written; gives a sentence on what was mended. Raises StoreError."""
+        try:
+            new, marked = self.is_new(), self._is_marked()
+            if not marked:
                 self.mark()
             probe = f"probe-{uuid.uuid4().hex}"
             self.write(probe, b"probe")
             self.fs.delete_file(self._at(probe))
         except OSError as error:
             raise StoreError(f"can't write to {self.shown}: {_sentence(error)}") from None
+        return "" if new or marked else f"{self.path(MARKER)} was missing or damaged, and is written anew"
 
     def mark(self) -> None:
         """Say that the root is ours; again after a run, in case somebody deleted the folder meanwhile."""
@@ -270,7 +301,11 @@ class Store:
             data = self.read(f"steps/{step_id}/SUCCESS")
         except FileNotFoundError:
             return None
-        return Record.from_bytes(data, step_id)
+        try:
+            return Record.from_bytes(data, step_id)
+        except Damaged:
+            self._distrust(step_id)
+            raise
 
     def commit(
         self, step: Step, files: Mapping[str, bytes], metrics: Mapping[str, float], facts: Mapping[str, Any]
@@ -298,8 +333,15 @@ class Store:
         except OSError as error:
             raise Damaged(step_id, f"{name} can't be read: {_sentence(error)}") from None
         if hashlib.sha256(data).hexdigest() != record.files[name].sha256:
+            self._distrust(step_id)
             raise Damaged(step_id, f"{name} does not match its checksum")
         return data
+
+    def _distrust(self, step_id: str) -> None:
+        """Have the next survey look at a step, where neither sizes nor times say that it was damaged."""
+        name = f"steps/{step_id}/SUCCESS"
+        with suppress(OSError):  # a root that can't be written
+            self.write(name, self.read(name))
 
     def find(self, text: str) -> str:
         """The id of the one step in the store that begins with ``text``. Raises ValueError where none or several do."""
@@ -339,21 +381,28 @@ class Store:
 
     def set_aside(self, step_id: str) -> str:
         """Move a damaged step out of the way, to be looked at; returns where it went."""
+        if self.local:
+            return self._move_aside(f"steps/{step_id}")
         target = f"damaged/{step_id}-{uuid.uuid4().hex[:8]}"
         source = self._at(f"steps/{step_id}")
-        self.fs.create_dir(self._at(target if not self.local else "damaged"), recursive=True)
-        if self.local:
-            os.rename(source, self._at(target))
-            return self.path(target)
+        self.fs.create_dir(self._at(target), recursive=True)
         for info in self.fs.get_file_info(fs.FileSelector(source)):  # an object store has no folders to rename
             self.fs.copy_file(info.path, f"{self._at(target)}/{info.base_name}")
         self.fs.delete_dir(source)
         return self.path(target)
 
+    def _move_aside(self, name: str) -> str:
+        """On a local root; returns where it went."""
+        target = f"damaged/{os.path.basename(name)}-{uuid.uuid4().hex[:8]}"
+        os.makedirs(self._at("damaged"), exist_ok=True)
+        os.rename(self._at(name), self._at(target))
+        return self.path(target)
+
     # ------------------------------------------------------------------ checkpoints of trainings in progress
 
     def save_checkpoint(self, step_id: str, data: bytes) -> None:
-        self.write(f"checkpoints/{step_id}", hashlib.sha256(data).digest() + data)
+        """With a checksum of these bytes and of the step, so that none is taken for another's."""
+        self.write(f"checkpoints/{step_id}", hashlib.sha256(step_id.encode() + data).digest() + data)
 
     def load_checkpoint(self, step_id: str) -> bytes | None:
         """The last checkpoint, None where there is none that is whole."""
@@ -361,7 +410,11 @@ class Store:
             data = self.read(f"checkpoints/{step_id}")
         except FileNotFoundError:
             return None
-        return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
+        except OSError:
+            if self.local:
+                return None
+            raise  # the store may be back in a minute
+        return data[32:] if hashlib.sha256(step_id.encode() + data[32:]).digest() == data[:32] else None
 
     def checkpoint_time(self, step_id: str) -> float | None:
         """When the last checkpoint was written, in seconds since 1970 by the root's clock; None where there is none."""
@@ -383,7 +436,11 @@ class Store:
             with self.fs.open_output_stream(path) as stream:
                 stream.write(data)
             if self.local:
-                os.replace(path, target)
+                try:
+                    os.replace(path, target)
+                except IsADirectoryError:  # which nobody of us has made
+                    self._move_aside(name)
+                    os.replace(path, target)
         except BaseException:  # Ctrl-C too
             if self.local and os.path.exists(path):
                 os.remove(path)
@@ -404,19 +461,28 @@ class Store:
             self.fs.delete_file(self._at(name))
 
     def _at(self, name: str) -> str:
+        if ".." in name.split("/"):  # as an id may be that a file of the root names
+            raise StoreError(f"{name!r} leads out of {self.shown}")
         return f"{self.base}/{name}"
 
     def _info(self, name: str) -> fs.FileInfo:
         return self.fs.get_file_info(self._at(name))
 
     def _listing(self) -> dict[str, Listed]:
-        """Of each step's folder, in one call."""
+        """Of each step's folder, in one call. On a local root with what is in the place of a folder or a file."""
         selector = fs.FileSelector(self._at("steps"), recursive=True, allow_not_found=True)
         steps: dict[str, Listed] = {}
+        top = self._at("steps")
         for info in self.fs.get_file_info(selector):
-            if info.is_file:
-                folder, _, name = info.path.rpartition("/")
-                steps.setdefault(folder.rpartition("/")[2], {})[name] = (info.size, info.mtime_ns)
+            folder, _, name = info.path.rpartition("/")
+            above, _, step_id = folder.rpartition("/")
+            if self.local and folder == top:
+                if info.is_file:
+                    steps[name] = {"SUCCESS": _WRONG}
+            elif info.is_file:
+                steps.setdefault(step_id, {})[name] = (info.size, info.mtime_ns)
+            elif self.local and above == top:
+                steps.setdefault(step_id, {})[name] = _WRONG
         return steps
 
     def _verify(self, record: Record) -> Damaged | None:
@@ -432,6 +498,10 @@ class Store:
 
 Listed = dict[str, tuple[int, int]]
 """The files of a step: name to size and time of the last change."""
+
+
+_WRONG = (-1, 0)
+"""No file has this size."""
 
 
 def _digest(files: Listed) -> str:

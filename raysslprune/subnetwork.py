@@ -56,7 +56,15 @@ class Subnetwork(models.Network):
             self.register_buffer(name, values, persistent=False)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Images as they are stored, uint8 (n, channels, size, size), to what the network takes, where its mean is."""
+        """Images as they are stored, uint8 (n, channels, size, size), to what the network takes, where its mean is.
+
+        Raises ValueError for others, which would be normalised as if they were on that scale.
+        """
+        kind, shape, channels = str(images.dtype).removeprefix("torch."), tuple(images.shape), len(self.mean)
+        if images.dtype != torch.uint8 or images.ndim != 4 or shape[1] != channels:
+            white = self.config["images"].get("white", 255)
+            scale = f"; what is from 0 to 1 is multiplied by {white:g} first" if images.is_floating_point() else ""
+            raise ValueError(f"images are uint8 of shape (n, {channels}, height, width), not {kind} {shape}{scale}")
         return images.to(self.mean.device, torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
 
@@ -69,7 +77,7 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
     trunk: the architecture, from image channels to a trunk, where it is not one of this package's. A folder's word
     alone makes nothing be imported, nor is anything in it unpickled. The weights are those of ``sparse.safetensors``
     where ``model.safetensors`` was left out.
-    Raises OSError where a file is missing, and ValueError, in one sentence, where the folder is no network or damaged.
+    Raises ValueError, in one sentence, where the folder is no network, or not whole; OSError where it can't be read.
     """
     folder = Path(path)
     config = read_config(folder)
@@ -79,6 +87,8 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
     if trunk is None and arch not in names.ARCHITECTURES:
         raise ValueError(f"architecture {arch!r} is not of this package: pass it, load_subnetwork(path, trunk=...)")
     dense = (folder / MODEL).exists()
+    if not dense and not (folder / SPARSE).exists():
+        raise ValueError(f"there is neither {MODEL} nor {SPARSE} in {folder}: one of them holds the weights")
     data, tensors = _read(folder, MODEL if dense else SPARSE, config)
     state = own_names(tensors if dense else from_sparse(data, tensors), arch)
     with torch.device("meta"):
@@ -99,18 +109,33 @@ def load_mask(path: str | Path) -> Mask:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` says. Raises OSError, and ValueError where it is another program's."""
+    """What ``config.json`` says. Raises OSError, and ValueError where there is none, or it is another program's."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if config["raysslprune"] == FORMAT:
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{folder} is no folder that raysslprune exported: there is no {CONFIG} in it") from None
+    except ValueError:
+        config = None
+    match config:
+        case {"raysslprune": version, "kind": "mask", "sha256": dict()} if version == FORMAT:
             return config
-    except (ValueError, TypeError, KeyError):
-        pass
+        case {
+            "raysslprune": version,
+            "kind": "network",
+            "arch": str(),
+            "channels": int(channels),
+            "head": None | {"kind": str(), "features": int(), "outputs": int()} as head,
+            "images": {"mean": [*mean], "std": [*std]},
+            "sha256": dict(),
+        } if version == FORMAT and (head is None or head["kind"] in HEADS) and len(mean) == len(std) == channels:
+            return config
     raise ValueError(f"{folder / CONFIG} is not what this version of raysslprune exports")
 
 
 def _read(folder: Path, name: str, config: Mapping[str, Any]) -> tuple[bytes, dict[str, Tensor]]:
     """A file as it was exported, and the tensors in it. Raises OSError, ValueError."""
+    if not (folder / name).exists():
+        raise ValueError(f"there is no {name} in {folder}, which {CONFIG} is of")
     data = (folder / name).read_bytes()
     if hashlib.sha256(data).hexdigest() != config["sha256"].get(name):
         raise ValueError(f"{folder / name} is damaged: it does not match its checksum in {CONFIG}")

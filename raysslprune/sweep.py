@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from raysslprune import claims, names, plan, progress, results, terminal
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, fault, note, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, fault, note, say, told
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
 from raysslprune.scales import SETTINGS
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from raysslprune.search import Studies
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -69,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         return make(sweeps, options.scale, store, os.path.abspath(options.data), options.keep, how)
     graph = planned(sweeps, options.keep)
     records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
+    tell_of_results(sweeps, options.scale, store)
     if options.explain is not None:
         return _explain(sweeps, options.explain, records, store)
     missing = missing_data(graph.pending(records), os.path.abspath(options.data), fetch=False)
@@ -83,12 +85,16 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+ASKING = "--seeds "
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manner:
     """How a sweep runs, which changes no result.
 
     workers_per_step, gpus_per_worker: what a training is given, as in cluster.Workers. dashboard: whether a Ray that
-    is started here has one. json_lines: tell how it goes on as JSON. curves: write learning curves.
+    is started here has one. json_lines: tell how it goes on as JSON. curves: write learning curves. asking: what a
+    person types to have more seeds, but for their number.
     """
 
     workers_per_step: int | None = None
@@ -96,6 +102,7 @@ class Manner:
     dashboard: bool = False
     json_lines: bool = False
     curves: bool = False
+    asking: str = ASKING
 
 
 def make(
@@ -110,7 +117,8 @@ def make(
 
     keep: ``all`` final weights or only those that are ``needed``. Raises SweepError, StoreError and OSError.
     """
-    if manner and manner.curves and not store.local:
+    manner = manner or Manner()
+    if manner.curves and not store.local:
         return say("--curves wants a root that is a folder, since TensorBoard's files are written bit by bit", USAGE)
     graph = planned(sweeps, keep)
     records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
@@ -118,17 +126,23 @@ def make(
         return say(mask.missing_in(store.shown), FAILED)
     for sentence in missing_data(graph.pending(records), data_root, fetch=True):
         return say(sentence, FAILED)
-    store.create()
+    tell_of_results(sweeps, scale, store, manner.asking)
+    if mended := store.create():
+        note(mended)
     with store.lock():
         _set_aside(store, damaged)
         run = _Run(graph, sweeps, scale, records, store)
-        failures = run.train(data_root, manner or Manner())
+        failures = run.train(data_root, manner)
         records, _ = store.survey(graph.ids)
-        for sweep in sweeps:
-            _present(sweep, scale, records, store, run.searches.get(sweep.name))
+        try:
+            for sweep in sweeps:
+                _present(sweep, scale, records, store, manner.asking, run.searches.get(sweep.name))
+        except Damaged as damage:  # that neither sizes nor times told
+            why = f"step {damage.step_id}: {damage.why}; set aside in {store.set_aside(damage.step_id)}"
+            return say(f"{why}; the same command makes it again", FAILED)
         store.remember()
     if failures:
-        return say(f"{failures} steps failed or were skipped; the results above are without them", FAILED)
+        return say(f"steps that failed or were skipped: {failures}; the results above are without them", FAILED)
     return 0
 
 
@@ -137,6 +151,31 @@ def planned(sweeps: Sequence[Sweep], keep: str) -> plan.Plan:
     points = [point for sweep in sweeps for point in sweep.points]
     drawn = [p.step for sweep in sweeps if isinstance(sweep.drawing, Magnitudes) for p in sweep.points]
     return plan.make(points, weights_of=drawn, keep_all=keep == "all")
+
+
+def tell_of_results(sweeps: Sequence[Sweep], scale: str, store: Store, asking: str = ASKING) -> None:
+    """Note which results in the root have more seeds than these sweeps, or points of another file of that name.
+
+    asking: as Manner has it.
+    """
+    fewer: dict[tuple[int, int], list[str]] = {}
+    for sweep in sweeps if not store.is_new() else ():
+        rows, steps = results.held(store, scale, sweep.name), {point.step.id for point in sweep.points}
+        seeds, had = {point.seed for point in sweep.points}, {seed for seed, _ in rows}
+        if len(had) > len(seeds):
+            fewer.setdefault((len(had), len(seeds)), []).append(sweep.name)
+        others = sum(step not in steps for seed, step in rows if seed in seeds)
+        if others:
+            path = store.path(f"results/{scale}/{sweep.name}.parquet")
+            note(
+                f"{others} of {len(rows)} rows of {path} are of points that this {sweep.name} does not have; if "
+                "another file of that name made them, rename one of the two, or each replaces what the other wrote"
+            )
+    for (more, less), of in fewer.items():
+        note(
+            f"{', '.join(of)}: the results in {store.shown} are of {more} seeds, and this is of {less}; for all of "
+            f"them: {asking}{more}"
+        )
 
 
 def _explain(sweeps: Sequence[Sweep], row: str, records: Mapping[str, Record], store: Store) -> int:
@@ -241,7 +280,7 @@ class _Run:
                         _sigterm_as_interrupt(),
                     ):
                         if manner.dashboard:
-                            shown.note(_dashboard(dashboard))
+                            shown.note(_dashboard(dashboard, cluster.OWN_TOKEN))
                         metrics = monitor.Monitor(self.schedule, done)
                         exchange = fanout.Exchange.start()
                         with shown.watching(exchange.training), metrics.watching(exchange.training):
@@ -265,14 +304,20 @@ class _Run:
         return len(self.schedule.failed) + len(self.schedule.skipped) + len(self.schedule.waiting)
 
 
-def _dashboard(address: str) -> str:
+def _dashboard(address: str, own: str) -> str:
+    """own: the token of a Ray that is nobody's but this sweep's; another is a secret, and this may be logged."""
     token = os.environ.get("RAY_AUTH_TOKEN")
-    asks = f", which asks for the token {token}" if os.environ["RAY_AUTH_MODE"] == "token" and token else ""
-    return f"Ray's dashboard: http://{address}{asks}"
+    asks = f", which asks for {f'the token {own}' if token == own else 'your token'}"
+    return f"Ray's dashboard: http://{address}{asks if os.environ['RAY_AUTH_MODE'] == 'token' else ''}"
 
 
 def _present(
-    sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store, studies: Studies | None = None
+    sweep: Sweep,
+    scale: str,
+    records: Mapping[str, Record],
+    store: Store,
+    asking: str,
+    studies: Studies | None = None,
 ) -> None:
     """Table, claims and figure of one sweep, from the store alone. Written before they are shown: a pipe may close."""
     if isinstance(sweep.drawing, Listing):
@@ -311,7 +356,7 @@ def _present(
     files |= {".png": figures.save(canvas, "png"), ".pdf": figures.save(canvas, "pdf")}
     written = _write(store, scale, sweep.name, files)
     terminal.table(_console(), sweep.drawing, table)
-    terminal.claims(_console(), claims.judge(sweep.claims, table))
+    terminal.claims(_console(), claims.judge(sweep.claims, table), of_paper=sweep.name in known(), asking=asking)
     if studies is not None:
         terminal.search(_console(), table, studies.tried, importance)
     _tell(written)

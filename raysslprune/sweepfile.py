@@ -5,9 +5,11 @@ Standard library only: a sweep file imports in milliseconds.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysslprune.spec import Train
+from raysslprune.spec import Fit, Train, all_of, check_types, is_number, is_text, is_whole, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class Point:
     panel: str = ""
 
     def __post_init__(self) -> None:
+        check_types(self, _TYPES)
         kinds = {"step": Train, "task": str, "init": str, "level": int, "seed": int, "metric": str, "panel": str}
         for name, kind in kinds.items():
             value = getattr(self, name)
@@ -49,6 +52,9 @@ class Curve:
     task: str
     init: str
     panel: str | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self, _TYPES)
 
     def __str__(self) -> str:
         return f"{self.task} {self.init}" + (f" of {self.panel}" if self.panel else "")
@@ -101,6 +107,7 @@ class Claim:
             isinstance(self.within, tuple) and len(self.within) == 2,
             f"a claim is within two densities, not {self.within!r}",
         )
+        check_types(self, _TYPES)
         _demand(self.relation in RELATIONS, f"relation {self.relation!r} is not one of {', '.join(RELATIONS)}")
         _demand((self.margin > 0) == (self.relation == "equal"), "a margin goes with 'equal', and 'equal' needs one")
         _demand(self.along in ALONG, f"along {self.along!r} is not one of {', '.join(ALONG)}")
@@ -152,6 +159,7 @@ class Figure:
         for name in ("references", "everywhere"):
             for value in getattr(self, name):
                 _demand(isinstance(value, Curve), f"a figure's {name} are curves, not {value!r}")
+        check_types(self, _TYPES)
         _demand(self.x in ("remaining", "pruned"), f"a figure's x is 'remaining' or 'pruned', not {self.x!r}")
         _demand(self.colour in ("task", "init"), f"a figure's colour is for 'task' or 'init', not {self.colour!r}")
 
@@ -164,6 +172,7 @@ class Magnitudes:
 
     def __post_init__(self) -> None:
         _demand_title(self)
+        check_types(self, _TYPES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +188,7 @@ class Search:
 
     def __post_init__(self) -> None:
         _demand_title(self)
+        check_types(self, _TYPES)
         _demand(self.trials > 0, f"a search needs trials, not {self.trials}")
 
 
@@ -195,6 +205,7 @@ class Listing:
         _demand(isinstance(columns, tuple) and len(columns) > 0, f"a listing's columns are a tuple, not {columns!r}")
         for column in self.columns:
             _demand(isinstance(column, str), f"a listing's columns are words, not {column!r}")
+        check_types(self, _TYPES)
 
 
 Drawing = Figure | Magnitudes | Search | Listing
@@ -208,3 +219,24 @@ def _demand_title(drawing: Drawing) -> None:
 def _demand(condition: bool, sentence: str) -> None:
     if not condition:
         raise ValueError(sentence)
+
+
+def _is_finite(item: object) -> bool:
+    return is_number(item) and math.isfinite(item)  # pyright: ignore[reportArgumentType]
+
+
+def _is_range(item: object) -> bool:
+    return all_of(_is_finite)(item) and isinstance(item, tuple) and len(item) == 2
+
+
+_TYPES: Mapping[str, Fit] = {
+    "str": (is_text, "text"),
+    "str | None": (lambda item: item is None or is_text(item), "text or None"),
+    "int": (is_whole, "a whole number"),
+    "float": (_is_finite, "a number"),
+    "tuple[float, float]": (_is_range, "two densities"),
+    "Curve | Dense | float": (lambda item: one_of(Curve, Dense)(item) or _is_finite(item), "a curve or a number"),
+    "tuple[str, ...]": (all_of(is_text), "a tuple of texts"),
+    "tuple[Curve, ...]": (all_of(one_of(Curve)), "a tuple of curves"),
+}
+"""Of the fields above, by how they are declared. What is wrong would be found out only when all is trained."""

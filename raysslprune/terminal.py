@@ -41,14 +41,15 @@ def dry_run(
     grid = Table.grid(padding=(0, 2))
     grid.add_row("root", escape(store.path("")))
     grid.add_row("points", f"{len(graph.points):,}")
-    grid.add_row("unique steps", f"{steps:,} ({trainings:,} trainings, {steps - trainings:,} masks)")
-    grid.add_row("done", f"{trainings - left:,} trainings")
-    grid.add_row("will run", f"{left:,} trainings, {masks:,} masks")
+    counts = f"{_counted(trainings, 'training')}, {_counted(steps - trainings, 'mask')}"
+    grid.add_row("unique steps", f"{steps:,} ({counts})")
+    grid.add_row("done", _counted(trainings - left, "training"))
+    grid.add_row("will run", f"{_counted(left, 'training')}, {_counted(masks, 'mask')}")
     if damaged:
         grid.add_row("damaged", f"{len(damaged):,} of the steps, to be set aside and made again")
     for sentence in missing:
         grid.add_row("data", escape(sentence))
-    grid.add_row("without sharing", f"{graph.trainings_without_sharing():,} trainings")
+    grid.add_row("without sharing", _counted(graph.trainings_without_sharing(), "training"))
     if gpu:
         console.print(grid, highlight=False)
         _gpu_hours(console, graph, records, figures or {})
@@ -93,6 +94,10 @@ def _gpu_hours(
     console.print(f"\nGPU-hours of one {GPU}, with images ready as fast as it wants them.", highlight=False)
     for source in dict.fromkeys(w.source for w in together.work):
         console.print(f"{source}: {plan.SOURCES[source]}", highlight=False, markup=False)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _hours(hours: float) -> str:
@@ -225,10 +230,15 @@ def cells(row: Sequence[Any]) -> list[str]:
     return [cell(value) for value in row]
 
 
-def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
-    """Each claim of the paper with its verdict, the numbers, and the test."""
+def claims(
+    console: Console, verdicts: Sequence[judged.Verdict], *, of_paper: bool = True, asking: str = "--seeds "
+) -> None:
+    """Each claim with its verdict, the numbers, and the test.
+
+    of_paper: whether the paper makes them. asking: what a person types to have more seeds, but for their number.
+    """
     if verdicts:
-        console.print("\n[bold]Claims of the paper[/bold]")
+        console.print(f"\n[bold]Claims{' of the paper' if of_paper else ''}[/bold]")
     for verdict in verdicts:
         where = f"{verdict.panel}: " if verdict.panel else ""
         said = escape(f"{where}{verdict.claim.says} ({verdict.claim.source})")
@@ -236,7 +246,7 @@ def claims(console: Console, verdicts: Sequence[judged.Verdict]) -> None:
         console.print(f"    {verdict.numbers}", highlight=False, markup=False)
     if any(verdict.verdict == judged.FEW for verdict in verdicts):
         console.print(
-            f"verdicts need {judged.LEAST_SEEDS} seeds: run again with --seeds {judged.LEAST_SEEDS}", highlight=False
+            f"verdicts need {judged.LEAST_SEEDS} seeds: run again with {asking}{judged.LEAST_SEEDS}", highlight=False
         )
     console.print()
 

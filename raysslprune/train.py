@@ -147,11 +147,13 @@ class Loop:
         self.end = updates(recipe.samples, recipe.batch) * recipe.batch
         self.position = self.share.begin(self.seen)
         self.losses, self.counted = torch.zeros((), device=self.device), 0
+        self.good: int | None = None
+        """Samples seen at the last checkpoint, all of whose weights are finite."""
         self.snapshots: dict[int, State] = {}
         self.ready: list[tuple[Tensor, ...]] = []
 
     def run(self) -> Outcome:
-        """Train to the end and evaluate. Raises FloatingPointError where the loss is no longer finite."""
+        """Train to the end and evaluate. Raises FloatingPointError where a loss, weight or metric is not finite."""
         recipe, begun, first = self.recipe, time.perf_counter(), self.seen
         looked, saved, pause, look_in = 0.0, 0.0, FIRST_LOOK, FIRST_LOOK
         self.check()
@@ -183,17 +185,19 @@ class Loop:
                 self.check()
                 if parallel.rank() == 0:
                     self.hooks.save(self.checkpoint())
+                self.good = self.seen
         train_loss = self.mean_loss()
         trained = time.perf_counter() - begun
         self.check()
-        if not all(tensor.isfinite().all() for tensor in self.net.state_dict().values()):
-            raise FloatingPointError(f"the weights are no longer finite after {self.seen:,} samples")
         self.net.eval()
         metrics = self.task.evaluate(self.net, self.data, recipe)
         metrics["density"] = masks.density(self.kept)
         metrics["collapsed_layers"] = float(len(masks.collapsed_layers(self.kept)))
         metrics |= natural_sparsity(models.prunable(self.net.trunk), self.kept)
         metrics["train_loss"] = train_loss
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise self.not_finite(f"{name} is {value}")
         return Outcome(
             weights=_copy(self.net.state_dict()),
             snapshots=self.snapshots,
@@ -269,8 +273,12 @@ class Loop:
         """Over the epoch so far. The one place that waits for the device, so it is where NaN is found."""
         mean = float(parallel.mean(self.losses)) / max(1, self.counted)
         if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} after {self.seen:,} of {self.end:,} samples")
+            raise self.not_finite(f"the loss is {mean}")
         return mean
+
+    def not_finite(self, what: str) -> FloatingPointError:
+        good = "there is no checkpoint" if self.good is None else f"the last good checkpoint has {self.good:,}"
+        return FloatingPointError(f"{what} after {self.seen:,} of {self.end:,} samples; {good}")
 
     @torch.no_grad()
     def apply_mask(self) -> None:
@@ -286,16 +294,18 @@ class Loop:
         return float(parallel.from_first(torch.tensor(seconds, dtype=torch.float32, device=self.device)))
 
     def check(self) -> None:
-        """Raises RuntimeError where a masked weight is not exactly 0, and where ranks have come apart."""
-        for weight, keep in zip(self.masked, self.keeps, strict=True):
-            if weight.detach()[keep == 0].any():
-                raise RuntimeError(f"a pruned weight came back to life after {self.seen:,} samples")
-        if parallel.ranks() > 1:
+        """Raises RuntimeError where ranks have come apart, or a masked weight is not exactly 0; FloatingPointError."""
+        if parallel.ranks() > 1:  # first: then what follows is raised by all or by none
             digest = hashlib.sha256(str(self.seen).encode())
             for tensor in (*self.keeps, *self.net.state_dict().values()):
                 digest.update(tensor.detach().cpu().contiguous().numpy().data)
             if not parallel.agree(digest.digest(), self.device):
                 raise RuntimeError(f"the workers no longer have the same network after {self.seen:,} samples")
+        if not all(tensor.isfinite().all() for tensor in self.net.state_dict().values()):
+            raise self.not_finite("a weight is not finite")
+        for weight, keep in zip(self.masked, self.keeps, strict=True):
+            if weight.detach()[keep == 0].any():
+                raise RuntimeError(f"a pruned weight came back to life after {self.seen:,} samples")
 
     def take_snapshots(self) -> None:
         for samples in self.snapshots_at:
@@ -346,6 +356,7 @@ class Loop:
             self.snapshots.setdefault(int(samples), {})[key] = tensor
         self.losses.copy_(checkpoint.tensors["losses"])
         self.counted = int(checkpoint.tensors["counted"])
+        self.good = checkpoint.seen
         self.seen = checkpoint.seen
         self.position = self.share.begin(self.seen)
         self.ready = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -710,6 +712,17 @@ def test_the_command_writes_tables_and_figures(
     assert "same task, different seeds" in said.out
     assert "random and" not in said.out
     assert "layers.conv1.weight" in said.out
+
+
+def test_all_is_written_before_what_reads_has_had_enough(fig3: list[Placed], store: Store) -> None:
+    words = [sys.executable, "-m", "raysslprune.analysis", "fig3", "--scale", "smoke", "--root", store.base]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    names = {path.name for path in (Path(store.base) / "results" / "smoke").iterdir()}
+    assert names == {f"fig3-{name}.{kind}" for name in ("layers", "overlap") for kind in ("parquet", "png", "pdf")}
 
 
 def test_what_chance_explains_is_not_shown(fig3: list[Placed], store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,12 +48,17 @@ def test_a_wrong_name_is_refused() -> None:
     [
         (["plan", "--points", "0"], 2, "'0' is not a whole number from 1"),
         (["loop", "--repeats", "-1"], 2, "'-1' is not a whole number from 1"),
+        (["loop", "--compile"], 2, "--compile needs a C++ compiler, g++ or clang++"),
         (["cifar", "--dataset", "cifra10"], 2, "data set 'cifra10' is not known"),
         (["cifar", "--data", "nowhere"], 1, "nowhere"),
         (["rewind", "--root", "/proc/nowhere"], 1, "can't write to /proc/nowhere"),
     ],
 )
-def test_what_can_not_be_done_is_said_in_a_sentence(arguments: list[str], code: int, says: str) -> None:
+def test_what_can_not_be_done_is_said_in_a_sentence(
+    arguments: list[str], code: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
     done = bench(*arguments)
     assert done.returncode == code
     assert done.stdout == ""
@@ -81,9 +87,11 @@ def test_statistics() -> None:
 
 @pytest.mark.slow
 def test_loop_compares_every_way() -> None:
-    done = bench("--json", "loop", "--repeats", "1", "--nets", "conv4")
+    compiled = ["--compile"] if shutil.which("g++") or shutil.which("clang++") else []
+    done = bench("--json", "loop", "--repeats", "1", "--nets", "conv4", *compiled)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)["conv4"]
+    assert ("bare, compiled" in measured["images/s"], "seconds to compile, again" in measured) == (bool(compiled),) * 2
     speeds = {name: value["median"] for name, value in measured["images/s"].items()}
     assert min(speeds.values()) > 0
     for name, ratio in measured["over"].items():

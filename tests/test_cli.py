@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysslprune import names, plan, progress, sweep
+from raysslprune import loader, names, plan, progress, sweep
 from raysslprune.recipes import NETS
-from raysslprune.spec import Final, Mask, Step, Train, closure
+from raysslprune.spec import Final, Mask, Step, Train
 from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
 from raysslprune.sweepfile import Point
 
@@ -153,6 +153,32 @@ def test_an_unknown_sweep_is_told_the_nearest_and_all(name: str, cli: Cli) -> No
 @pytest.mark.parametrize("name", ["", "zzzzzzzz", "../..", "fig3/", "nowhere.py", "a\nb", "a\nb.py", "raysslprune"])
 def test_a_sweep_far_from_all_is_refused(name: str, cli: Cli) -> None:
     assert "did you mean" not in cli.refused(name)
+
+
+def test_a_file_of_ones_own_is_offered_where_its_ending_was_forgotten(cli: Cli) -> None:
+    (cli.folder / "bites.py").write_text(GOOD)
+    assert "there is no sweep 'bites'; did you mean bites.py?" in cli.refused("bites")
+
+
+@pytest.mark.parametrize("name", ["fig7.py", "./fig7.py", "table1.py"])
+def test_a_file_of_ones_own_does_not_replace_the_results_of_the_packages_sweeps(name: str, cli: Cli) -> None:
+    (cli.folder / name).write_text(GOOD)
+    stem = Path(name).stem
+    assert f"{name} would replace the results of the package's own {stem}; rename the file" in cli.refused(name)
+
+
+@pytest.mark.parametrize("name", ["mine-runs.py", "fig3-layers.py"])
+def test_a_file_of_ones_own_does_not_replace_what_stands_beside_results(name: str, cli: Cli) -> None:
+    (cli.folder / name).write_text(GOOD)
+    assert f"{name} ends as tables do that stand beside other results; rename the file" in cli.refused(name)
+
+
+def test_the_packages_sweeps_may_be_given_by_their_path(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(loader.__file__).parents[1] / "sweeps"
+    by_path = cli(str(folder / "fig3.py"), "--dry-run")
+    assert (by_path.code, by_path.out) == (0, cli("fig3", "--dry-run").out)
+    monkeypatch.chdir(folder)
+    assert cli("fig3.py", "--dry-run").code == 0
 
 
 def test_one_unknown_sweep_among_known_ones_is_refused(cli: Cli) -> None:
@@ -711,7 +737,7 @@ def test_dry_run_says_what_is_done_and_what_is_damaged_and_touches_neither(cli: 
     before = cli.files()
     called = cli("fig3", "--scale", "smoke", "--dry-run")
     assert called.code == 0
-    assert rows(called)["done"] == "1 trainings"
+    assert rows(called)["done"] == "1 training"
     assert rows(called)["damaged"].startswith("1 of the steps")
     assert cli.files() == before
 
@@ -793,11 +819,53 @@ def test_views_are_made_again_from_the_store_alone(full: Store, cli: Cli) -> Non
         assert (called.code, called.err) == (0, "")
         assert {path.name for path in folder.iterdir()} == names
         assert all(str(folder / name) in called.out for name in names)
+        assert "Claims of the paper" in called.out
         assert "too few seeds" in called.out
         seen.append({path.name: path.read_bytes() for path in folder.iterdir()})
         for path in folder.iterdir():
             path.unlink()
     assert seen[0] == seen[1]
+
+
+def test_results_of_more_seeds_are_not_replaced_without_a_word(cli: Cli) -> None:
+    graph, store = smoke(3), Store(str(cli.folder / "runs"))
+    store.create()
+    commit(store, steps_of(graph), graph)
+    assert cli("fig3", "--scale", "smoke", "--seeds", "3").err == ""
+    sentence = "raysslprune: fig3: the results in runs are of 3 seeds, and this is of 1; for all of them: "
+    for more in (["--dry-run"], ["--explain", "0"], [], ["--seeds=2"]):
+        expected = "" if more == ["--seeds=2"] else f"{sentence}--seeds 3\n"
+        assert cli("fig3", "--scale", "smoke", *more).err == expected, more
+    assert pq.read_table(cli.folder / "runs/results/smoke/fig3.parquet")["seed"].unique().to_pylist() == [0, 1]
+
+
+def test_two_files_of_one_name_do_not_replace_each_others_results_without_a_word(cli: Cli) -> None:
+    """But a file may be changed, and a point of both is no other's."""
+    (cli.folder / "other").mkdir()
+    (cli.folder / "other" / "mine.py").write_text(GOOD.replace("seed=seed, start", "seed=seed + 7, start"))
+    store = Store(str(cli.folder / "runs"))
+    store.create()
+    for name in (own := "mine.py", other := "other/mine.py"):
+        (cli.folder / own).write_text(GOOD)
+        graph = plan.make(sweep.load(str(cli.folder / name), "smoke", 1).points)
+        commit(store, steps_of(graph), graph)
+    assert [cli(own, "--scale", "smoke").err for _ in range(2)] == ["", ""]
+    for more in (["--dry-run"], []):
+        called = cli(other, "--scale", "smoke", *more)
+        assert called.code == 0
+        assert "1 of 1 rows of" in called.err
+        assert "results/smoke/mine.parquet are of points that this mine does not have; if another file" in called.err
+    assert cli(other, "--scale", "smoke").err == ""
+
+
+def test_results_that_can_not_be_read_are_made_again(full: Store, cli: Cli) -> None:
+    path = cli.folder / "runs/results/smoke/fig3.parquet"
+    path.parent.mkdir(parents=True)
+    for data in (b"", b"PAR1 and nothing else PAR1", b"x" * 999):
+        path.write_bytes(data)
+        called = cli("fig3", "--scale", "smoke")
+        assert (called.code, called.err) == (0, "")
+        assert len(pq.read_table(path)) == 17
 
 
 ROW_0 = "fig3, row 0: digits, four convolutions, labels, winning ticket, level 0, seed 0"
@@ -935,7 +1003,8 @@ def test_words_in_brackets_are_printed_as_they_are(cli: Cli) -> None:
     commit(store, steps_of(graph), graph)
     called = cli("mine.py", "--scale", "smoke")
     assert (called.code, called.err) == (0, "")
-    assert "[l]abels [/x]" in called.out.partition("Claims of the paper")[0]
+    assert "Claims of the paper" not in called.out, "they are one's own"
+    assert "[l]abels [/x]" in called.out.partition("\nClaims\n")[0]
     for words in (
         "Accuracy [top-1] [/]",
         "[red] [/], ticket [/] [1], n = 1",
@@ -954,7 +1023,7 @@ def test_failed_steps_are_counted_and_the_rest_is_shown(full: Store, cli: Cli, m
     first, second = called.err.splitlines()
     assert first.startswith(f"raysslprune: step {lost.id}: ")
     assert "set aside" in first
-    assert second.startswith("raysslprune: 2 steps failed or were skipped")
+    assert second.startswith("raysslprune: steps that failed or were skipped: 2")
     assert (cli.folder / "runs" / "results" / "smoke" / "fig3.png").is_file()
     assert len(list((cli.folder / "runs" / "damaged").iterdir())) == 1
 
@@ -1279,6 +1348,29 @@ def test_a_sweep_file_with_a_wrong_name_is_refused(what: str, cli: Cli) -> None:
     assert sentence in refuse_file(cli, NAMED.replace("{}", f"[('labels', 'digits', 'conv4'), {wrong}]"))
 
 
+WITH_OPTIONS = NAMED.replace(
+    'recipe = s.recipes["labels"]', 'recipe = replace(s.recipes["labels"], options=OPTIONS)'
+).replace("{}", "[('exemplar', 'digits', 'conv4')]")
+WITH_OPTIONS = f"from dataclasses import replace\n{WITH_OPTIONS}"
+WRONG_OPTIONS = {
+    "(('margn', 0.5),)": "task exemplar has no option 'margn', only dimension, margin, negatives",
+    "(('margin', '0.5'),)": "option margin of task exemplar is of type float, not '0.5'",
+    "(('margin', -1.0),)": "Exemplar needs a dimension of at least 1 and a margin above 0",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_OPTIONS)
+def test_a_wrong_option_of_a_task_is_refused_before_anything_trains(wrong: str, cli: Cli) -> None:
+    sentence = refuse_file(cli, WITH_OPTIONS.replace("OPTIONS", wrong))
+    assert f"mine.py: {WRONG_OPTIONS[wrong]}" in sentence
+
+
+def test_options_of_a_users_own_task_are_left_to_its_class(cli: Cli) -> None:
+    text = WITH_OPTIONS.replace("OPTIONS", "(('depth', 3),)").replace("'exemplar'", "'theirs:Jigsaw'")
+    (cli.folder / "mine.py").write_text(text.replace('task="labels"', 'task="theirs:Jigsaw"'))
+    assert cli("mine.py", "--dry-run").code == 0
+
+
 def test_wrong_names_are_found_without_torch(tmp_path: Path) -> None:
     code = """
 import sys
@@ -1287,14 +1379,16 @@ sweep._Run.train = None  # a wrong name that is taken must not start Ray
 codes = [sweep.main([f"{name}.py", *more]) for name in sys.argv[1:] for more in ([], ["--dry-run"])]
 print(codes, {"torch", "ray"} & set(sys.modules))
 """
-    for number, (wrong, _) in enumerate(WRONG_NAMES.values()):
-        (tmp_path / f"wrong{number}.py").write_text(NAMED.replace("{}", f"[{wrong}]"))
-    files = [f"wrong{number}" for number in range(len(WRONG_NAMES))]
+    wrong = {NAMED.replace("{}", f"[{names}]"): sentence for names, sentence in WRONG_NAMES.values()}
+    wrong |= {WITH_OPTIONS.replace("OPTIONS", given): sentence for given, sentence in WRONG_OPTIONS.items()}
+    files = [f"wrong{number}" for number in range(len(wrong))]
+    for file, text in zip(files, wrong, strict=True):
+        (tmp_path / f"{file}.py").write_text(text)
     run = subprocess.run([sys.executable, "-c", code, *files], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert run.stdout == f"{[USAGE] * 2 * len(files)} set()\n", run.stderr
     lines = run.stderr.splitlines()
     assert len(lines) == 2 * len(files)
-    for line, (_, sentence) in zip(lines[::2], WRONG_NAMES.values(), strict=True):
+    for line, sentence in zip(lines[::2], wrong.values(), strict=True):
         assert line.startswith("raysslprune: ")
         assert sentence in line
 
@@ -1439,9 +1533,5 @@ def test_what_is_finished_is_drawn_without_its_data(cli: Cli) -> None:
 @pytest.mark.parametrize("name", sweep.known())
 @pytest.mark.parametrize("scale", ["laptop", "smoke"])
 def test_the_packages_own_sweeps_use_known_names(name: str, scale: str) -> None:
-    """Which load checks; their options, which only the workers' torch could check, too."""
-    from raysslprune import tasks
-
-    for step in closure(point.step for point in sweep.load(name, scale, 1).points):
-        if isinstance(step, Train):
-            tasks.find(step.task, getattr(step.recipe, "options", ()))
+    """And options, which load checks."""
+    sweep.load(name, scale, 1)

@@ -136,14 +136,15 @@ def test_what_how_long_when_where_and_the_files() -> None:
             assert rest == ["top1 97.25", "51.2%", "3:07 min", "2026-09-21 14:13", "run 1", "weights 133 kB"]
         else:
             assert rest == ["41%", "run 2", "mask 4.37 kB"]
-    assert lines[-2:] == ["run 1: box, cuda:0; raysslprune 0.1, torch 2.9", "run 2: raysslprune 0.1, torch 2.9"]
+    masks = "run 2: masks, made beside trainings; raysslprune 0.1, torch 2.9"
+    assert lines[-2:] == ["run 1: box, cuda:0; raysslprune 0.1, torch 2.9", masks]
 
 
 def test_runs_in_two_places_are_told_apart() -> None:
     records = {**RECORDS, DENSE.id: record(DENSE, host="other")}
     lines = explained("0", records)
     runs = [line.split(";")[0] for line in lines if line.startswith("run ")]
-    assert runs == ["run 1: other, cuda:0", "run 2: raysslprune 0.1, torch 2.9", "run 3: box, cuda:0"]
+    assert runs == ["run 1: other, cuda:0", "run 2: masks, made beside trainings", "run 3: box, cuda:0"]
 
 
 def test_what_is_not_done_says_so() -> None:
@@ -185,13 +186,22 @@ def test_a_row_that_is_not_there_is_one_sentence(row: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_ambiguous_id_and_an_empty_table_are_one_sentence_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raysslprune.explain.LEAST", 1)
+def test_the_shortest_beginning_that_only_one_step_has_is_enough() -> None:
+    """With a letter in it: digits alone are a row's number."""
+    ids = sorted(step.id for step in closure(STEPS.values()))
+    starts = [(step, step[:digits]) for step in ids for digits in (1, 2, 3)]
+    unique = [(step, start) for step, start in starts if sum(other.startswith(start) for other in ids) == 1]
+    short = [(step, start) for step, start in unique if not start.isdecimal()]
+    assert short
+    for step, start in short:
+        assert any(line.startswith(f"step {step}: ") for line in explained(start))
+
+
+def test_an_ambiguous_id_and_an_empty_table_are_one_sentence_each() -> None:
     ids = [step.id for step in closure(STEPS.values())]
     letter = next(c for c in "abcdef" if sum(i.startswith(c) for i in ids) > 1)
     with pytest.raises(ValueError, match=f"steps of figx begin with '{letter}': [0-9a-f]{{16}}, "):
         explained(letter)
-    monkeypatch.undo()
     with pytest.raises(ValueError, match=r"figx has no row and no step '0'; it has no rows yet"):
         explained("0", {})
 

@@ -226,7 +226,7 @@ def test_either_form_is_enough(tmp_path: Path, folders: dict[str, Path]) -> None
         assert tensor.dtype == own.dtype
         assert tensor.numpy().tobytes() == own.numpy().tobytes()
     (folder / "sparse.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"sparse\.safetensors"):
+    with pytest.raises(ValueError, match=r"there is neither model\.safetensors nor sparse\.safetensors in .*/sparse: "):
         raysslprune.load_subnetwork(folder)
 
 
@@ -416,6 +416,51 @@ def test_another_programs_folder_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json is not what this version of raysslprune exports"):
         raysslprune.load_subnetwork(tmp_path)
+
+
+def test_a_folder_that_is_no_export_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
+    (tmp_path / "file").write_text("")
+    for name in ("empty", "nowhere", "file"):
+        for read in (raysslprune.load_subnetwork, subnetwork.load_mask):
+            with pytest.raises(ValueError, match=rf"{name} is no folder that raysslprune exported: there is no config"):
+                read(tmp_path / name)
+        (tmp_path / "empty").mkdir(exist_ok=True)
+    (copy(str(folders["ticket"]), tmp_path / "ticket") / "mask.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"there is no mask\.safetensors in .*/ticket"):
+        subnetwork.load_mask(tmp_path / "ticket")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"channels": "1"}, {"channels": 3}, {"head": {"kind": "x", "features": 1, "outputs": 1}}, {"images": {"mean": 1}}]
+    + [{name: None} for name in ("kind", "arch", "channels", "images", "sha256")],
+    ids=str,
+)
+def test_a_config_that_somebody_changed_is_refused(
+    wrong: dict[str, Any], tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    folder = copy(str(folders["ticket"]), tmp_path / "changed")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **wrong}))
+    with pytest.raises(ValueError, match=r"config\.json is not what this version of raysslprune exports"):
+        raysslprune.load_subnetwork(folder)
+
+
+@pytest.mark.parametrize(
+    ("images", "was"),
+    [
+        (torch.rand(2, 1, 8, 8), r"float32 \(2, 1, 8, 8\); what is from 0 to 1 is multiplied by 16 first"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.int64), r"int64 \(2, 1, 8, 8\)"),
+        (torch.zeros(1, 8, 8, dtype=torch.uint8), r"uint8 \(1, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"uint8 \(2, 3, 8, 8\)"),
+        (torch.zeros(2, 8, 8, 1, dtype=torch.uint8), r"uint8 \(2, 8, 8, 1\)"),
+    ],
+    ids=["from 0 to 1", "whole numbers", "one image", "colours", "channels last"],
+)
+def test_images_that_are_not_as_stored_are_refused(images: torch.Tensor, was: str, folders: dict[str, Path]) -> None:
+    net = raysslprune.load_subnetwork(folders["ticket"])
+    with pytest.raises(ValueError, match=rf"^images are uint8 of shape \(n, 1, height, width\), not {was}$"):
+        net.preprocess(images)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -938,7 +983,7 @@ def test_a_mask_comes_into_the_store(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert said.err == ""
     scope: dict[str, Any] = {}
     exec(said.out, scope)
-    step = scope["mask"]
+    step = scope["MASK"]
     assert step == Imported(arch="conv4", channels=1, digest=by_hand(mask))
     store = Store(str(tmp_path / "runs"))
     record = store.record(step.id)
@@ -1090,8 +1135,11 @@ def test_the_docs_own_way_from_torchs_pruning_to_a_table(
     command = re.findall(r"^    python -m raysslprune\.import_mask (.*)$", DOC, re.M)
     assert len(command) == 1
     assert import_mask.main(command[0].split()) == 0
-    digest = re.findall('digest="(.*)"', capfd.readouterr().out)[0]
-    (tmp_path / "theirs.py").write_text(code["theirs.py"].replace("DIGEST", digest))
+    *_, line = capfd.readouterr().out.splitlines()
+    digest = re.findall('digest="(.*)"', line)[0]
+    text = code["theirs.py"].replace("DIGEST", digest)
+    assert line in text.splitlines(), "it is printed as it stands in a sweep file"
+    (tmp_path / "theirs.py").write_text(text)
 
     points = load("theirs.py", "smoke", 1).points
     steps = [point.step for point in points]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from conftest import Finished, done_steps, finish, frozen_at_work, start, sweep, table_of, wait_until
+from ray.tune.execution.tune_controller import TuneController
 
-from raysslprune import plan
+from raysslprune import fanout, plan
 from raysslprune.cluster import Capacity, Workers
 from raysslprune.fanout import ReadyJobs
 from raysslprune.recipes import NETS
@@ -251,7 +253,7 @@ def test_what_fails_is_named_with_its_log_and_the_rest_is_shown(tmp_path: Path) 
         log = next(word.rstrip(";") for word in line.split() if ".log" in word)
         assert "Traceback" in Path(log).read_text()
     assert result.err.splitlines()[-1] == (
-        "raysslprune: 6 steps failed or were skipped; the results above are without them"
+        "raysslprune: steps that failed or were skipped: 6; the results above are without them"
     )
     assert "good" in result.out
     assert "wild" not in result.out
@@ -285,3 +287,12 @@ def test_two_sweeps_on_one_root_at_once(finished: Finished, tmp_path: Path) -> N
     )
     assert finish(first).code == 0
     assert table_of(root) == finished.table
+
+
+def test_tune_pickles_no_trial_while_a_sweep_runs() -> None:
+    """The sweep itself would only be slower; whoever uses Tune in the same process would lose what it saves."""
+    before = TuneController._get_trial_checkpoints
+    with contextlib.suppress(KeyError), fanout._state_unsaved():
+        assert TuneController._get_trial_checkpoints(cast(TuneController, None)) == {}
+        raise KeyError
+    assert TuneController._get_trial_checkpoints is before

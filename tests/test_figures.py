@@ -11,7 +11,7 @@ import statistics
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -384,6 +384,41 @@ def test_crowded_curves_are_drawn_once_more_where_there_is_room() -> None:
         row["value"] = 98 - 4 * row["level"]
     (ax,) = figures.draw(PLAIN, table(some)).axes
     assert ax.child_axes == []
+
+
+SHAPES: dict[str, tuple[Callable[[int, int], float], Sequence[int], bool]] = {
+    "late fall": (lambda level, seed: 98 - level / 20 - 8 * max(0, level - 15), range(1, 25), True),
+    "one low point": (lambda level, seed: 98 - level / 20 - 40 * (level == 24), range(1, 25), True),
+    "few points": (lambda level, seed: {7: 97.8, 12: 96.2, 18: 90.6}[level], (7, 12, 18), False),
+    "dip": (lambda level, seed: 98 - level / 10 - 50 * (level in (15, 23)), range(1, 25), False),
+    "wide band": (lambda level, seed: 98 - level / 20 - 60 * seed * (level > 14), range(1, 25), True),
+}
+"""Accuracy of a level and seed, at these levels; and whether there is room to show the top enlarged."""
+
+
+@pytest.mark.parametrize("x", ["remaining", "pruned"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_enlarged_covers_nothing(shape: str, x: str) -> None:
+    """Where no corner is free of lines, bands and points, it is left out."""
+    accuracy, levels, has_room = SHAPES[shape]
+    some = rows([("labels", TICKET)], levels=levels) + rows([("rotnet", TICKET)], levels=(0,))
+    for row in some:
+        row["value"] = accuracy(row["level"], row["seed"]) if row["level"] else 99.0
+    figure = replace(PLAIN, x=x, references=(Curve(task="rotnet", init=TICKET),))
+    canvas = figures.draw(figure, table(some))
+    canvas.draw_without_rendering()
+    (ax,) = canvas.axes
+    assert len(ax.child_axes) == has_room
+    for inset in ax.child_axes:
+        assert isinstance(inset, Axes)
+        box = inset.get_tightbbox()
+        assert box
+        lines = [one.get_transform().transform(one.get_path().vertices) for one in ax.lines]
+        lines += [ax.transData.transform(path.vertices) for band in bands(ax) for path in band.get_paths()]
+        for corners in lines:
+            at = np.linspace(0, len(corners) - 1, 9999)
+            between = [np.interp(at, range(len(corners)), corners[:, side]) for side in (0, 1)]
+            assert not any(box.contains(*point) for point in zip(*between, strict=True))
 
 
 # ------------------------------------------------------------------ references

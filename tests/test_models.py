@@ -735,3 +735,12 @@ def test_a_module_that_was_saved_whole_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "checkpoint.pth")
     with pytest.raises(ValueError, match=r"holds more than tensors and plain values$"):
         models.read_checkpoint(tmp_path / "checkpoint.pth")
+
+
+def test_an_outline_is_made_once_and_is_the_trunks() -> None:
+    once, trunk = models.outline("conv4", 1), models.trunk("conv4", 1)
+    assert models.outline("conv4", 1) is once
+    assert models.outline("conv4", 3) is not once
+    assert trunk is not once  # it is a network's, which is filled with weights
+    shapes = {name: (tensor.shape, tensor.device.type) for name, tensor in once.state_dict().items()}
+    assert shapes == {name: (tensor.shape, "meta") for name, tensor in trunk.state_dict().items()}

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,33 @@ def test_what_is_not_there_yet_is_empty(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="tickets has 0 masks that are done"):
             draw()
     assert not (tmp_path / "new").exists()
+
+
+def test_what_is_half_done_says_how_much_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = tickets(tmp_path / "runs", seeds=1)
+    execute(step_of(half.sweep.points)[:2], tmp_path / "runs")
+    for what in (half.table, half.means, half.verdicts, half.draw):
+        what()
+        assert capsys.readouterr().err == "raysslprune: tickets: 2 of 4 points are not done; run() goes on with them\n"
+
+
+def test_fewer_seeds_than_there_are_results_of_are_told(
+    done: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In words of Python, as is what asks for more."""
+    root = tmp_path / "runs"
+    shutil.copytree(done.store.base, root)
+    tickets(root).run()
+    capsys.readouterr()
+    sentence = (
+        f"raysslprune: tickets: the results in {root} are of 3 seeds, and this is of 1; for all of them: seeds=3\n"
+    )
+    for what in (tickets(root, seeds=1).plan, tickets(root, seeds=1).run):
+        what()
+        said = capsys.readouterr()
+        assert said.err == sentence
+    assert "\nClaims\n" in said.out
+    assert "verdicts need 3 seeds: run again with seeds=3\n" in said.out
 
 
 def test_seeds_are_the_scales_by_default(tmp_path: Path) -> None:

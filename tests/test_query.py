@@ -596,6 +596,12 @@ def test_variables_of_python_are_no_tables(small: str) -> None:
         ("SELEC 1", r'Parser Error: syntax error at or near "selec"'),
         ("SELECT x FROM results", 'Binder Error: Referenced column "x" not found in FROM clause!.*'),
         ("FROM nothing", "Catalog Error: Table with name nothing does not exist! There are results, means, runs, .*"),
+        ("FROM fig3", ".*; figures are in their rows, as in WHERE figure = 'fig3'"),
+        ("FROM mean", r".*; did you mean means\?"),
+        ('FROM means WHERE task = "rotnet"', ".*; text is written in single quotes, 'rotnet', and then .*"),
+        ("FROM means WHERE task = ‘rotnet’", ".*; text is written in single quotes, 'rotnet', and then .*"),
+        ("SELECT densty FROM means", '.*Candidate bindings: "density"[^;]*'),
+        ("FROM runs WHERE figure = 'fig3'", r".*; a run is behind several: list_contains\(figures, 'fig3'\)"),
         ("SELECT CAST(task AS INTEGER) FROM results", "Conversion Error: Could not convert string .* to INT32 .*"),
         ("SELECT error('in a \n\n\n word')", ".*in a"),
         ("SELECT 1 AS a, 2 AS a", "two columns of the answer are called a; name one of them with AS"),
@@ -649,6 +655,19 @@ def test_csv_has_all_digits_and_tells_null_from_nothing(small: str, capfdbinary:
     ]
 
 
+def test_text_for_the_shell_is_values_alone(small: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    odd = ODD.replace("'ü'", "chr(9) || 'ü' || chr(10) || 'b'")
+    text = asked(capfdbinary, odd, "--root", small, "--format", "txt").decode()
+    assert text.splitlines() == [
+        '1\t0.30000000000000004\ta, "b"\t[1.5, null]\t2020-02-01\t12\t{"k": "v"}\ttrue',
+        "2\tnan\t\t[]\t\t\t\tfalse",
+        '3\t\t\t\t\t3\t{"k": null}\t',
+        "4\t-inf\tü b\t[null]\t\t\t\t",
+    ]
+    step = asked(capfdbinary, "SELECT step FROM results LIMIT 1", "--root", small, "--format", "txt").decode()
+    assert re.fullmatch("[0-9a-f]{16}\n", step), "as it is, in $(...)"
+
+
 def test_json_is_json(small: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     def no_constant(name: str) -> None:
         raise AssertionError(name)
@@ -680,7 +699,7 @@ def test_csv_and_json_give_every_number_back(root: str, capfdbinary: pytest.Capt
         assert json.loads(cells["figures"]) == one["figures"]
 
 
-@pytest.mark.parametrize("ending", ["csv", "json", "parquet", "arrow"])
+@pytest.mark.parametrize("ending", ["csv", "txt", "json", "parquet", "arrow"])
 def test_a_file_has_what_stdout_has(
     ending: str, small: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -779,7 +798,7 @@ def command(*arguments: str, stdout: Any = subprocess.PIPE) -> Iterator[subproce
 
 
 NOTHING = "there are no results in nowhere; python -m raysslprune.sweep makes some"
-ENDINGS = "argument --export: a file ends in .csv, .json, .parquet, .arrow, not"
+ENDINGS = "argument --export: a file ends in .csv, .txt, .json, .parquet, .arrow, not"
 
 
 @pytest.mark.parametrize(
@@ -797,8 +816,8 @@ ENDINGS = "argument --export: a file ends in .csv, .json, .parquet, .arrow, not"
         (["SELECT 1", "--format", "xml"], 2, "argument --format: invalid choice: 'xml'.*"),
         (["--export", "a.csv"], 2, "--format and --export want a query; see --help"),
         (["--format", "csv"], 2, "--format and --export want a query; see --help"),
-        (["SELECT 1", "FROM results"], 2, "unrecognized arguments: FROM results; see --help"),
-        (["SELECT 1", "--roo", "runs"], 2, "unrecognized arguments: --roo runs; see --help"),
+        (["SELECT", "1", "FROM", "results"], 2, "a query is one argument: put it into double quotes; see --help"),
+        (["SELECT 1", "--roo", "runs"], 2, r"unrecognized arguments: --roo runs; did you mean --root\?; see --help"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(
@@ -820,6 +839,7 @@ def test_what_is_wrong_is_said_in_a_sentence(
         assert main(arguments) == code
     shown = capfd.readouterr()
     assert re.fullmatch(f"raysslprune: {says}\n", shown.err), shown.err
+    assert shown.out == "", "no schema where there is nothing to ask"
     assert sorted(os.listdir()) == ["folder.csv", "runs"]
     assert "secret" not in shown.err
 

@@ -401,18 +401,51 @@ def test_a_long_table_is_cut_and_says_so(roots: Roots, tmp_path: Path, monkeypat
 # ------------------------------------------------------------------ the command
 
 
-def test_without_names_it_is_all_sweeps_of_the_package_that_have_results(roots: Roots, tmp_path: Path) -> None:
+def test_without_names_it_is_all_sweeps_of_the_package_that_have_results(
+    roots: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     document = Document(report(roots.root, tmp_path / "report.html"))
     assert [row["figure"] for row in document.table("", "on this page")] == ["fig3", "table1"]
+    assert capsys.readouterr().err == (
+        "raysslprune: left out, as sweeps of your own are known by their files only: odd & <odd>.py; this has them "
+        f"too: python -m raysslprune.report fig3 table1 'odd & <odd>.py' --root {roots.root}\n"
+    )
     document = Document(report(roots.root, tmp_path / "report.html", "fig3", "--scale", "smoke"))
     assert [row["figure"] for row in document.table("", "on this page")] == ["fig3"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_root_with_sweeps_of_ones_own_alone_says_how_to_name_them(
+    spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what stands beside a sweep's results is no sweep."""
+    folder = spoilt / "results/smoke"
+    for name in ("fig3", "fig3-runs", "table1"):
+        (folder / f"{name}.parquet").unlink()
+    for name in ("fig3-layers", "mine", "mine-overlap", "mine-2"):
+        shutil.copy(folder / "odd & <odd>.parquet", folder / f"{name}.parquet")
+    (folder / "odd & <odd>.parquet").unlink()
+    assert command.main(["--root", str(spoilt), "--out", str(tmp_path / "report.html")]) == FAILED
+    assert capsys.readouterr().err == (
+        f"raysslprune: {spoilt} has no results of the package's sweeps; those of your own are named by their files: "
+        f"python -m raysslprune.report mine.py mine-2.py --root {spoilt}\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
         (["fig33"], USAGE, "there is no sweep 'fig33'; did you mean fig3? Known: fig1"),
-        (["fig5"], FAILED, "{root} has no results of fig5; python -m raysslprune.sweep makes them"),
+        (
+            ["fig5"],
+            FAILED,
+            "{root} has no results of fig5; this makes them: python -m raysslprune.sweep fig5 --root {root}",
+        ),
+        (
+            ["fig5", "--scale", "paper"],
+            FAILED,
+            "{root} has no results of fig5 at scale paper; this makes them: python -m raysslprune.sweep fig5 --scale p",
+        ),
         (
             ["--scale", "laptop"],
             FAILED,

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raysslprune import data, evaluate
+from raysslprune import data, evaluate, names, options
 from raysslprune.data import IGNORED, Dataset, Resident
 from raysslprune.data.feed import Batch, Feed
 from raysslprune.data.views import Views
 from raysslprune.spec import Recipe, seed_of
-from raysslprune.tasks import exemplar, find, npid
+from raysslprune.tasks import find, npid
 from raysslprune.tasks.exemplar import Exemplar, others, semi_hard, triplet
 from raysslprune.tasks.labels import Labels, logistic
 from raysslprune.tasks.npid import NPID
@@ -122,6 +122,7 @@ def gradients_are_right(function: Callable[..., Tensor], *inputs: Tensor) -> Non
         ("npid", {"momentum": 1}, "NPID needs"),
         ("npid", {"momentum": -0.1}, "NPID needs"),
         ("s4l", {"weight": 0.0}, "weight above 0"),
+        ("s4l", {"labelled": "a tenth"}, "subset 'a tenth' is not of the form '10%-of-images'"),
     ],
 )
 def test_what_a_task_does_not_know_is_refused_with_a_sentence(
@@ -129,6 +130,16 @@ def test_what_a_task_does_not_know_is_refused_with_a_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         find(name, options.items())
+
+
+def test_each_task_has_the_options_that_are_known_without_torch() -> None:
+    """Or a misspelt one would be found by the first training."""
+    assert options.OPTIONS.keys() == names.TASKS.keys()
+    for name, known in options.OPTIONS.items():
+        task = find(name)
+        assert isinstance(task, known)
+        own = {field.name for field in dataclasses.fields(task) if field.init}
+        assert own == {field.name for field in dataclasses.fields(known)}
 
 
 def test_options_reach_the_task() -> None:
@@ -300,7 +311,7 @@ def test_semi_hard_is_the_nearest_that_is_farther_else_the_farthest() -> None:
     assert semi_hard(rows[:1].expand(3, 3), rows[[1, 1, 2]] + rows[[0, 0, 1]]).tolist() == [2, 2, 0]  # not one as far
 
 
-@pytest.mark.parametrize("negatives", exemplar.NEGATIVES)
+@pytest.mark.parametrize("negatives", options.NEGATIVES)
 def test_exemplars_loss_as_a_whole(negatives: str) -> None:
     """Two views of an image, embedded together, at length 1; the negative is another image's second view."""
     by, dataset, net = dataclasses.replace(PLAIN, pad=2), made_up(), Linear(5)

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told
 from raysslprune.progress import cores
 from raysslprune.store import StoreError
 
@@ -34,6 +34,7 @@ BENCHMARKS = {
 """The modules of this package with ``arguments(parser)`` and ``run(options)``, to what they measure."""
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from raysslprune.bench.statistics import spread
 from raysslprune.command import positive
@@ -39,17 +43,22 @@ class Case:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=positive, default=7, help="how often (default: %(default)s)")
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=NETS, help="which (default: all)")
+    parser.add_argument(
+        "--compile", action="store_true", help="the bare loop by torch.compile too; needs a C++ compiler, and minutes"
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Images/s on one core. The bare loop has its images ready and does nothing but forward, backward and update."""
     import torch
 
+    if options.compile and not any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "")))):
+        raise ValueError("--compile needs a C++ compiler, g++ or clang++")
     torch.set_num_threads(1)
-    return {net: _net(net, options.repeats) for net in options.nets}
+    return {net: _net(net, options.repeats, options.compile) for net in options.nets}
 
 
-def _net(arch: str, repeats: int) -> dict[str, Any]:
+def _net(arch: str, repeats: int, compiled: bool) -> dict[str, Any]:
     case = _training(arch)
     ways: dict[str, Callable[[], float]] = {
         "bare": lambda: _bare(case),
@@ -61,15 +70,33 @@ def _net(arch: str, repeats: int) -> dict[str, Any]:
     if arch == "conv4":
         rotnet = replace(case, task="rotnet")
         ways["ours on RotNet"] = lambda: _loop(rotnet).run().images_per_second
+    if compiled:
+        ways["bare, compiled"] = lambda: _bare(case, compiled=True)
     for way in ways.values():
         way()  # the first time pays for the warm-up
     runs = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
     ratios = [("ours", "bare"), ("ours", "usual"), ("input, ours", "input, usual")]
     ratios += [("ours on RotNet", "bare")] if arch == "conv4" else []
+    ratios += [("bare, compiled", "bare")] if compiled else []
     return {
+        **(_compilation(case) if compiled else {}),
         "images/s": {name: spread([run[name] for run in runs]) for name in ways},
         "over": {f"{a} / {b}": spread([run[a] / run[b] for run in runs]) for a, b in ratios},
     }
+
+
+def _compilation(case: Case) -> dict[str, float]:
+    """Seconds until the first update is done: on a machine that never did it, and in a later process."""
+    import torch
+
+    seconds = {}
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=cache):
+        for when in ("first time", "again"):
+            torch.compiler.reset()
+            begun = time.perf_counter()
+            _bare(replace(case, recipe=replace(case.recipe, samples=case.recipe.batch)), compiled=True)
+            seconds[f"seconds to compile, {when}"] = time.perf_counter() - begun
+    return seconds
 
 
 def _training(arch: str) -> Case:
@@ -111,7 +138,7 @@ def _half(case: Case) -> dict[str, Tensor]:
     return masks.random(shapes, count, torch.Generator().manual_seed(0))
 
 
-def _bare(case: Case) -> float:
+def _bare(case: Case, compiled: bool = False) -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -122,6 +149,7 @@ def _bare(case: Case) -> float:
     assert isinstance(case.data.train, Resident)
     images = case.data.normalise(case.data.train.images).contiguous(memory_format=torch.channels_last)
     labels, update = case.data.train.labels, optimizer(case.recipe, net)
+    net = torch.compile(net) if compiled else net
     seen, batch, begun = 0, case.recipe.batch, time.perf_counter()
     while seen < case.recipe.samples:
         first = seen % (len(images) - batch)

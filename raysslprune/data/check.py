@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from raysslprune import data
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told
 from raysslprune.data.dataset import DataError, Source, Split
 from raysslprune.data.files import SKIP, BrokenImage, Files, ahead, skipped
 
@@ -23,6 +23,7 @@ Faults = list[tuple[str, DataError]]
 """Images that can't be read or decoded, as name and error."""
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)

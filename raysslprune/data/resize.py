@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from raysslprune import data, names
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told
 from raysslprune.data.dataset import DataError, Dataset
 from raysslprune.data.files import Files, ahead, below, resized
 from raysslprune.data.folder import Folder
@@ -37,6 +37,7 @@ QUALITY = 95
 T = TypeVar("T")
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,17 @@ from raysslprune import names
 from raysslprune.models import checkpoint
 from raysslprune.models.checkpoint import read as read_checkpoint
 
-__all__ = ["Network", "convolutions", "draw", "from_torchvision", "network", "prunable", "read_checkpoint", "trunk"]
+__all__ = [
+    "Network",
+    "convolutions",
+    "draw",
+    "from_torchvision",
+    "network",
+    "outline",
+    "prunable",
+    "read_checkpoint",
+    "trunk",
+]
 
 
 class Network(nn.Module):
@@ -43,6 +54,12 @@ def trunk(arch: str, channels: int) -> nn.Module:
     if not (isinstance(made, nn.Module) and isinstance(getattr(made, "width", None), int)):
         raise TypeError(f"architecture {arch!r} gave no module with an int attribute 'width', its number of features")
     return made
+
+
+@cache
+def outline(arch: str, channels: int) -> nn.Module:
+    """The same, made once: to be asked for names and shapes, and not to be changed. Raises as :func:`trunk` does."""
+    return trunk(arch, channels)
 
 
 def network(

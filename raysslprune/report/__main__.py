@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, fault, note, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, fault, note, say, told
 from raysslprune.loader import SweepError
 from raysslprune.scales import SETTINGS
 from raysslprune.store import Store, StoreError
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -35,7 +36,7 @@ def _run(options: argparse.Namespace) -> int:
     from raysslprune.report import contents, page
 
     store = Store(options.root)
-    found = contents.find(options.sweeps, options.scale, store)
+    found = contents.find(options.sweeps, options.scale, store, note)
     text = page.render(contents.gather(found, store, note))
     try:
         Store(folder).write(name, text.encode())  # whole or not at all

@@ -5,8 +5,8 @@ It is taken from the store, and nothing is trained. No HTML here: ``page`` makes
 
 from __future__ import annotations
 
-import io
 import re
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysslprune import claims, explain, plan, results, terminal
-from raysslprune.loader import Sweep, SweepError, known, load
+from raysslprune.command import ROOT, SCALE, sweep_command
+from raysslprune.loader import BESIDE, Sweep, SweepError, known, load
 from raysslprune.progress import duration, size
+from raysslprune.results import sql
 from raysslprune.scales import SETTINGS
 from raysslprune.spec import Step, Train, closure
 from raysslprune.store import Damaged, Record, Store, StoreError
@@ -111,8 +112,10 @@ class Report:
     runs: Table
 
 
-def find(names: Sequence[str], scale: str | None, store: Store) -> list[tuple[str, Sweep]]:
-    """(scale, sweep) for each that has results in the store, with as many seeds as these; no names: all that do.
+def find(names: Sequence[str], scale: str | None, store: Store, note: Note) -> list[tuple[str, Sweep]]:
+    """(scale, sweep) for each that has results in the store, with as many seeds as these.
+
+    No names: all of the package that do. note: takes a sentence on what others do.
 
     Raises SweepError for a name that is unknown or has none, StoreError where nothing has or the store can't be read.
     """
@@ -130,18 +133,43 @@ def find(names: Sequence[str], scale: str | None, store: Store) -> list[tuple[st
         found += [(s, load(name, s, _seeds_in(store, path))) for s, path in with_results.items()]
         if names and not with_results:
             load(name, scales[0], 1)  # an unknown name is told first
-            raise StoreError(f"{store.shown} has no results of {name}{at}; python -m raysslprune.sweep makes them")
+            makes = sweep_command(name, scale or SCALE, store.shown)
+            raise StoreError(f"{store.shown} has no results of {name}{at}; this makes them: {makes}")
+    others = [] if names or empty else _of_ones_own(store, scales)
+    if others and not found:
+        raise StoreError(
+            f"{store.shown} has no results of the package's sweeps{at}; those of your own are named by their files: "
+            f"{_report_of(others, store)}"
+        )
     if not found:
         raise StoreError(f"{store.shown} has no results{at}; python -m raysslprune.sweep makes them")
+    if others:
+        every = [*dict.fromkeys(sweep.name for _, sweep in found), *others]
+        note(
+            f"left out, as sweeps of your own are known by their files only: {', '.join(others)}; this has them too: "
+            f"{_report_of(every, store)}"
+        )
     return sorted(found, key=lambda one: list(SETTINGS).index(one[0]))
+
+
+def _of_ones_own(store: Store, scales: Sequence[str]) -> list[str]:
+    """The files of sweeps that are not of the package and have results, by their names."""
+    names = [name for scale, name in sql.files(store) if scale in scales and name not in known()]
+    return [f"{name}.py" for name in dict.fromkeys(names) if not name.endswith(BESIDE)]
+
+
+def _report_of(sweeps: Sequence[str], store: Store) -> str:
+    """The command, as it is typed."""
+    root = ["--root", store.shown] if store.shown != ROOT else []
+    return shlex.join(["python", "-m", "raysslprune.report", *sweeps, *root])
 
 
 def _seeds_in(store: Store, path: str) -> int:
     """Of a results file. Raises StoreError."""
     try:
-        table = pq.read_table(io.BytesIO(store.read(path)))
+        table = results.from_parquet(store.read(path))
         return max(table["seed"].to_pylist()) + 1 if "seed" in table.column_names and len(table) else 1
-    except pa.ArrowInvalid:
+    except (pa.ArrowException, OSError):
         raise StoreError(f"{store.path(path)} can't be read; the sweep's own command makes it again") from None
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from textwrap import wrap
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told, without_stdout
 from raysslprune.results import output, sql
 from raysslprune.store import StoreError
 
 
+@told
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.sql is None and (options.export or options.format != "table"):
+    if len(options.sql) > 1:
+        parser.error("a query is one argument: put it into double quotes")
+    if not options.sql and (options.export or options.format != "table"):
         parser.error("--format and --export want a query")
     if options.format in output.BINARY and sys.stdout.isatty():
         parser.error(f"{options.format} is not for a terminal: name a file with --export")
@@ -26,21 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return say("stopped", STOPPED)
     except BrokenPipeError:  # as by `| head`
-        return _without_stdout(0)
+        return without_stdout(0)
     except sql.QueryError as error:
         return say(str(error), USAGE)
     except StoreError as error:
         return say(str(error), FAILED)
     except OSError as error:
-        return _without_stdout(say(str(error), FAILED))
+        return without_stdout(say(str(error), FAILED))
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.sql is None:
+    if not options.sql:
+        contents = sql.contents(options.root)  # who has none wants no more than to be told
         print(described(), flush=True)
-        print(f"\nin {options.root}: {sql.contents(options.root)}")
+        print(f"\nin {options.root}: {contents}")
         return 0
-    answer = sql.ask(options.sql, options.root)
+    answer = sql.ask(options.sql[0], options.root)
     if options.export is not None:
         rows = output.export(answer, options.export)
         return say(f"{options.export}: {rows:,} rows", 0)
@@ -71,12 +74,6 @@ def described() -> str:
     return "\n".join(lines)
 
 
-def _without_stdout(code: int) -> int:
-    """When what reads it is gone, or it is full, what is left must not be written at the exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m raysslprune.results",
@@ -88,7 +85,7 @@ def _parser() -> Parser:
         codes="0 answered; 1 the root can't be read, or the file not written; 2 a wrong call or query; 130 Ctrl-C",
     )
     parser.epilog = f"tables and their columns:\n\n{described()}\n\n{parser.epilog}"
-    parser.add_argument("sql", nargs="?", metavar="SQL", help="one query, as DuckDB knows them")
+    parser.add_argument("sql", nargs="*", metavar="SQL", help="one query, as DuckDB knows them, in quotes")
     parser.add_root()
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

@@ -1,7 +1,8 @@
 """The answer to a query as a file or a stream for other programs, or as a table for people.
 
 Files are written batch by batch, numbers with all their digits. CSV has an empty cell for null, ``""`` for empty text
-and ``nan``; JSON, which has no NaN, ``null`` for both. Lists stand in CSV as JSON.
+and ``nan``; JSON, which has no NaN, ``null`` for both. Lists stand in CSV as JSON. ``txt`` has values alone, with tabs
+between them: no heading and no quotes.
 """
 
 from __future__ import annotations
@@ -80,6 +81,20 @@ def _csv(answer: Answer, out: BinaryIO) -> None:
             writer.write_batch(batch)
 
 
+def _txt(answer: Answer, out: BinaryIO) -> None:
+    for batch in answer.batches:
+        for row in _rows(batch):
+            out.write(("\t".join(map(_bare, row.values())) + "\n").encode())
+
+
+def _bare(value: Any) -> str:
+    """As a shell takes it: null is nothing, and text no more than a line."""
+    if value is None or isinstance(value, float):
+        return "" if value is None else repr(value)
+    plain = _plain(value)
+    return " ".join(plain.split()) if isinstance(plain, str) else _json_of(plain)
+
+
 def _json(answer: Answer, out: BinaryIO) -> None:
     before = "[\n"
     for batch in answer.batches:
@@ -105,11 +120,12 @@ def _arrow(answer: Answer, out: BinaryIO) -> None:
 
 FORMATS: Mapping[str, Callable[[Answer, BinaryIO], None]] = {
     "csv": _csv,
+    "txt": _txt,
     "json": _json,
     "parquet": _parquet,
     "arrow": _arrow,
 }
-"""For other programs; ``arrow`` is an Arrow IPC file."""
+"""For other programs; ``arrow`` is an Arrow IPC file, ``txt`` for the shell."""
 
 BINARY = ("parquet", "arrow")
 
@@ -117,7 +133,10 @@ BINARY = ("parquet", "arrow")
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     """As Python values, few at a time, since these take many times the room."""
     for start in range(0, len(batch), 1024):
-        yield from batch.slice(start, 1024).to_pylist()
+        try:
+            yield from batch.slice(start, 1024).to_pylist()
+        except (ValueError, OverflowError):  # as 'infinity'::DATE
+            raise QueryError("a date or time in the answer is not of the years 1 to 9999; CAST it AS VARCHAR") from None
 
 
 def _json_of(value: Any) -> str:

@@ -6,16 +6,17 @@ is read through pyarrow, and nothing is written to disk.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
-from raysslprune.results.tables import MAGNITUDES, MEANS, PROVENANCE, SCHEMA, means
+from raysslprune.results.tables import MAGNITUDES, MEANS, PROVENANCE, SCHEMA, from_parquet, means
 from raysslprune.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def load(name: str, root: str = "runs", scale: str = "laptop") -> pa.Table:
     Raises FileNotFoundError where the root has others only, and StoreError where it has none, or can't be read.
     """
     store = Store(root)
-    paths = _paths(store)
+    paths = files(store)
     if (scale, name) not in paths:
         raise FileNotFoundError(f"there is no {name} of scale {scale} in {store.shown}, only {_named(paths)}")
     return _read(store, paths[scale, name])
@@ -95,7 +96,7 @@ def query(sql: str, root: str = "runs") -> pa.Table:
 
 def contents(root: str) -> str:
     """The tables that a root has, for people: ``fig3, fig5 (laptop)``. Raises StoreError."""
-    paths = _paths(Store(root))
+    paths = files(Store(root))
     return _named([key for key in paths if not key[1].endswith(("-runs", "-magnitudes"))])
 
 
@@ -141,8 +142,17 @@ def _statement(connection: DuckDBPyConnection, sql: str) -> Statement:
 def _sentence(error: Exception) -> str:
     """What DuckDB says, without the picture of where in the query, and its guess at what was meant."""
     says = str(error).split("\n\n")[0]
-    if "Table with name" in says:
-        says = f"{says.splitlines()[0]} There are {', '.join(VIEWS)}."
+    if table := re.search(r"Table with name (\S+) does not exist", says):
+        near = difflib.get_close_matches(table[1], VIEWS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"figures are in their rows, as in WHERE figure = '{table[1]}'"
+        says = f"{says.splitlines()[0]} There are {', '.join(VIEWS)}; {hint}"
+    elif column := re.search(r'Referenced column "(.+?)" not found', says):
+        known = {name for _, schema in VIEWS.values() for name in schema.names}
+        if column[1] == "figure":
+            says += "; a run is behind several: list_contains(figures, 'fig3')"
+        elif not difflib.get_close_matches(column[1], known, 1):
+            text = column[1].strip("\u2018\u2019")
+            says += f"; text is written in single quotes, '{text}', and then the whole query in double quotes"
     return " ".join(says.split())
 
 
@@ -164,13 +174,16 @@ def _connected(store: Store) -> DuckDBPyConnection:
 
 def _tables(store: Store) -> dict[str, pa.Table]:
     """All but ``everything``, of all figures and scales."""
-    paths = _paths(store)
+    paths = files(store)
     with ThreadPoolExecutor(16) as pool:
         tables = dict(zip(paths, pool.map(lambda path: _read(store, path), paths.values()), strict=True))
     figures = [name for (_, name), table in tables.items() if table.schema.equals(SCHEMA)]
     found = {kind: [_labelled(schema.empty_table(), "", "")] for kind, schema in _SCHEMAS.items()}
     for (scale, name), table in tables.items():
         kind, figure = _kind(name, table.schema, figures)
+        if kind == "results" and not _labels(table) <= {(name, scale)}:
+            path = store.path(paths[scale, name])
+            raise StoreError(f"{path} is the table of another figure or scale; its sweep, run again, writes it anew")
         if kind not in _SCHEMAS and (kind in VIEWS or "step" in table.schema.names):
             raise StoreError(
                 f"{store.path(paths[scale, name])} is of another version of raysslprune; "
@@ -191,6 +204,11 @@ def _kind(name: str, schema: pa.Schema, figures: Sequence[str]) -> tuple[str, st
             return kind, name.removesuffix(f"-{kind}")
     figure = max((figure for figure in figures if name.startswith(f"{figure}-")), key=len, default=None)
     return (name, name) if figure is None else (name[len(figure) + 1 :], figure)
+
+
+def _labels(table: pa.Table) -> set[tuple[str, str]]:
+    """What figures and scales a table of results says that its rows are of."""
+    return {(row["figure"], row["scale"]) for row in table.select(["figure", "scale"]).to_pylist()}
 
 
 def _labelled(table: pa.Table, figure: str, scale: str) -> pa.Table:
@@ -217,7 +235,7 @@ def _once(runs: pa.Table) -> pa.Table:
 # ------------------------------------------------------------------ the files
 
 
-def _paths(store: Store) -> dict[tuple[str, str], str]:
+def files(store: Store) -> dict[tuple[str, str], str]:
     """Scale and name to path of the tables under a root, sorted. Raises StoreError where there is none."""
     try:
         folder = fs.FileSelector(f"{store.base}/results", recursive=True, allow_not_found=True)
@@ -236,7 +254,7 @@ def _paths(store: Store) -> dict[tuple[str, str], str]:
 
 def _read(store: Store, path: str) -> pa.Table:
     try:
-        return pq.read_table(pa.BufferReader(store.read(path)))
+        return from_parquet(store.read(path))
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"can't read {store.path(path)}: {str(error).splitlines()[0]}; its sweep, run again, writes it anew"

@@ -6,6 +6,7 @@ so the same sweep gives the same bytes; when, where and how fast a step ran is i
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,8 +107,8 @@ def table(figure: str, scale: str, points: Iterable[Point], records: Mapping[str
     rows: list[dict[str, Any]] = []
     for point in points:
         record = records.get(point.step.id)
-        if record is None:
-            continue
+        if record is None or (point.step.mask is not None and point.step.mask.id not in records):
+            continue  # a mask that was damaged may not be made again yet, and its density is part of the row
         if point.metric not in record.metrics:
             known = ", ".join(sorted(record.metrics))
             raise ValueError(f"trainings on {point.step.task} have no metric {point.metric!r}, only {known}")
@@ -196,6 +197,16 @@ def magnitudes(points: Iterable[Point], store: Store) -> pa.Table:
     return pa.Table.from_batches(rows, schema=MAGNITUDES)
 
 
+def held(store: Store, scale: str, figure: str) -> list[tuple[int, str]]:
+    """Seed and step of each row of the results that the root has of a sweep; none where there are none to be read."""
+    path = f"results/{scale}/{figure}.parquet"
+    try:
+        table = from_parquet(store.read(path))
+        return list(zip(*(table[name].to_pylist() for name in ("seed", "step")), strict=True))
+    except (OSError, KeyError, pa.ArrowException):
+        return []
+
+
 def listing(drawing: Listing, rows: Sequence[Sequence[Any]]) -> pa.Table:
     """Rows as an Arrow table, with the types of their values."""
     return pa.table({name: [row[number] for row in rows] for number, name in enumerate(drawing.columns)})
@@ -238,11 +249,42 @@ def _over_seeds(results: pa.Table, keys: Sequence[str]) -> pa.Table:
     )
 
 
+DIGEST = b"sha256"
+"""Under which a file says what its table's digest is: Parquet itself would give wrong numbers for some flipped bits."""
+
+
 def to_parquet(results: pa.Table) -> bytes:
     """The same bytes for the same table."""
     buffer = io.BytesIO()
-    pq.write_table(results, buffer, compression="zstd")
+    sealed = results.replace_schema_metadata({**(results.schema.metadata or {}), DIGEST: _digest(results)})
+    pq.write_table(sealed, buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def from_parquet(data: bytes) -> pa.Table:
+    """The inverse of :func:`to_parquet`. Raises pa.ArrowException or OSError for what is not whole.
+
+    A table without a digest, from elsewhere, is taken as it is.
+    """
+    found = pq.read_table(pa.BufferReader(data))
+    metadata = dict(found.schema.metadata or {})
+    digest = metadata.pop(DIGEST, None)
+    table = found.replace_schema_metadata(metadata or None)
+    try:
+        whole = digest in (None, _digest(table))
+    except (ValueError, OverflowError):  # text that is not UTF-8, a time that can't be
+        whole = False
+    if not whole:
+        raise pa.ArrowInvalid("it does not match its checksum")
+    return table
+
+
+def _digest(table: pa.Table) -> bytes:
+    """Of names, types and values, whatever their layout in memory."""
+    found = hashlib.sha256()
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        found.update(repr((name, str(column.type), column.to_pylist())).encode())
+    return found.hexdigest().encode()
 
 
 def pruned_percent(density: float) -> str:

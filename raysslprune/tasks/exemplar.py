@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune import parallel
+from raysslprune import options, parallel
 from raysslprune.data import Dataset
 from raysslprune.data.feed import Batch, still
 from raysslprune.data.views import Views
@@ -18,31 +18,16 @@ from raysslprune.evaluate import at_once
 from raysslprune.spec import Recipe, seed_of
 from raysslprune.tasks.task import Task
 
-NEGATIVES = ("random", "semi-hard")
-
 
 @dataclass(kw_only=True)
-class Exemplar(Task):
+class Exemplar(Task, options.Exemplar):
     """Two views of each image; the second should be nearer to the first than a view of another image, by a margin.
 
     Distance is 1 - cosine of the embeddings. The paper gives none of these options (docs/reproducing.md).
-
-    dimension: of the embedding. margin: of the hinge.
-    negatives: the other image of each triplet, among the samples whose BatchNorm statistics are taken together:
-        ``random``, or ``semi-hard``: the nearest one that is farther than the positive, else the farthest.
     """
 
     views = 2
     draws = 1
-    dimension: int = 128
-    margin: float = 0.5
-    negatives: str = "random"
-
-    def __post_init__(self) -> None:
-        if self.negatives not in NEGATIVES:
-            raise ValueError(f"negatives {self.negatives!r} is not one of {', '.join(NEGATIVES)}")
-        if self.dimension < 1 or self.margin <= 0:
-            raise ValueError("Exemplar needs a dimension of at least 1 and a margin above 0")
 
     def head(self, width: int, data: Dataset) -> nn.Module:
         return nn.Linear(width, self.dimension)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysslprune import options
 from raysslprune.data import IGNORED, Dataset
 from raysslprune.data.feed import Batch
 from raysslprune.data.views import Views
@@ -17,14 +18,8 @@ from raysslprune.tasks.task import Task
 
 
 @dataclass(kw_only=True)
-class Labels(Task):
-    """One class for each image: cross-entropy, top-1. Several at once (VOC07): a logistic loss for each, mAP.
-
-    standardise: a BatchNorm without weights before the last layer, as the linear classifiers of Goyal et al. 2019
-        have it (https://arxiv.org/abs/1905.01235).
-    """
-
-    standardise: bool = False
+class Labels(Task, options.Labels):
+    """One class for each image: cross-entropy, top-1. Several at once (VOC07): a logistic loss for each, mAP."""
 
     def head(self, width: int, data: Dataset) -> nn.Module:
         last = nn.Linear(width, data.classes)

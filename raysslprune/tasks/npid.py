@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune import parallel
+from raysslprune import options, parallel
 from raysslprune.data import Dataset
 from raysslprune.data.feed import Batch
 from raysslprune.data.views import Views
@@ -20,27 +20,18 @@ from raysslprune.tasks.task import Task
 
 
 @dataclass(kw_only=True)
-class NPID(Task):
+class NPID(Task, options.NPID):
     """An image's embedding is told from remembered embeddings of ``negatives`` others by noise-contrastive estimation.
 
     The memory bank holds an embedding of length 1 for each training image: after an update, those of its images move
     towards what the network gave, on all ranks alike. The softmax's normalisation is estimated once, on the first
     samples that BatchNorm sees together.
 
-    dimension: of the embedding. temperature: that similarities are divided by. momentum: of the memory.
     state: ``bank`` (training images, dimension); ``log_z``, the logarithm of the normalisation, NaN until known.
     """
 
     draws = 1
-    dimension: int = 128
-    temperature: float = 0.07
-    momentum: float = 0.5
-    negatives: int = 4096
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.dimension < 1 or self.negatives < 1 or self.temperature <= 0 or not 0 <= self.momentum < 1:
-            raise ValueError("NPID needs dimension and negatives above 0, temperature above 0, momentum from 0 to 1")
 
     def begin(self, data: Dataset, generator: torch.Generator) -> None:
         bank = F.normalize(torch.randn(len(data.train), self.dimension, generator=generator))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune import parallel
+from raysslprune import options, parallel
 from raysslprune.data import Dataset
 from raysslprune.data.feed import Batch
 from raysslprune.data.views import Views
@@ -21,11 +21,10 @@ TURNS = 4
 
 
 @dataclass(kw_only=True)
-class RotNet(Task):
-    """all_turns: each view in all four turns, as in the authors' code; else in one, drawn at random."""
+class RotNet(Task, options.RotNet):
+    """A view in one of four turns, or in all of them."""
 
     draws = 1
-    all_turns: bool = False
 
     def head(self, width: int, data: Dataset) -> nn.Module:
         return nn.Linear(width, TURNS)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysslprune import options
 from raysslprune.data import Dataset, subsets
 from raysslprune.data.feed import Batch
 from raysslprune.data.views import Views
@@ -19,26 +20,15 @@ from raysslprune.tasks.task import Task
 
 
 @dataclass(kw_only=True)
-class S4L(Task):
+class S4L(Task, options.S4L):
     """A sample is a labelled image and another from the whole training set, both in all four turns.
 
     The loss is the cross-entropy of the labels plus ``weight`` times the rotation loss on all turns of both images (the
     paper's plain sum: 1). An epoch is one of the labelled images.
-
-    labelled: the part of the images whose labels may be used, as in names.SUBSET.
-    labels_turned: cross-entropy on all four turns of the labelled image, as in the authors' code; else on the upright
-        one, for images whose class depends on where up is.
     """
 
     views = 2
     partner = True
-    labelled: str = "10%-of-images"
-    weight: float = 1.0
-    labels_turned: bool = True
-
-    def __post_init__(self) -> None:
-        if self.weight <= 0:
-            raise ValueError("S4L needs a weight above 0")
 
     def begin(self, data: Dataset, generator: torch.Generator) -> None:
         self.part = subsets.of(data, self.labelled)

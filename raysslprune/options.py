@@ -1,0 +1,103 @@
+"""The options of the package's tasks, and which values they may have; a recipe sets them.
+
+Standard library only, so that a wrong one in a sweep file is found before anything heavy is imported. A task from
+outside the package has its options in its own class, which is looked at only when it is trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from raysslprune import names
+from raysslprune.spec import Option
+
+
+@dataclass(kw_only=True)
+class Labels:
+    """standardise: a BatchNorm without weights before the last layer, as the linear classifiers of Goyal et al. 2019
+    have it (https://arxiv.org/abs/1905.01235).
+    """
+
+    standardise: bool = False
+
+
+@dataclass(kw_only=True)
+class RotNet:
+    """all_turns: each view in all four turns, as in the authors' code; else in one, drawn at random."""
+
+    all_turns: bool = False
+
+
+NEGATIVES = ("random", "semi-hard")
+
+
+@dataclass(kw_only=True)
+class Exemplar:
+    """dimension: of the embedding. margin: of the hinge.
+
+    negatives: the other image of each triplet, among the samples whose BatchNorm statistics are taken together:
+        ``random``, or ``semi-hard``: the nearest one that is farther than the positive, else the farthest.
+    """
+
+    dimension: int = 128
+    margin: float = 0.5
+    negatives: str = "random"
+
+    def __post_init__(self) -> None:
+        if self.negatives not in NEGATIVES:
+            raise ValueError(f"negatives {self.negatives!r} is not one of {', '.join(NEGATIVES)}")
+        if self.dimension < 1 or self.margin <= 0:
+            raise ValueError("Exemplar needs a dimension of at least 1 and a margin above 0")
+
+
+@dataclass(kw_only=True)
+class NPID:
+    """dimension: of the embedding. temperature: that similarities are divided by. momentum: of the memory. negatives:
+    remembered embeddings that an image is told from.
+    """
+
+    dimension: int = 128
+    temperature: float = 0.07
+    momentum: float = 0.5
+    negatives: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1 or self.negatives < 1 or self.temperature <= 0 or not 0 <= self.momentum < 1:
+            raise ValueError("NPID needs dimension and negatives above 0, temperature above 0, momentum from 0 to 1")
+
+
+@dataclass(kw_only=True)
+class S4L:
+    """labelled: the part of the images whose labels may be used, as in names.SUBSET. weight: of the rotation loss.
+
+    labels_turned: cross-entropy on all four turns of the labelled image, as in the authors' code; else on the upright
+        one, for images whose class depends on where up is.
+    """
+
+    labelled: str = "10%-of-images"
+    weight: float = 1.0
+    labels_turned: bool = True
+
+    def __post_init__(self) -> None:
+        names.check_subset(self.labelled)
+        if self.weight <= 0:
+            raise ValueError("S4L needs a weight above 0")
+
+
+OPTIONS: Mapping[str, type] = {"labels": Labels, "rotnet": RotNet, "exemplar": Exemplar, "npid": NPID, "s4l": S4L}
+"""By task, as in names.TASKS, whose classes inherit these."""
+
+
+def made(task: str, kind: type[Any], given: Iterable[tuple[str, Option]]) -> Any:
+    """A dataclass with these of its fields, by name. Raises ValueError for a field or a value that it can't have."""
+    known = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    for option, value in given:
+        if option not in known:
+            raise ValueError(f"task {task} has no option {option!r}, only {', '.join(known) or 'none at all'}")
+        wanted = type(known[option].default)
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise ValueError(f"option {option} of task {task} is of type {wanted.__name__}, not {value!r}")
+    return kind(**dict(given))
