@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import shlex
@@ -303,6 +304,36 @@ def test_the_code_says_what_troubleshooting_quotes(message: str) -> None:
 def test_troubleshooting_has_what_the_code_says(message: str) -> None:
     patterns = [".*".join(re.escape(piece.strip()) for piece in known.split("…")) for known in QUOTED]
     assert any(re.search(pattern, message, re.S) for pattern in patterns), f"{RAISED[message]}: {message}"
+
+
+# ------------------------------------------------------------------------------------- promises
+
+NAMED = re.findall(r"`(test_\w+)::(\w+)`(\*?)", TEXT["reliability.md"])
+
+
+@functools.cache
+def functions(name: str) -> dict[str, ast.FunctionDef]:
+    """Of a file of tests."""
+    tree = ast.parse((PROJECT / "tests" / f"{name}.py").read_text())
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@functools.cache
+def marks_of(name: str) -> str:
+    """Of all tests of a file."""
+    found = re.search(r"^pytestmark = (.*)$", (PROJECT / "tests" / f"{name}.py").read_text(), re.M)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize(("file", "name", "star"), NAMED, ids=[f"{file}-{name}" for file, name, _ in NAMED])
+def test_each_promise_has_its_test(file: str, name: str, star: str) -> None:
+    """Starred where it is slow."""
+    own = [ast.unparse(mark) for mark in functions(file)[f"test_{name}"].decorator_list]
+    assert bool(star) == ("pytest.mark.slow" in own or "pytest.mark.slow" in marks_of(file))
+
+
+def test_there_are_promises() -> None:
+    assert len(NAMED) > 50
 
 
 # ------------------------------------------------------------------------------------- a Ray of one's own
