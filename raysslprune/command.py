@@ -15,6 +15,8 @@ from functools import wraps
 from importlib.metadata import version
 from typing import Any, NoReturn
 
+from raysslprune import names
+
 USAGE, FAILED, STOPPED = 2, 1, 130
 """Exit codes: a wrong call; a step, the store, the data or the cluster failed; Ctrl-C."""
 
@@ -127,9 +129,8 @@ class Parser(argparse.ArgumentParser):
 
     def add_data(self, more: str = "") -> None:
         """``--data``. more: the end of its help."""
-        default = os.environ.get("RAYSSLPRUNE_DATA") or "data"
         help = f"where data sets lie (default: $RAYSSLPRUNE_DATA, else ./data){more}"
-        self.add_argument("--data", default=default, metavar="DIR", help=help)
+        self.add_argument("--data", default=names.data_root(), metavar="DIR", help=help)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """As argparse does, which would go on if it can't be written."""

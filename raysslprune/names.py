@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -87,6 +88,11 @@ def check_subset(text: str) -> None:
     """Raise ValueError for what is not of the form of SUBSET."""
     if not SUBSET.fullmatch(text):
         raise ValueError(f"subset {text!r} is not of the form '10%-of-images' or '10%-of-classes'")
+
+
+def data_root(given: str | None = None) -> str:
+    """Where data sets lie, unless it is given."""
+    return given or os.environ.get("RAYSSLPRUNE_DATA") or "data"
 
 
 def data_parts(data: str) -> tuple[str, str, str]:

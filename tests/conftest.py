@@ -36,6 +36,7 @@ STARTS_RAY = (
     "test_security",
     "test_memory",
     "test_reproducible",
+    "test_disk",
     "test_ray_up",
     "test_notebook",
     "test_docs",

@@ -9,6 +9,7 @@ import http.server
 import io
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -626,3 +627,13 @@ def test_check_is_a_command(spoilt: Path) -> None:
     assert (run.returncode, len(run.stdout.splitlines())) == (1, 6), run.stderr
     assert "test images" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_data_lie_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable, place in ((str(tmp_path / "sets"), str(tmp_path / "sets")), ("", "data")):
+        monkeypatch.setenv("RAYSSLPRUNE_DATA", variable)
+        with pytest.raises(data.DataError, match=re.escape(f"{place}/nothing/train")):
+            data.load("folder/nothing")
+        with pytest.raises(data.DataError, match=re.escape(f"{tmp_path}/here/nothing/train")):
+            data.load("folder/nothing", str(tmp_path / "here"))

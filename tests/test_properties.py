@@ -373,9 +373,10 @@ def test_a_sentence_steers_no_terminal_and_has_an_end(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "cases", [60, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])], ids="{} cases".format
+    "cases", [60, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(600)])], ids="{} cases".format
 )
 def test_bad_calls_by_the_script(cases: int) -> None:
+    """More would take ten minutes; docs/reliability.md has what thousands came to."""
     command = [sys.executable, str(Path(fuzz.__file__)), "--cases", str(cases), "--seed", "1"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr

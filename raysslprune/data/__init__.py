@@ -35,9 +35,9 @@ def source(name: str) -> Source:
 
 
 @cache
-def load(name: str, root: str = "") -> Dataset:
-    """A step's data set or subset, from the data root; read once a process. Raises ValueError or DataError."""
+def load(name: str, root: str | None = None) -> Dataset:
+    """A step's data set or subset, read once a process. root: as names.data_root. Raises ValueError or DataError."""
     whole, _, subset = name.rpartition(":") if names.data_parts(name)[2] else (name, "", "")
     if not subset:
-        return source(name).load(Path(root))
+        return source(name).load(Path(names.data_root(root)))
     return subsets.of(load(whole, root), subset)

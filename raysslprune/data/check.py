@@ -91,12 +91,7 @@ def _parser() -> Parser:
         codes="0 no image is broken; 1 some are, or the data set is missing; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_argument("name", metavar="NAME", help="as a sweep has it: imagenet, voc07, folder/pets, ...")
-    parser.add_argument(
-        "--data",
-        default=os.environ.get("RAYSSLPRUNE_DATA", "data"),
-        metavar="DIR",
-        help="where all data sets are (default: $RAYSSLPRUNE_DATA, else ./data)",
-    )
+    parser.add_data()
     parser.add_argument(
         "--skip-broken", action="store_true", help=f"leave the broken images out from now on, by {SKIP} in its folder"
     )
