@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 from safetensors.numpy import load as from_safetensors
 
-from raysslprune import results
+from raysslprune import results, terminal
 from raysslprune.command import (
     FAILED,
     MOST_SEEDS,
@@ -39,6 +39,7 @@ from raysslprune.command import (
     told,
 )
 from raysslprune.loader import Sweep, SweepError, known, load
+from raysslprune.plan import left
 from raysslprune.scales import SETTINGS
 from raysslprune.spec import Imported, Mask, Prune, Rewind, Shuffle
 from raysslprune.store import MASK, Damaged, Store, StoreError
@@ -93,7 +94,7 @@ OVERLAPS = pa.schema(
         _field("mask_b", pa.string(), "id of the other"),
     ]
 )
-"""For each two masks of a panel and level a row of all layers together, and one of each."""
+"""For each two masks of a panel and density a row of all layers together, and one of each. level: of the one mask."""
 
 DENSITIES = pa.schema(
     [
@@ -105,6 +106,7 @@ DENSITIES = pa.schema(
         _field("stderr", pa.float64(), "sample standard deviation / sqrt(n); null for one seed", nullable=True),
         _field("n", pa.int64(), "seeds"),
         _field("overall", pa.float64(), "mean over seeds of the fraction of all these layers that is left"),
+        _field("left", pa.float64(), "the same of all masks that count as equally dense"),
     ]
 )
 """What :func:`densities` gives."""
@@ -154,7 +156,7 @@ class Placed:
 
 
 def placed(points: Iterable[Point]) -> list[Placed]:
-    """The masks behind points, each once a panel; by panel, level, task and seed. Panels with the same masks are one.
+    """The masks behind points, each once a panel; by panel, task, level and seed. Panels with the same masks are one.
 
     Raises ValueError where masks can't be told apart.
     """
@@ -166,7 +168,7 @@ def placed(points: Iterable[Point]) -> list[Placed]:
     for panel, tasks in panels.items():
         masks = [mask for some in tasks.values() for mask in _told_apart(some)]
         order = [*dict.fromkeys(mask.task for mask in masks)]
-        masks.sort(key=lambda mask: (mask.level, order.index(mask.task), mask.seed))
+        masks.sort(key=lambda mask: (order.index(mask.task), mask.level, mask.seed))
         alike.setdefault(tuple(masks), []).append(panel)
     if len(alike) == 1 and len(panels) > 1:
         return [*next(iter(alike))]
@@ -212,26 +214,64 @@ class _Packed:
 
 
 def measure(masks: Iterable[Placed], store: Store) -> tuple[pa.Table, pa.Table]:
-    """What each mask keeps of each layer (LAYERS), and how much each two of a panel and level share (OVERLAPS).
+    """What each mask keeps of each layer (LAYERS), and how much each two of a panel and density share (OVERLAPS).
 
-    Only layers that were to be pruned count, and only masks over the same ones are compared. Raises store.Damaged for
-    a mask that can't be read.
+    Rows go by panel, density (the densest first), task and seed. Only layers that were to be pruned count, and only
+    masks over the same ones are compared. Raises store.Damaged for a mask that can't be read.
     """
     kept: list[dict[str, Any]] = []
     shared: list[dict[str, Any]] = []
-    for (panel, level), group in itertools.groupby(masks, key=lambda mask: (mask.panel, mask.level)):
+    for group in _equally_dense(masks, store):
         read = [(mask, _read(mask.mask, store)) for mask in group]
         for mask, packed in read:
-            place = {"panel": panel, "task": mask.task, "level": level, "seed": mask.seed, "mask": mask.mask.id}
+            place = {"panel": mask.panel, "task": mask.task, "level": mask.level, "seed": mask.seed}
+            place["mask"] = mask.mask.id
             for layer, of in packed.of.items():
                 count = packed.kept[layer]
                 kept.append({**place, "layer": layer, "kept": count, "of": of, "density": count / of})
         for (a, first), (b, second) in itertools.combinations(read, 2):
-            if first.of == second.of:
-                place = {"panel": panel, "level": level, "mask_a": a.mask.id, "mask_b": b.mask.id}
+            if first.of == second.of and (a.task, a.seed) != (b.task, b.seed):  # else of one chain, nested
+                place = {"panel": a.panel, "level": a.level, "mask_a": a.mask.id, "mask_b": b.mask.id}
                 place |= {"task_a": a.task, "seed_a": a.seed, "task_b": b.task, "seed_b": b.seed}
                 shared += [{**place, **row} for row in _shared(first, second)]
     return pa.Table.from_pylist(kept, schema=LAYERS), pa.Table.from_pylist(shared, schema=OVERLAPS)
+
+
+_Key = TypeVar("_Key")
+
+ALIKE = 0.01
+"""Of a density, by which another may differ from it and count as the same: each pruning rounds to whole weights."""
+
+
+def by_density(densities: Mapping[_Key, float]) -> list[list[_Key]]:
+    """Those that count as equally dense, the densest first; in each group in the order given."""
+    groups: list[dict[_Key, None]] = []
+    densest = math.inf
+    for one in sorted(densities, key=lambda one: -densities[one]):
+        if densities[one] < (1 - ALIKE) * densest:
+            groups.append({})
+            densest = densities[one]
+        groups[-1][one] = None
+    return [[one for one in densities if one in group] for group in groups]
+
+
+def _equally_dense(masks: Iterable[Placed], store: Store) -> Iterator[list[Placed]]:
+    """In groups by panel and density, each by task and seed.
+
+    The density is what a mask was pruned to, whatever its level and without natural zeros; if that is not known, as of
+    an imported one, what it keeps.
+    """
+    panels: dict[str, list[Placed]] = {}
+    for mask in masks:
+        panels.setdefault(mask.panel, []).append(mask)
+    for some in panels.values():
+        pruned_to = {mask: left(mask.mask) for mask in some}
+        for mask in (mask for mask, density in pruned_to.items() if math.isnan(density)):
+            packed = _read(mask.mask, store)
+            pruned_to[mask] = sum(packed.kept.values()) / sum(packed.of.values())
+        tasks = [*dict.fromkeys(mask.task for mask in some)]
+        for group in by_density(pruned_to):
+            yield sorted(group, key=lambda mask: (tasks.index(mask.task), mask.seed))
 
 
 def _shared(a: _Packed, b: _Packed) -> Iterator[dict[str, Any]]:
@@ -310,8 +350,11 @@ def _sizes(arch: str, scope: str, lengths: tuple[tuple[str, int], ...]) -> dict[
 # ------------------------------------------------------------------------------------- over seeds
 
 
-def densities(layers: pa.Table) -> pa.Table:
-    """Over seeds: mean density of each layer (DENSITIES), in the order of the rows given."""
+def densities(layers: pa.Table, masks: Iterable[Placed] = ()) -> pa.Table:
+    """Over seeds: mean density of each layer (DENSITIES), in the order of the rows given.
+
+    masks: what the rows are of, which tells which of them are equally dense; without them it goes by what they keep.
+    """
     overall: dict[tuple[Any, ...], list[float]] = {}
     found: dict[tuple[Any, ...], list[float]] = {}
     whole = layers.group_by(["panel", "task", "level", "seed"], use_threads=False)
@@ -319,13 +362,18 @@ def densities(layers: pa.Table) -> pa.Table:
         overall.setdefault((row["panel"], row["task"], row["level"]), []).append(row["kept_sum"] / row["of_sum"])
     for row in layers.to_pylist():
         found.setdefault((row["panel"], row["task"], row["level"], row["layer"]), []).append(row["density"])
+    pruned_to = {key: _mean(some) for key, some in overall.items()}
+    known = {(mask.panel, mask.task, mask.level): left(mask.mask) for mask in masks}
+    pruned_to |= {key: known[key] for key in pruned_to if not math.isnan(known.get(key, math.nan))}
+    alike = {key: _mean([_mean(overall[one]) for one in group]) for group in by_density(pruned_to) for key in group}
     rows = [
         {
             **dict(zip(("panel", "task", "level", "layer"), key, strict=True)),
             "density": float(np.mean(values)),
             "stderr": float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None,
             "n": len(values),
-            "overall": float(np.mean(overall[key[:3]])),
+            "overall": _mean(overall[key[:3]]),
+            "left": alike[key[:3]],
         }
         for key, values in found.items()
     ]
@@ -444,7 +492,7 @@ def present(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> 
         for suffix, data in files.items():
             written.append(f"results/{scale}/{sweep.name}-{name}{suffix}")
             store.write(written[-1], data)
-    console = _console()
+    console = terminal.stdout()
     _print_densities(console, drawn)
     _print_overlaps(console, pairs)
     for path in written:
@@ -461,7 +509,7 @@ def shown(masks: Iterable[Placed], layers: pa.Table, overlaps: pa.Table) -> tupl
     shuffled = {mask.task for mask in masks if isinstance(mask.mask, Shuffle)}
     found = {mask.task for mask in masks if isinstance(mask.mask, Prune | Imported)}
     return (
-        _only(densities(layers), lambda row: row["task"] not in shuffled),
+        _only(densities(layers, masks), lambda row: row["task"] not in shuffled),
         _only(summary(overlaps), lambda row: row["relation"] != NEITHER and {row["task_a"], row["task_b"]} <= found),
     )
 
@@ -484,14 +532,14 @@ def _only(table: pa.Table, wanted: Callable[[Mapping[str, Any]], bool]) -> pa.Ta
 
 
 def _print_densities(console: Console, table: pa.Table) -> None:
-    """At the middle level of each panel; all of them would be too much to read."""
+    """At the middle density of each panel; all of them would be too much to read."""
     rows = table.to_pylist()
     for panel in dict.fromkeys(row["panel"] for row in rows):
-        levels = sorted({row["level"] for row in rows if row["panel"] == panel})
-        mine = [row for row in rows if row["panel"] == panel and row["level"] == levels[len(levels) // 2]]
-        left = f"% left of each layer where {results.pruned_percent(mine[0]['overall'])} % of all weights are pruned"
+        lefts = sorted({row["left"] for row in rows if row["panel"] == panel}, reverse=True)
+        mine = [row for row in rows if row["panel"] == panel and row["left"] == lefts[len(lefts) // 2]]
+        where = f"% left of each layer where {results.pruned_percent(mine[0]['overall'])} % of all weights are pruned"
         cells = {(row["layer"], row["task"]): _cell(row["density"], row["stderr"], percent=True) for row in mine}
-        _print(console, panel, f"{left}, {_n(mine)}", "layer", cells)
+        _print(console, panel, f"{where}, {_n(mine)}", "layer", cells)
 
 
 def _print_overlaps(console: Console, table: pa.Table) -> None:
@@ -558,11 +606,6 @@ def _placed(sweep: Sweep) -> list[Placed]:
     if not masks:
         raise SweepError(f"there are no masks behind {sweep.name}: nothing is pruned for it")
     return masks
-
-
-def _console() -> Console:
-    """stdout; wide enough for a table where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=120, force_jupyter=False)
 
 
 MOST_COLUMNS = 8

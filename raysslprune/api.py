@@ -14,21 +14,20 @@ import functools
 import io
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from rich.console import Console
 
-from raysslprune import analysis, loader, plan, progress, results, terminal
+from raysslprune import analysis, loader, names, plan, progress, results, terminal
 from raysslprune import claims as judged
 from raysslprune import sweep as command
 from raysslprune.command import note
 from raysslprune.loader import Sweep, SweepError
 from raysslprune.scales import SETTINGS
+from raysslprune.spec import is_whole
 from raysslprune.store import Record, Store
 from raysslprune.sweepfile import Claim, Figure, Listing, Magnitudes, Point, Search
 
@@ -87,7 +86,7 @@ class Experiment:
         """
         if not re.fullmatch(r"\w[\w.]*", name) or name in loader.known():
             raise SweepError(f"a sweep of one's own has a name of letters and digits, and a new one, not {name!r}")
-        found = tuple(point for seed in range(_seeds(scale, seeds)) for point in points(scale, seed))
+        found = tuple(point for seed in range(_seeds(scale, seeds)) for point in points(scale, seed) or ())
         if not found or not all(isinstance(point, Point) for point in found):
             raise SweepError(f"{name}: points(scale, seed) must give one raysslprune.sweepfile.Point or more")
         made = Sweep(name=name, drawing=figure, claims=tuple(claims), points=found)
@@ -103,7 +102,9 @@ class Experiment:
         command.tell_of_results([self.sweep], self.scale, self.store, _ASKING)
         missing = command.missing_data(graph.pending(records), self.data, fetch=False)
         on_gpu, alone = SETTINGS[self.scale].gpus > 0, {self.sweep.name: graph}
-        terminal.dry_run(_console(), self.store, graph, records, damaged, missing, progress.cores(), on_gpu, alone)
+        terminal.dry_run(
+            terminal.stdout(), self.store, graph, records, damaged, missing, progress.cores(), on_gpu, alone
+        )
 
     def run(
         self,
@@ -132,7 +133,7 @@ class Experiment:
         """Print how a row of the table came about, by its number or its step's id. Raises ValueError."""
         from raysslprune.explain import explain
 
-        explain(_console(), self.sweep.name, self.sweep.points, str(row), self._records(), self.store)
+        explain(terminal.stdout(), self.sweep.name, self.sweep.points, str(row), self._records(), self.store)
 
     # ------------------------------------------------------------------ what came out
 
@@ -143,9 +144,12 @@ class Experiment:
         """
         if isinstance(self.sweep.drawing, Listing):
             return results.listing(self.sweep.drawing, self.sweep.rows)
-        table = results.table(self.sweep.name, self.scale, self.sweep.points, self._records())
+        records = self._records()
+        table = results.table(self.sweep.name, self.scale, self.sweep.points, records)
         points = len(self.sweep.points)
-        if len(table) < points and not isinstance(self.sweep.drawing, Search):  # which trains only what it chooses
+        if lacking := results.unmeasured(self.sweep.points, records):
+            note(f"{self.sweep.name}: {lacking}")
+        elif len(table) < points and not isinstance(self.sweep.drawing, Search):  # which trains only what it chooses
             note(f"{self.sweep.name}: {points - len(table)} of {points} points are not done; run() goes on with them")
         return table
 
@@ -225,18 +229,13 @@ def _seeds(scale: str, seeds: int | None) -> int:
     """Raises SweepError for an unknown scale."""
     if scale not in SETTINGS:
         raise SweepError(f"there is no scale {scale!r}, only {', '.join(SETTINGS)}")
-    if seeds is not None and seeds < 1:
-        raise SweepError(f"seeds are a number from 1, not {seeds}")
+    if seeds is not None and not (is_whole(seeds) and seeds > 0):
+        raise SweepError(f"seeds are a number from 1, not {seeds!r:.40}")
     return seeds or SETTINGS[scale].seeds
 
 
 def _data(given: str | None) -> str:
-    return os.path.abspath(given or os.environ.get("RAYSSLPRUNE_DATA") or "data")
-
-
-def _console() -> Console:
-    """stdout, as plain text in a notebook too; wide enough for a table where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=120, force_jupyter=False)
+    return os.path.abspath(names.data_root(given))
 
 
 def _shown(canvas: Canvas) -> Canvas:

@@ -43,13 +43,13 @@ def explain(
     row: the number of a row of its table, from 0; or the beginning of a step's id, also of one that is in no row.
     Raises ValueError, with a sentence, where that names nothing, or several steps.
     """
-    rows = [point for point in points if point.step.id in records]
+    rows = [p for p in points if p.step.id in records and p.metric in records[p.step.id].metrics]
     step, found = _find(name, points, rows, row)
     say = _printer(console)
     for number in found:
         point = rows[number]
         say(f"{name}, row {number}: {_where(point)}", style="bold")
-        say(f"    {_number(point.metric, records[point.step.id].metrics.get(point.metric))}")
+        say(f"    {_number(point.metric, records[point.step.id].metrics[point.metric])}")
     if not found:
         say(f"{name}: a step that none of the rows shows", style="bold")
     say(f"step {step.id}: {_title(step)}", style="bold")
@@ -74,13 +74,14 @@ def _find(name: str, points: Sequence[Point], rows: Sequence[Point], text: str) 
         raise ValueError(f"{len(steps)} steps of {name} begin with {text!r}: {ids}")
     if not steps:
         has = f"its rows are 0 to {len(rows) - 1}" if rows else "it has no rows yet"
+        has += f", since {len(rows)} of {len(points)} points are done" if 0 < len(rows) < len(points) else ""
         raise ValueError(f"{name} has no row and no step {text!r:.40}; {has}")
     return steps[0], [number for number, point in enumerate(rows) if point.step == steps[0]]
 
 
 def _chain(say: Callable[..., None], steps: Sequence[Step], records: Mapping[str, Record], store: Store) -> None:
     """A line for each step; recipes and runs, each once, under the names that the lines give them."""
-    number = {step: str(n) for n, step in enumerate(steps, 1)}
+    number = {step: f"#{n}" for n, step in enumerate(steps, 1)}
     recipes: dict[str, str] = {}
     runs: dict[str, str] = {}
     lines: list[tuple[str, ...]] = [("", "step", "what", "result", "left", "took", "begun (UTC)", "run", "files")]
@@ -194,8 +195,8 @@ def _files(record: Record) -> str:
     return ", ".join(f"{name} {size(file.size)}" for name, file in files.items())
 
 
-def _number(metric: str, value: float | None) -> str:
-    return f"{metric} -" if value is None else f"{metric} {value:.6g}"
+def _number(metric: str, value: float) -> str:
+    return f"{metric} {value:.6g}"
 
 
 def _printer(console: Console) -> Callable[..., None]:

@@ -90,8 +90,9 @@ def write(files: Mapping[str, bytes], out: Path) -> None:
 
 def _check(out: Path, onnx: bool) -> None:
     """Raise _Wrong for what would fail at the end only."""
-    if out.exists() and not out.is_dir():
-        raise _Wrong(f"{out} is a file; --out wants a new or empty folder")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise _Wrong(f"{place} is a file; --out wants a new or empty folder")
     if out.is_dir() and any(out.iterdir()):
         raise _Wrong(f"{out} is not empty; --out wants a new or empty folder")
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]

@@ -467,8 +467,18 @@ def _look(
     if curve.init in told and curve.init != init:
         name = f"{name}, {curve.init}"
     if rank and look is styles[curve.task]:
-        look = look | {"linestyle": LINES[rank % len(LINES)], "markerfacecolor": "white" if rank % 2 else look["color"]}
+        look = look | {"linestyle": LINES[rank % len(LINES)]} | _marker(look, rank, styles)
     return name, look
+
+
+def _marker(look: Look, rank: int, styles: Mapping[str, Look]) -> Look:
+    """Of a task's init, since a single point shows no line: what is filled is hollow first, then of no task's shape."""
+    is_hollow = "markerfacecolor" in look
+    if rank == 1 and not is_hollow:
+        return {"markerfacecolor": "white"}
+    taken = {style["marker"] for style in styles.values()}
+    free = [marker for marker in MARKERS if marker not in taken] or MARKERS
+    return {"marker": free[(rank - 2 + is_hollow) % len(free)]}
 
 
 def _data_colours(inits: Sequence[str]) -> dict[str, str]:
@@ -538,7 +548,8 @@ def _is_lone(values: Sequence[float], at: int) -> bool:
 def _remaining_axis(ax: Axes, values: Collection[float], columns: int) -> None:
     ax.set_xscale("log")
     if values:
-        pad = max(1.1, (max(values) / min(values)) ** 0.05)
+        spread = max(values) / min(values)
+        pad = max(1.1, spread**0.05) if spread > 1.1 else 3.0  # a single one has ticks at its sides
         ax.set_xlim(min(99.0, max(values) * pad), min(values) / pad)
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if columns <= 2 else (1, 3), numticks=99))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda percent, _: f"{percent:g}"))
@@ -643,21 +654,24 @@ MOST_LETTERS, MOST_MARKERS = 100, 16
 
 EMPTY: Look = {"markersize": 4, "markerfacecolor": "white", "clip_on": False, "zorder": 3}
 
+WIDE = 1.5
+"""Of a single density's line: from so many times as much to such a part of it."""
+
 MOST_PAIRS = 10
 """Pairs of tasks in one axes."""
 
 
 def layer_densities(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
-    """What masks leave of each layer: axes for each task, in rows of their own for each panel; a line for each level.
+    """What masks leave of each layer: axes for each task, in rows of their own for each panel; a line for each density.
 
-    table: columns panel, task, level, layer (in network order), density, stderr, n, overall (of all layers together).
+    table: columns panel, task, layer (in network order), density, stderr, n, left (of all layers together, and of all
+    masks that count as equally dense).
     """
     rows = table.to_pylist()
     cells: dict[tuple[str, str], Rows] = {}
-    levels: dict[int, list[float]] = {}
     for row in rows:
         cells.setdefault((row["panel"], row["task"]), []).append(row)
-        levels.setdefault(row["level"], []).append(100 * row["overall"])
+    lefts = sorted({row["left"] for row in rows}, reverse=True)
     panels = [*dict.fromkeys(panel for panel, _ in cells)]
     places = _in_rows([sum(panel == of for of, _ in cells) for panel in panels])
     high, wide = (1 + max((place[side] for place in places), default=0) for side in (0, 1))
@@ -673,13 +687,11 @@ def layer_densities(title: str, table: pa.Table, *, subtitle: str = "") -> Canva
             ax = canvas.add_subplot(grid[row, column], sharey=first)
             first = first or ax
             layers = [*dict.fromkeys(one["layer"] for one in some)]
-            for rank, level in enumerate(sorted(levels)):
-                here = sorted(
-                    (one for one in some if one["level"] == level), key=lambda one: layers.index(one["layer"])
-                )
-                look = _shade(rank, len(levels))
+            for rank, left in enumerate(lefts):
+                here = sorted((one for one in some if one["left"] == left), key=lambda one: layers.index(one["layer"]))
+                look = _shade(rank, len(lefts))
                 line = _Line(
-                    name=f"{statistics.fmean(levels[level]):.2g}% left",
+                    name=f"{100 * left:.2g}% left",
                     look=look if len(layers) <= MOST_MARKERS else look | {"marker": ""},
                     n={one["n"] for one in here},
                     x=[layers.index(one["layer"]) + 1 for one in here],
@@ -749,10 +761,10 @@ def overlaps(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
                 lines.append(line)
                 _paint_log(axes[place], line, floor)
                 chance: Look = by_layer | {"color": line.look["color"], "zorder": 1}
-                axes[place].plot(line.x, [row["chance"] for row in some], **chance)
+                _paint_chance(axes[place], line.x, [row["chance"] for row in some], chance)
             densest = max(pairs.values(), key=lambda some: len(some))
             x, y = [100 * row["density"] for row in densest], [row["chance_overall"] for row in densest]
-            axes[place].plot(x, y, **overall, zorder=1)
+            _paint_chance(axes[place], x, y, overall | {"zorder": 1})
         for ax in axes.values():
             ax.set(yscale="log", ylim=(floor, 1))
             _decades(ax)
@@ -769,6 +781,11 @@ def overlaps(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
             note += f" {hidden} more pairs are in the table only."
         _legend(canvas, handles, note)
     return canvas
+
+
+def _paint_chance(ax: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> None:
+    """A line without markers; of a single point a short one to its left and right."""
+    ax.plot([x[0] * WIDE, x[0] / WIDE] if len(x) == 1 else x, [*y, *y] if len(y) == 1 else y, **look)
 
 
 def _paint_log(ax: Axes, line: _Line, floor: float) -> None:
@@ -825,7 +842,7 @@ def _sources(tasks: Iterable[str]) -> dict[str, str]:
 
 
 def _shade(rank: int, count: int) -> Look:
-    """Of a level, from the densest (0) to the sparsest."""
+    """Of a density, from the densest (0) to the sparsest."""
     shade = mpl.colormaps[SHADES](0.9 * rank / max(1, count - 1))
     return {"color": colors.to_hex(shade), "marker": MARKERS[rank % len(MARKERS)], "linestyle": "-"}
 

@@ -53,9 +53,12 @@ def into_store(store: Store, file: Path, arch: str, channels: int | None = None)
     from raysslprune import masks, models, torch_prune
     from raysslprune.run import NoExchange, Runner
 
+    if not file.is_file():
+        raise ValueError(f"{file} is a folder, and no file" if file.is_dir() else f"there is no file {file}")
     try:
         found = torch_prune.read(file)
-        channels = channels or _channels(found, models.convolutions(models.trunk(arch, 1)))
+        torch_prune.check_names(found, models.prunable(body := models.trunk(arch, 1)))
+        channels = channels or _channels(found, models.convolutions(body))
         shapes = {name: weight.shape for name, weight in models.prunable(models.trunk(arch, channels)).items()}
         mask, left_out = torch_prune.fit(found, shapes)
     except (ValueError, TypeError) as error:

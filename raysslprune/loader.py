@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from raysslprune import names, options
-from raysslprune.spec import Recipe, Rewind, Train, closure, is_text
+from raysslprune.spec import SVM, Recipe, Rewind, Train, closure, is_text
 from raysslprune.sweepfile import Claim, Drawing, Figure, Listing, Point
 
 BESIDE = ("-runs", "-magnitudes", "-layers", "-overlap")
@@ -69,6 +69,7 @@ def load(name: str, scale: str, seeds: int) -> Sweep:
 def check(sweep: Sweep, path: Path) -> None:
     """Raise SweepError, which names ``path``, where points, claims and figure do not fit, or a name is not known."""
     _check_names(path, sweep.points)
+    _check_metrics(path, sweep.points)
     _check_seeds(path, sweep.points)
     _check_curves(path, sweep.drawing, sweep.claims, sweep.points)
 
@@ -109,8 +110,11 @@ def _called(path: Path, module: ModuleType, name: str, wanted: str, *arguments: 
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise SweepError(f"{path} needs a function {wanted}")
     try:
-        given = list(islice(function(*arguments), MOST + 1))  # pyright: ignore[reportArgumentType]
-    except KeyboardInterrupt:
+        returned: Any = function(*arguments)
+        if returned is None:
+            raise SweepError(f"{name} in {path} gave nothing: does it yield, or return a list?")
+        given = list(islice(returned, MOST + 1))
+    except (KeyboardInterrupt, SweepError):
         raise
     except BaseException as error:  # whatever a file may raise, SystemExit too
         raise SweepError(_where(path, error)) from error
@@ -134,6 +138,20 @@ def _check_names(path: Path, points: Sequence[Point]) -> None:
             names.check("data set", names.DATASETS, names.data_parts(data)[0])
     except ValueError as error:
         raise SweepError(f"{path}: {error}") from error
+
+
+def _check_metrics(path: Path, points: Sequence[Point]) -> None:
+    """Raise SweepError for a metric that a training of the package's tasks does not have."""
+    kinds = {(point.metric, point.step.task, point.step.data, id(point.step.recipe)): point for point in points}
+    for point in kinds.values():
+        given = options.metrics(point.step)
+        if given and point.metric not in given:
+            near = difflib.get_close_matches(point.metric, given, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            of = "linear SVMs" if isinstance(point.step.recipe, SVM) else f"trainings on {point.step.task}"
+            raise SweepError(
+                f"{path}: {of} have no metric {point.metric!r} on {point.step.data}; {hint}Known: {', '.join(given)}"
+            )
 
 
 def _check_seeds(path: Path, points: Sequence[Point]) -> None:
@@ -189,6 +207,8 @@ def _locate(name: str) -> Path:
             raise SweepError(f"{name} is no sweep file: its name must end in .py")
         if path.stem in known() and path.resolve().parent != _folder().resolve():
             raise SweepError(f"{name} would replace the results of the package's own {path.stem}; rename the file")
+        if path.stem == "all":
+            raise SweepError(f"{name} has the name by which a command knows all sweeps of the package; rename the file")
         if path.stem.endswith(BESIDE):
             raise SweepError(f"{name} ends as tables do that stand beside other results; rename the file")
         return path

@@ -135,7 +135,7 @@ def _pruned(made: Release) -> str:
     sentences = [_how(mask, made)]
     if isinstance(step, Train):
         sentences.append(_start(step))
-    number = {one: str(n) for n, one in enumerate(made.behind, 1)}
+    number = {one: f"#{n}" for n, one in enumerate(made.behind, 1)}
     recipes: dict[str, str] = {}
     rows: list[Sequence[str]] = []
     for one in made.behind:

@@ -81,7 +81,9 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
     except (ImportError, AttributeError) as error:
         if name in table:
             raise
-        raise ValueError(f"{kind} {name!r} can't be imported here: {error}") from error
+        gone = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        hint = "; its module must lie in the folder in which the command is started, or on PYTHONPATH" if gone else ""
+        raise ValueError(f"{kind} {name!r} can't be imported here: {error}{hint}") from error
 
 
 def check_subset(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The options of the package's tasks, and which values they may have; a recipe sets them.
+"""The options of the package's tasks, which values they may have, and what is measured; a recipe sets the options.
 
 Standard library only, so that a wrong one in a sweep file is found before anything heavy is imported. A task from
 outside the package has its options in its own class, which is looked at only when it is trained on.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysslprune import names
-from raysslprune.spec import Option
+from raysslprune.spec import SVM, Option, Train
 
 
 @dataclass(kw_only=True)
@@ -89,6 +89,38 @@ class S4L:
 
 OPTIONS: Mapping[str, type] = {"labels": Labels, "rotnet": RotNet, "exemplar": Exemplar, "npid": NPID, "s4l": S4L}
 """By task, as in names.TASKS, whose classes inherit these."""
+
+SEVERAL = {"voc07"}
+"""Data sets of the package whose images have several labels."""
+
+ONE_LABEL: Mapping[str, tuple[str, ...]] = {
+    "labels": ("top1",),
+    "rotnet": ("rotation_top1",),
+    "exemplar": ("triplet_accuracy",),
+    "npid": ("knn_top1",),
+    "s4l": ("top1", "rotation_top1"),
+}
+"""What a task measures on images with one label each."""
+
+SEVERAL_LABELS = {**ONE_LABEL, "labels": ("map",), "npid": ()}
+"""The same on images with several."""
+
+NATURAL = ("natural_sparsity", *(f"natural_sparsity_1e-{digits}" for digits in (30, 20, 12, 9, 6)))
+
+
+def metrics(step: Train) -> tuple[str, ...]:
+    """What a training measures, and may measure where its data set is a user's own; empty for a task of a user's own.
+
+    Linear SVMs measure the same whatever the task.
+    """
+    source = names.data_parts(step.data)[0]
+    one, several = source not in SEVERAL, source in SEVERAL or source not in names.DATASETS
+    if isinstance(step.recipe, SVM):
+        return (*("top1",) * one, "map", "unconverged_fits", "density", "collapsed_layers")
+    if step.task not in OPTIONS:
+        return ()
+    own = (*ONE_LABEL[step.task] * one, *SEVERAL_LABELS[step.task] * several)
+    return (*dict.fromkeys(own), "density", "collapsed_layers", "train_loss", *NATURAL)
 
 
 def made(task: str, kind: type[Any], given: Iterable[tuple[str, Option]]) -> Any:

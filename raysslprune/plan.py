@@ -558,6 +558,28 @@ def title(step: Train) -> str:
     return f"{_task(step)} seed {step.seed}, {describe(step.mask)}, {begins}"
 
 
+def titles(jobs: Iterable[Job]) -> dict[str, str]:
+    """By id. To titles that several jobs have it adds what these differ in: rewind, what is left, network, data."""
+    alike: dict[str, list[Train]] = {}
+    for job in jobs:
+        alike.setdefault(job.title, []).append(job.train)
+    named: dict[str, str] = {}
+    for shared, steps in alike.items():
+        facts = [_facts(step) for step in steps] if len(steps) > 1 else [()]
+        differ = [len(set(column)) > 1 for column in zip(*facts, strict=True)]
+        for step, own in zip(steps, facts, strict=True):
+            more = (fact for fact, differs in zip(own, differ, strict=True) if differs and fact)
+            named[step.id] = ", ".join([shared, *more])
+    return named
+
+
+def _facts(step: Train) -> tuple[str, ...]:
+    """What a title leaves out."""
+    rewind = f"to {step.start.samples:,}" if isinstance(step.start, Rewind) else ""
+    density = left(step.mask)
+    return rewind, "" if math.isnan(density) else f"{100 * density:.3g}% left", step.arch, step.data
+
+
 def left(mask: Mask | None) -> float:
     """The fraction of what is pruned that a mask leaves, but for rounding and natural zeros. NaN of an imported one."""
     if isinstance(mask, RandomPrune):

@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raysslprune.plan import OVERHEAD, START, Job, Schedule, prunings
+from raysslprune.plan import OVERHEAD, START, Job, Schedule, prunings, titles
 from raysslprune.spec import Prune, Rewind
 
 LINE_EVERY = 10.0
@@ -58,7 +58,8 @@ def chains(jobs: Iterable[Job]) -> list[Chain]:
                 found[second.id].rounds.append(job)
                 train, start = second.of, second.of.start
                 rewind = f"rewound to {start.samples:,}" if isinstance(start, Rewind) else ""
-                facts[second.id] = (train.data, train.arch, first.scope, rewind, train.task, f"seed {train.seed}")
+                kept = f"{100 * second.keep:g}% each time"
+                facts[second.id] = (train.data, train.arch, first.scope, rewind, kept, train.task, f"seed {train.seed}")
     differ = [len(set(column)) > 1 for column in zip(*facts.values(), strict=True)]
     for key, chain in found.items():
         *others, task, seed = facts[key]
@@ -99,6 +100,7 @@ class Progress:
         self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._polling = threading.Lock()
         self.done, self.failed = 0, 0
+        self._titles: dict[str, str] = {}
         self._tallied: tuple[list[Tally], Tally] = [], Tally("", 0, 0)
         self._tally_at = 0.0
         self.lost, self.repeated = 0, 0.0
@@ -125,12 +127,14 @@ class Progress:
     def job_failed(self, job: Job, why: str, skipped: int) -> None:
         self.failed += 1
         behind = f"; {skipped} steps that need it are skipped" if skipped else ""
-        self.note(f"failed: {job.title} ({job.id}): {why}{behind}")
+        self.note(f"failed: {self.title(job)} ({job.id}): {why}{behind}")
 
     def process_lost(self, job: Job, why: str, seconds: float) -> None:
         self.lost += 1
         self.repeated += seconds
-        self.note(f"lost: {job.title}: {why}; it goes on from its last checkpoint, {duration(seconds)} of work ago")
+        self.note(
+            f"lost: {self.title(job)}: {why}; it goes on from its last checkpoint, {duration(seconds)} of work ago"
+        )
 
     def slots_are(self, count: int) -> None:
         self.slots = count
@@ -177,20 +181,34 @@ class Progress:
 
     @property
     def total(self) -> int:
-        """Steps there are; more when a search has chosen what else to train."""
+        """Trainings there are; more when a search has chosen what else to train."""
         return len(self.before) + len(self.schedule.jobs)
 
     @property
     def finished(self) -> int:
-        """Steps that are there; fewer again where one turned out to be damaged."""
+        """Trainings that are there; fewer again where one turned out to be damaged."""
         s = self.schedule
-        return self.total - len(s.waiting) - len(s.running) - len(s.failed) - len(s.skipped)
+        unmade = (*s.waiting.copy().values(), *s.running.copy().values(), *s.failed.values(), *s.skipped.values())
+        return self.total - sum(not self._has_training(job) for job in unmade)
+
+    def _has_training(self, job: Job) -> bool:
+        """Whether the store already had it, and only masks are left to make beside it."""
+        return job.id in self.schedule.jobs and self.expected[job.id] <= OVERHEAD
+
+    def title(self, job: Job) -> str:
+        """Its title, and what tells it from others with the same."""
+        if len(self._titles) < self.total:  # at first, or a search has chosen more
+            self._titles = titles([*self.before, *self.schedule.jobs.copy().values()])
+        return self._titles[job.id]
 
     def render(self) -> Group:
         finished = self.finished
         head = Table.grid(padding=(0, 2))
         head.add_row(
-            f"{finished} of {self.total} steps", ProgressBar(self.total, finished, width=30), self._left(), self._rate()
+            f"{finished} of {self.total} trainings",
+            ProgressBar(self.total, finished, width=30),
+            self._left(),
+            self._rate(),
         )
         rows = Table.grid(padding=(0, 2))
         running = list(self.schedule.running.values())
@@ -205,7 +223,7 @@ class Progress:
         if leaves.of:
             _row(rows, "training", leaves)
         for job in running:
-            rows.add_row("  now", job.title, "", self._percent(job))
+            rows.add_row("  now", self.title(job), "", self._percent(job))
         if self.failed:
             rows.add_row("  failed", f"{self.failed}, and {len(self.schedule.skipped)} that need them", style="red")
         if self.phase:
@@ -230,9 +248,9 @@ class Progress:
 
     def _line(self) -> None:
         self._poll()
-        now = [f"{job.title}{self._percent(job)}" for job in list(self.schedule.running.values())]
+        now = [f"{self.title(job)}{self._percent(job)}" for job in list(self.schedule.running.values())]
         doing = self.phase or (f"training {' | '.join(now)}" if now else "ending")
-        text = f"{self.finished} of {self.total} steps, {self._left()}; {doing}"
+        text = f"{self.finished} of {self.total} trainings, {self._left()}; {doing}"
         self.say(text)
 
     def _left(self) -> str:
@@ -272,21 +290,21 @@ class JsonLines(Progress):
 
     def job_started(self, job: Job) -> None:
         super().job_started(job)
-        self._say("started", **_of(job))
+        self._say("started", **self._of(job))
 
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
         super().job_done(job, facts)
         measured = {name: facts[name] for name in ("seconds", "images_per_second") if name in facts}
-        self._say("done", **_of(job), **measured)
+        self._say("done", **self._of(job), **measured)
 
     def job_failed(self, job: Job, why: str, skipped: int) -> None:
         self.failed += 1
-        self._say("failed", **_of(job), why=why, skipped=skipped)
+        self._say("failed", **self._of(job), why=why, skipped=skipped)
 
     def process_lost(self, job: Job, why: str, seconds: float) -> None:
         self.lost += 1
         self.repeated += seconds
-        self._say("lost", **_of(job), why=why, seconds=seconds)
+        self._say("lost", **self._of(job), why=why, seconds=seconds)
 
     def note(self, sentence: str) -> None:
         self._say("note", text=sentence)
@@ -296,17 +314,18 @@ class JsonLines(Progress):
 
     def _line(self) -> None:
         self._poll()
-        running = [{**_of(job), "samples": self._seen.get(job.id)} for job in tuple(self.schedule.running.values())]
+        running = [
+            {**self._of(job), "samples": self._seen.get(job.id)} for job in tuple(self.schedule.running.values())
+        ]
         left = round(self._seconds_left())
         self._say("progress", finished=self.finished, total=self.total, seconds_left=left, running=running)
+
+    def _of(self, job: Job) -> dict[str, str]:
+        return {"step": job.id, "title": self.title(job)}
 
     def _say(self, event: str, **what: Any) -> None:
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **what}
         print(json.dumps(line), file=self.console.file, flush=True)
-
-
-def _of(job: Job) -> dict[str, str]:
-    return {"step": job.id, "title": job.title}
 
 
 @contextmanager

@@ -7,8 +7,8 @@ Appendix D; what the paper does not give is chosen here, and said so beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, NoReturn
 
 from raysslprune import lottery
 from raysslprune.lottery import Chain
@@ -23,6 +23,13 @@ IMAGES = {"digits": DIGITS, "cifar10": CIFAR, "imagenet": IMAGENET}
 
 FEW = "10%-of-images"
 """The images whose labels are known where few are."""
+
+
+class _Known(dict[str, Any]):
+    """By name; of a name that is not there it says which are."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise KeyError(f"there is no {name!r} here, only {', '.join(self)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,12 @@ class Net:
     recipes: Mapping[str, Recipe]
     rewind: Mapping[str, int]
     natural_zeros: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, dict):
+                object.__setattr__(self, field.name, _Known(value))
 
     def imp(
         self,

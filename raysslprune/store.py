@@ -159,6 +159,8 @@ class Store:
                 self.fs, self.base = _from_uri(root)
                 if not self.base:
                     raise StoreError(f"can't use {root} as the root: it names no bucket")
+            elif root.lower().startswith(tuple(f"{scheme}:" for scheme in SCHEMES)):
+                raise StoreError("--root wants two slashes in an address, as s3://bucket/runs")
             else:
                 self.fs, self.base = fs.LocalFileSystem(), os.path.abspath(root)
         except (ValueError, OSError, pa.ArrowException) as error:

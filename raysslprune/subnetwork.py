@@ -60,6 +60,8 @@ class Subnetwork(models.Network):
 
         Raises ValueError for others, which would be normalised as if they were on that scale.
         """
+        if not isinstance(images, Tensor):
+            raise ValueError(f"images are a tensor, as torch.from_numpy makes, not {type(images).__name__}")
         kind, shape, channels = str(images.dtype).removeprefix("torch."), tuple(images.shape), len(self.mean)
         if images.dtype != torch.uint8 or images.ndim != 4 or shape[1] != channels:
             white = self.config["images"].get("white", 255)

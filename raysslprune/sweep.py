@@ -77,11 +77,11 @@ def _run(options: argparse.Namespace) -> int:
     missing += [mask.missing_in(store.shown) for mask in graph.not_imported(records)]
     alone = {sweep.name: planned([sweep], options.keep) for sweep in sweeps}
     gpu = SETTINGS[options.scale].gpus > 0
-    terminal.dry_run(_console(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
+    terminal.dry_run(terminal.stdout(), store, graph, records, damaged, missing, progress.cores(), gpu, alone)
     for sweep in sweeps:
         if isinstance(sweep.drawing, Search):
             sentence = f"{sweep.name}: all candidates are counted; Optuna trains {sweep.drawing.trials} in each study"
-            _console().print(sentence, highlight=False, soft_wrap=True, markup=False)
+            terminal.stdout().print(sentence, highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
@@ -141,9 +141,12 @@ def make(
             why = f"step {damage.step_id}: {damage.why}; set aside in {store.set_aside(damage.step_id)}"
             return say(f"{why}; the same command makes it again", FAILED)
         store.remember()
+    lacking = [sentence for sweep in sweeps if (sentence := results.unmeasured(sweep.points, records))]
+    for sentence in lacking:
+        say(sentence, FAILED)
     if failures:
         return say(f"steps that failed or were skipped: {failures}; the results above are without them", FAILED)
-    return 0
+    return FAILED if lacking else 0
 
 
 def planned(sweeps: Sequence[Sweep], keep: str) -> plan.Plan:
@@ -187,7 +190,7 @@ def _explain(sweeps: Sequence[Sweep], row: str, records: Mapping[str, Record], s
     if isinstance(sweeps[0].drawing, Listing):
         raise SweepError(f"there is nothing behind the rows of {sweeps[0].name}: it needs no training")
     try:
-        explain(_console(), sweeps[0].name, sweeps[0].points, row, records, store)
+        explain(terminal.stdout(), sweeps[0].name, sweeps[0].points, row, records, store)
     except ValueError as error:
         raise SweepError(str(error)) from error
     return 0
@@ -323,13 +326,10 @@ def _present(
     if isinstance(sweep.drawing, Listing):
         table = results.to_parquet(results.listing(sweep.drawing, sweep.rows))
         written = _write(store, scale, sweep.name, {".parquet": table})
-        terminal.listing(_console(), sweep.drawing, sweep.rows)
+        terminal.listing(terminal.stdout(), sweep.drawing, sweep.rows)
         _tell(written)
         return
-    try:
-        table = results.table(sweep.name, scale, sweep.points, records)
-    except ValueError as error:
-        raise SweepError(f"{sweep.name}: {error}") from error
+    table = results.table(sweep.name, scale, sweep.points, records)
     if not len(table):
         return
     importance: Mapping[str, float] = {}
@@ -355,10 +355,10 @@ def _present(
         canvas = figures.draw(sweep.drawing, table, subtitle=subtitle)
     files |= {".png": figures.save(canvas, "png"), ".pdf": figures.save(canvas, "pdf")}
     written = _write(store, scale, sweep.name, files)
-    terminal.table(_console(), sweep.drawing, table)
-    terminal.claims(_console(), claims.judge(sweep.claims, table), of_paper=sweep.name in known(), asking=asking)
+    terminal.table(terminal.stdout(), sweep.drawing, table)
+    terminal.claims(terminal.stdout(), claims.judge(sweep.claims, table), of_paper=sweep.name in known(), asking=asking)
     if studies is not None:
-        terminal.search(_console(), table, studies.tried, importance)
+        terminal.search(terminal.stdout(), table, studies.tried, importance)
     _tell(written)
 
 
@@ -372,7 +372,7 @@ def _write(store: Store, scale: str, name: str, files: Mapping[str, bytes]) -> l
 
 def _tell(written: Sequence[str]) -> None:
     for path in written:
-        _console().print(path, highlight=False, soft_wrap=True, markup=False)
+        terminal.stdout().print(path, highlight=False, soft_wrap=True, markup=False)
 
 
 def _set_aside(store: Store, damaged: Sequence[Damaged]) -> None:
@@ -401,11 +401,6 @@ def _sigterm_as_interrupt() -> Any:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _console() -> Console:
-    """stdout; wide enough for a table where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=120, force_jupyter=False)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -36,7 +36,7 @@ class Point:
         kinds = {"step": Train, "task": str, "init": str, "level": int, "seed": int, "metric": str, "panel": str}
         for name, kind in kinds.items():
             value = getattr(self, name)
-            _demand(isinstance(value, kind), f"a point's {name} is of type {kind.__name__}, not {value!r}")
+            _demand(isinstance(value, kind), f"a point's {name} is of type {kind.__name__}, not {value!r:.80}")
         for name in ("level", "seed"):
             _demand(0 <= getattr(self, name) < 2**31, f"a point's {name} is not from 0 to 2**31 - 1")
 
@@ -71,7 +71,7 @@ class Dense:
     curve: Curve
 
     def __post_init__(self) -> None:
-        _demand(isinstance(self.curve, Curve), f"what is dense is a curve, not {self.curve!r}")
+        _demand(isinstance(self.curve, Curve), f"what is dense is a curve, not {self.curve!r:.80}")
 
     def __str__(self) -> str:
         return f"{self.curve}, dense"
@@ -101,11 +101,11 @@ class Claim:
 
     def __post_init__(self) -> None:
         for side in (self.higher, self.lower):
-            _demand(isinstance(side, Curve | Dense | float | int), f"a claim compares curves, not {side!r}")
-        _demand(not isinstance(self.higher, float | int), f"a claim's higher is a curve, not {self.higher!r}")
+            _demand(isinstance(side, Curve | Dense | float | int), f"a claim compares curves, not {side!r:.80}")
+        _demand(not isinstance(self.higher, float | int), f"a claim's higher is a curve, not {self.higher!r:.80}")
         _demand(
             isinstance(self.within, tuple) and len(self.within) == 2,
-            f"a claim is within two densities, not {self.within!r}",
+            f"a claim is within two densities, not {self.within!r:.80}",
         )
         check_types(self, _TYPES)
         _demand(self.relation in RELATIONS, f"relation {self.relation!r} is not one of {', '.join(RELATIONS)}")
@@ -155,13 +155,13 @@ class Figure:
         _demand_title(self)
         for name in ("inits", "references", "controls", "everywhere"):
             value = getattr(self, name)
-            _demand(isinstance(value, tuple), f"a figure's {name} are a tuple, not {value!r}")
+            _demand(isinstance(value, tuple), f"a figure's {name} are a tuple, not {value!r:.80}")
         for name in ("references", "everywhere"):
             for value in getattr(self, name):
-                _demand(isinstance(value, Curve), f"a figure's {name} are curves, not {value!r}")
+                _demand(isinstance(value, Curve), f"a figure's {name} are curves, not {value!r:.80}")
         check_types(self, _TYPES)
-        _demand(self.x in ("remaining", "pruned"), f"a figure's x is 'remaining' or 'pruned', not {self.x!r}")
-        _demand(self.colour in ("task", "init"), f"a figure's colour is for 'task' or 'init', not {self.colour!r}")
+        _demand(self.x in ("remaining", "pruned"), f"a figure's x is 'remaining' or 'pruned', not {self.x!r:.80}")
+        _demand(self.colour in ("task", "init"), f"a figure's colour is for 'task' or 'init', not {self.colour!r:.80}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +202,11 @@ class Listing:
     def __post_init__(self) -> None:
         _demand_title(self)
         columns: object = self.columns
-        _demand(isinstance(columns, tuple) and len(columns) > 0, f"a listing's columns are a tuple, not {columns!r}")
+        _demand(
+            isinstance(columns, tuple) and len(columns) > 0, f"a listing's columns are a tuple, not {columns!r:.80}"
+        )
         for column in self.columns:
-            _demand(isinstance(column, str), f"a listing's columns are words, not {column!r}")
+            _demand(isinstance(column, str), f"a listing's columns are words, not {column!r:.80}")
         check_types(self, _TYPES)
 
 
@@ -213,7 +215,7 @@ Drawing = Figure | Magnitudes | Search | Listing
 
 def _demand_title(drawing: Drawing) -> None:
     """Which is looked at only when all is trained."""
-    _demand(isinstance(drawing.title, str), f"a title is text, not {drawing.title!r}")
+    _demand(isinstance(drawing.title, str), f"a title is text, not {drawing.title!r:.80}")
 
 
 def _demand(condition: bool, sentence: str) -> None:

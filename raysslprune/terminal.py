@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,24 @@ from rich.table import Table
 
 from raysslprune import claims as judged
 from raysslprune import plan, results
+from raysslprune.command import without_stdout
 from raysslprune.progress import duration, size
 from raysslprune.recipes import GPU, NETS
 from raysslprune.store import Damaged, Record, Store
 from raysslprune.sweepfile import Drawing, Figure, Listing, Magnitudes, Search
 
 _MARKS = {judged.HOLDS: "green", judged.FAILS: "red", judged.FEW: "yellow"}
+
+
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        """As by `| head`: what was wanted of it was read. Rich would end the command, with 1."""
+        without_stdout(0)
+
+
+def stdout() -> Console:
+    """As plain text in a notebook too; wide enough for a table where it is no terminal."""
+    return _Stdout() if sys.stdout.isatty() else _Stdout(width=120, force_jupyter=False)
 
 
 def dry_run(

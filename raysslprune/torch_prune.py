@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -72,6 +72,7 @@ def fit(found: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[
     which is never pruned here.
     Raises ValueError, in one sentence, where a mask is of another shape or of what is not prunable, or is no mask.
     """
+    check_names(found, shapes)
     mask, heads, others = masks.full(shapes), [], {}
     for name, t in found.items():
         if name not in shapes:
@@ -85,9 +86,13 @@ def fit(found: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[
         else:
             raise ValueError(f"the mask of {name} is {tuple(t.shape)}, not {tuple(shapes[name])}")
     _check_others(others)
-    if not shapes.keys() & found.keys():
-        raise ValueError(f"there is no mask of a layer such as {next(iter(shapes))}")
     return mask, heads
+
+
+def check_names(found: Mapping[str, Tensor], wanted: Collection[str]) -> None:
+    """Raise ValueError for a file that has no mask of a network whose prunable weights have the names ``wanted``."""
+    if not found.keys() & set(wanted):
+        raise ValueError(f"it names {_some(found, 3)}, and none of the network's layers: {_some(wanted, 3)}")
 
 
 def _as_bools(name: str, mask: Tensor) -> Tensor:
@@ -109,6 +114,6 @@ def _bare(name: str) -> str:
     return name
 
 
-def _some(names: Iterable[str]) -> str:
-    first, *others = names
-    return first + (f" and {len(others)} more" if others else "")
+def _some(names: Collection[str], shown: int = 1) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join([*names][:shown]) + more

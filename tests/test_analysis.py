@@ -70,6 +70,23 @@ def fill(store: Store, steps: Iterable[Mask], bits_of: Callable[[Mask], Bits] = 
     return made
 
 
+def drawn(density: float, seed: int) -> Bits:
+    """A mask that keeps this fraction of each layer."""
+    import torch
+
+    order = np.random.default_rng(seed).permutation
+    kept = {
+        name: order(np.arange(math.prod(shape)) < round(density * math.prod(shape))) for name, shape in shapes().items()
+    }
+    return {name: torch.from_numpy(bits).reshape(shapes()[name]) for name, bits in kept.items()}
+
+
+def rows_of_pairs(found: Sequence[Placed], store: Store) -> tuple[list[Row], list[Row]]:
+    """Of all layers together; and the table of layers."""
+    layers, overlaps = measure(found, store)
+    return [row for row in overlaps.to_pylist() if row["layer"] is None], layers.to_pylist()
+
+
 def flat(bits: Bits) -> np.ndarray:
     return np.concatenate([kept.numpy().ravel() for kept in bits.values()])
 
@@ -105,7 +122,7 @@ def test_counts_are_those_of_other_libraries(store: Store) -> None:
             "density": sum(kept.flatten().tolist()) / kept.numel(),
             "mask": mask.mask.id,
         }
-        for mask in found
+        for mask in sorted(found, key=lambda mask: mask.level)
         for name, kept in made[mask.mask.id].items()
     ]
     assert layers.to_pylist() == counted
@@ -172,15 +189,84 @@ def test_a_mask_from_elsewhere_is_compared_too(store: Store) -> None:
     mine = chain("labels", 0).masks[1]
     assert mine is not None
     theirs = Imported(arch="conv4", channels=1, digest=64 * "0")
-    made = fill(store, [mine, theirs])
-    (row, *_) = measure(
+    other = Imported(arch="conv4", channels=1, digest=64 * "1")
+    densities: dict[Mask, float] = {theirs: 0.502, other: 0.6}
+    made = fill(store, [mine, theirs, other], lambda step: drawn(densities.get(step, 0.5), seed_of(step.id)))
+    (row, *_), _ = rows_of_pairs(
         [
             Placed(panel="", task=task, level=1, seed=0, mask=mask)
-            for task, mask in (("labels", mine), ("imported", theirs))
+            for task, mask in (("labels", mine), ("theirs", theirs), ("other", other))
         ],
         store,
-    )[1].to_pylist()
+    )
+    assert (row["task_a"], row["task_b"]) == ("labels", "theirs"), "which alone is as dense"
     assert row["jaccard"] == pytest.approx(jaccard_score(flat(made[mine.id]), flat(made[theirs.id])))
+
+
+BITES = {"keep 50 %": (0.5, (2, 4, 6)), "keep 25 %": (0.25, (1, 2, 3))}
+
+
+def bites(seeds: int = 2) -> list[Placed]:
+    """As in the README's example."""
+    return placed(
+        point
+        for seed in range(seeds)
+        for task, (keep, levels) in BITES.items()
+        for point in points_of(task, chain("labels", seed, max(levels), keep=keep), levels)
+    )
+
+
+def test_masks_are_compared_at_one_density_whatever_their_level(store: Store) -> None:
+    """Natural zeros make masks sparser than they were to be, and the second of each seed is."""
+    found = bites()
+    lefts = {mask.mask: BITES[mask.task][0] ** mask.level * (1 - 0.1 * (mask.seed == 1)) for mask in found}
+    fill(store, lefts, lambda step: drawn(lefts[step], seed_of(step.id)))
+    pairs, layers = rows_of_pairs(found, store)
+    one, other = BITES
+    assert [(row["task_a"], row["seed_a"], row["task_b"], row["seed_b"], row["level"]) for row in pairs] == [
+        (*who, BITES[who[0]][1][nth])
+        for nth in range(3)
+        for who in (
+            (one, 0, one, 1),
+            (one, 0, other, 0),
+            (one, 0, other, 1),
+            (one, 1, other, 0),
+            (one, 1, other, 1),
+            (other, 0, other, 1),
+        )
+    ]
+    shown, overlaps = analysis.shown(found, *measure(found, store))
+    rows = shown.to_pylist()
+    assert {row["task"] for row in rows} == {*BITES}
+    assert [*dict.fromkeys(row["left"] for row in rows)] == pytest.approx(
+        [0.95 * left for left in (1 / 4, 1 / 16, 1 / 64)], rel=0.02
+    )
+    assert len(layers) == 2 * 6 * 4
+    canvas = figures.layer_densities("Bites", shown)
+    assert legend(canvas) == ["24% left (n=2)", "5.9% left (n=2)", "1.5% left (n=2)"]
+    first, second = ([(line.get_color(), line.get_marker()) for line in ax.lines] for ax in canvas.axes)
+    assert first == second, "equally dense masks look the same"
+    assert len(overlaps) == 3 * 3
+
+
+def test_masks_of_one_chain_are_not_compared(store: Store) -> None:
+    """Though two levels be as dense as each other, nearly."""
+    found = placed(points_of("labels", chain("labels", 0, keep=0.995)))
+    fill(store, [mask.mask for mask in found])
+    assert rows_of_pairs(found, store)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("densities", "groups"),
+    [
+        ({}, []),
+        ({"a": 0.5, "b": 0.25, "c": 0.4951, "d": 0.494}, [["a", "c"], ["d"], ["b"]]),
+        ({"a": 0.498, "b": 0.5, "c": 0.0, "d": 0.0}, [["a", "b"], ["c", "d"]]),
+    ],
+)
+def test_what_counts_as_equally_dense(densities: dict[str, float], groups: list[list[str]]) -> None:
+    """Within 1% of the densest, so that many small steps do not make one large one."""
+    assert analysis.by_density(densities) == groups
 
 
 def test_masks_of_other_networks_are_not_compared(store: Store) -> None:
@@ -283,7 +369,7 @@ def test_random_and_shuffled_masks_share_what_chance_says(store: Store) -> None:
     import torch
 
     dense = [chain("labels", seed) for seed in (0, 1)]
-    steps: list[Mask] = [random_prune(like=one.dense, keep=0.5, level=3) for one in dense]
+    steps: list[Mask] = [random_prune(like=one.dense, keep=0.5, level=2) for one in dense]
     steps += [mask for one in dense for mask in (one.masks[2], shuffled(one, 2)) if mask]
     pruned = made_up(steps[2])
 
@@ -344,7 +430,7 @@ def test_masks_that_differ_by_init_or_rewind_are_told_apart() -> None:
     early, late = (chain("labels", 0, rewind=rewind) for rewind in (64, 320))
     by_init = [*points_of("labels", early, init="early"), *points_of("labels", late, init="late")]
     assert len({mask.mask for mask in placed(by_init)}) == 3  # the first is of the dense network, before any rewind
-    assert [mask.task for mask in placed(by_init)] == 2 * ["labels, early", "labels, late"]
+    assert [mask.task for mask in placed(by_init)] == ["labels, early"] * 2 + ["labels, late"] * 2
     by_rewind = [*points_of("labels", early, (2,)), *points_of("labels", late, (2,))]
     assert [mask.task for mask in placed(by_rewind)] == ["labels, rewound to 64", "labels, rewound to 320"]
     both = [
@@ -493,6 +579,7 @@ def densities_of(
             "stderr": 0.01 * 0.8**level if n > 1 else None,
             "n": n,
             "overall": 0.8**level,
+            "left": 0.8**level,
         }
         for task in tasks
         for level in levels
@@ -649,6 +736,20 @@ def test_two_seeds_have_no_bars_and_what_shares_nothing_is_a_circle() -> None:
     assert note(canvas) == "n: seeds. Circles on the axis: nothing is shared."
 
 
+@pytest.mark.parametrize("left", [0.9, 0.156, 0.0123])
+def test_a_single_density_has_ticks_and_chance(left: float) -> None:
+    rows = [row | {"density": left} for row in shared_by(("labels", "rotnet"))[:1]]
+    canvas = overlaps_drawn(*rows)
+    (ax,) = canvas.axes
+    sparse, dense = sorted(ax.get_xlim())
+    ticks = [tick for tick in ax.get_xticks() if sparse <= tick <= dense]
+    assert ticks == [float(f"{tick:.1g}") for tick in ticks] != [], "round numbers"
+    for line, name in zip(ax.lines[1:], ("chance", "chance_overall"), strict=True):
+        one, other = xs(line)
+        assert one > 100 * left > other, "a line, as the legend has it"
+        assert ys(line) == [rows[0][name]] * 2
+
+
 def test_pairs_beyond_ten_are_counted() -> None:
     pairs = [(f"task {a}", f"task {b}") for a, b in itertools.combinations(range(6), 2)]
     canvas = overlaps_drawn(*(row for pair in pairs for row in shared_by(pair)))
@@ -721,6 +822,7 @@ def test_all_is_written_before_what_reads_has_had_enough(fig3: list[Placed], sto
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+    assert process.returncode == 0
     names = {path.name for path in (Path(store.base) / "results" / "smoke").iterdir()}
     assert names == {f"fig3-{name}.{kind}" for name in ("layers", "overlap") for kind in ("parquet", "png", "pdf")}
 
@@ -736,7 +838,7 @@ def test_what_chance_explains_is_not_shown(fig3: list[Placed], store: Store) -> 
     assert {row["relation"] for row in rows} == {SAME_SEED, SAME_TASK}
     assert {row["task_a"] for row in rows} | {row["task_b"] for row in rows} == {*tasks[:3]}
     assert {NEITHER} < {row["relation"] for row in summary(overlaps).to_pylist()}
-    assert drawn.to_pylist() == [row for row in densities(layers).to_pylist() if row["task"] != tasks[4]]
+    assert drawn.to_pylist() == [row for row in densities(layers, fig3).to_pylist() if row["task"] != tasks[4]]
 
 
 def test_a_search_lacks_what_it_did_not_choose(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysslprune import loader, names, plan, progress, sweep
+from raysslprune import loader, names, plan, progress, results, sweep
 from raysslprune.recipes import NETS
 from raysslprune.spec import Final, Mask, Step, Train
 from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
@@ -60,7 +60,7 @@ def points(scale, seed):
     for number, (task, data, arch) in enumerate({}):
         chain = imp(task=task, data=data, arch=arch, recipe=recipe, seed=seed, levels=1, keep=0.5, rewind=1200)
         step = random_reinit(chain.masks[1], like=chain.dense, task="labels", recipe=recipe)
-        yield Point(step=step, task="b", init="a", level=number, seed=seed)
+        yield Point(step=step, task="b", init="a", level=number, seed=seed, metric="density")
 """
 """A sweep with chains on other (task, data, architecture), whose masks are then trained on labels."""
 
@@ -165,6 +165,11 @@ def test_a_file_of_ones_own_does_not_replace_the_results_of_the_packages_sweeps(
     (cli.folder / name).write_text(GOOD)
     stem = Path(name).stem
     assert f"{name} would replace the results of the package's own {stem}; rename the file" in cli.refused(name)
+
+
+def test_a_file_of_ones_own_is_not_called_all(cli: Cli) -> None:
+    (cli.folder / "all.py").write_text(GOOD)
+    assert "all.py has the name by which a command knows all sweeps of the package; rename" in cli.refused("all.py")
 
 
 @pytest.mark.parametrize("name", ["mine-runs.py", "fig3-layers.py"])
@@ -395,6 +400,13 @@ def refuse_file(cli: Cli, source: str) -> str:
     return sentence
 
 
+def test_a_long_value_is_shortened_and_a_misspelt_recipe_is_named_with_the_known_ones(cli: Cli) -> None:
+    chain = POINT.replace("step={}", "step=step(0)").format(0, 0).replace("step=step(0)", "step=[step(0)] * 9")
+    assert len(refuse_file(cli, chain)) < 300
+    sentence = refuse_file(cli, GOOD.replace('recipes["labels"]', 'recipes["label"]'))
+    assert "there is no 'label' here, only labels, rotnet, " in sentence
+
+
 @pytest.mark.parametrize("what", LACKS)
 def test_a_sweep_file_that_lacks_something_is_refused(what: str, cli: Cli) -> None:
     refuse_file(cli, LACKS[what])
@@ -403,7 +415,7 @@ def test_a_sweep_file_that_lacks_something_is_refused(what: str, cli: Cli) -> No
 @pytest.mark.parametrize("what", ROWS)
 def test_rows_that_are_no_table_are_refused(what: str, cli: Cli) -> None:
     sentence = refuse_file(cli, f"{LISTING}\ndef rows(scale):\n    return {ROWS[what]}")
-    assert ("TypeError" if what == "nothing" else "rows(scale) in ") in sentence
+    assert ("rows in " if what == "nothing" else "rows(scale) in ") in sentence
 
 
 def test_claims_and_rows_that_are_missing_or_wrong_are_named(cli: Cli) -> None:
@@ -415,6 +427,8 @@ def test_claims_and_rows_that_are_missing_or_wrong_are_named(cli: Cli) -> None:
         ("has claims that give a claim and a number", "claims(scale) in "),
         ("has claims on a curve of no points", "names the curve 'laptop laptop', which none of its points is on"),
         ("has claims twice", "has both CLAIMS and claims(scale)"),
+        ("has claims that give nothing", "mine.py gave nothing: does it yield, or return a list?"),
+        ("gives nothing", "mine.py gave nothing: does it yield, or return a list?"),
         ("has columns that are a number", "columns are a tuple, not 2"),
         ("has no columns", "columns are a tuple, not ()"),
     ):
@@ -1201,16 +1215,26 @@ def test_two_sweeps_of_one_name_are_refused(cli: Cli) -> None:
     assert "same files: mine.py, other/mine.py" in cli.refused("mine.py", "other/mine.py", "--dry-run")
 
 
-def test_an_unknown_metric_is_named_with_the_known_ones(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = own(cli, metric="top5")
-    loaded = sweep.load(str(cli.folder / name), "smoke", 1)
+def test_an_unknown_metric_is_named_with_the_known_ones(cli: Cli) -> None:
+    sentence = cli.refused(own(cli, metric="top"), "--dry-run")
+    assert "trainings on labels have no metric 'top' on digits; did you mean 'top1'? Known: top1, density" in sentence
+    assert cli.refused("mine.py") == sentence
+
+
+def test_a_metric_that_a_task_of_ones_own_does_not_have_costs_no_other_row(cli: Cli) -> None:
+    text = (cli.folder / own(cli, metric="top5")).read_text().replace('task="labels"', 'task="theirs:Jigsaw"')
+    more = text.splitlines()[-1].replace('"top5"', '"top1"').replace("level=0", "level=1")
+    (cli.folder / "mine.py").write_text(f"{text}\n{more}\n")
+    loaded = sweep.load(str(cli.folder / "mine.py"), "smoke", 1)
     store, graph = Store(str(cli.folder / "runs")), plan.make(loaded.points)
     store.create()
     commit(store, steps_of(graph), graph)
-    called = cli(name, "--scale", "smoke")
-    assert called.code == USAGE
-    assert "have no metric 'top5', only " in called.err
-    assert "top1" in called.err
+    called = cli("mine.py", "--scale", "smoke")
+    assert called.code == FAILED
+    assert "theirs:Jigsaw have no metric 'top5', only " in called.err
+    assert "top1; the table is without them" in called.err
+    assert [row["level"] for row in results.load("mine", str(cli.folder / "runs"), "smoke").to_pylist()] == [1]
+    assert "level 1" in cli("mine.py", "--scale", "smoke", "--explain", "0").out, "rows are those of the table"
 
 
 def test_a_root_whose_first_start_was_killed_is_still_ours(cli: Cli) -> None:
@@ -1482,7 +1506,7 @@ def test_a_dry_run_names_each_missing_data_set_once(cli: Cli) -> None:
         ("folder/../up", "folder"),
         ("imagenet/small", "takes nothing after a slash, but was given 'small'"),
         ("digits/small", "takes nothing after a slash, but was given 'small'"),
-        ("nowhere_at_all:Source", "data set 'nowhere_at_all:Source' can't be imported here"),
+        ("nowhere_at_all:Source", "No module named 'nowhere_at_all'; its module must lie in the folder in which the"),
     ],
 )
 def test_data_that_can_not_be_is_refused_before_anything_trains(data: str, words: str, cli: Cli) -> None:

@@ -40,6 +40,18 @@ def call(*arguments: str) -> int:
         return end.code if isinstance(end.code, int) else 1
 
 
+@pytest.mark.parametrize("arguments", [("sweep", "table1"), ("sweep", "fig3", "--scale", "smoke", "--dry-run")])
+def test_a_reader_that_has_enough_is_no_error(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """As `| head`; what is written is written."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "raysslprune", *arguments, "--root", str(tmp_path / "runs")]
+    with os.fdopen(theirs, "w") as closed:
+        run = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert (tmp_path / "runs/results").exists() == (arguments[1] == "table1")
+
+
 # ------------------------------------------------------------------------------------- the commands
 
 

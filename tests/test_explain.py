@@ -68,7 +68,7 @@ def explained(row: str, records: Mapping[str, Record] = RECORDS, points: list[Po
 
 def chain_of(lines: list[str]) -> list[list[str]]:
     """The lines of the steps, as (number, id, what it is made from, all else)."""
-    found = [re.fullmatch(r"(\d+) +([0-9a-f]{16})  (.*?)(  .*)?", line) for line in lines]
+    found = [re.fullmatch(r"#(\d+) +([0-9a-f]{16})  (.*?)(  .*)?", line) for line in lines]
     return [list(match.groups()) for match in found if match]
 
 
@@ -91,7 +91,7 @@ def test_all_that_a_row_is_made_from_is_there_in_order(name: str) -> None:
     place = {line[1]: int(line[0]) for line in listed}
     for step_id, step in steps.items():
         made = listed[place[step_id] - 1][2]
-        named = {int(n) for n in re.findall(r"(?:from|mask|prune|shuffle|in) (\d+)\b", made)}
+        named = {int(n) for n in re.findall(r"(?:from|mask|prune|shuffle|in) #(\d+)\b", made)}
         assert named == {place[parent.id] for parent in step.parents}, made
         assert all(place[parent.id] < place[step_id] for parent in step.parents)
 
@@ -100,16 +100,16 @@ def test_each_kind_of_step_in_words() -> None:
     said = {line[2] for row in range(len(STEPS)) for line in chain_of(explained(str(row)))}
     assert {
         "train rotnet R1, seed 4, drawn from seed 4",
-        "prune 1: 80% of all stay",
-        "train rotnet R1, seed 4, from 1 at 1,200, under mask 2",
-        "train labels R2, seed 4, from 1 at 1,200, under mask 4",
-        "train labels R2, seed 4, drawn from seed 4, draw 1, under mask 6",
-        "shuffle 2 in each layer, seed 4",
-        "random mask: 80% of convs:2 stay, 5 times, seed 4, none that is 0 in 1",
-        "shuffle 2 in each layer, seed 9",
-        "train labels R2, seed 4, from 3, under mask 2",
-        "train labels R2, seed 4, from 1",
-        "train labels R2, seed 4, from 5, under mask 4",
+        "prune #1: 80% of all stay",
+        "train rotnet R1, seed 4, from #1 at 1,200, under mask #2",
+        "train labels R2, seed 4, from #1 at 1,200, under mask #4",
+        "train labels R2, seed 4, drawn from seed 4, draw 1, under mask #6",
+        "shuffle #2 in each layer, seed 4",
+        "random mask: 80% of convs:2 stay, 5 times, seed 4, none that is 0 in #1",
+        "shuffle #2 in each layer, seed 9",
+        "train labels R2, seed 4, from #3, under mask #2",
+        "train labels R2, seed 4, from #1",
+        "train labels R2, seed 4, from #5, under mask #4",
     } <= said
 
 
@@ -195,6 +195,12 @@ def test_the_shortest_beginning_that_only_one_step_has_is_enough() -> None:
     assert short
     for step, start in short:
         assert any(line.startswith(f"step {step}: ") for line in explained(start))
+
+
+def test_where_only_some_points_are_done_it_says_so() -> None:
+    some = {point.step.id: RECORDS[point.step.id] for point in POINTS[:2]}
+    with pytest.raises(ValueError, match=r"its rows are 0 to 1, since 2 of 7 points are done$"):
+        explained("5", some)
 
 
 def test_an_ambiguous_id_and_an_empty_table_are_one_sentence_each() -> None:

@@ -463,6 +463,12 @@ def test_images_that_are_not_as_stored_are_refused(images: torch.Tensor, was: st
         net.preprocess(images)
 
 
+def test_images_that_are_no_tensor_are_refused(folders: dict[str, Path]) -> None:
+    net: Any = raysslprune.load_subnetwork(folders["ticket"])
+    with pytest.raises(ValueError, match=r"^images are a tensor, as torch.from_numpy makes, not ndarray$"):
+        net.preprocess(np.zeros((2, 1, 8, 8), np.uint8))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
     folder = copy(str(folders["ticket"]), tmp_path / "theirs")
     config = json.loads((folder / "config.json").read_text())
@@ -504,12 +510,12 @@ def card_of(folder: Path) -> str:
 @pytest.mark.parametrize("name", TRAININGS)
 def test_the_card_tells_all_steps_behind_a_network(name: str, store: Store, folders: dict[str, Path]) -> None:
     card, step = card_of(folders[name]), TRAININGS[name]
-    rows = re.findall(r"^\| (\d+) \| `([0-9a-f]{16})` \| (.*?) \|", card, re.M)
+    rows = re.findall(r"^\| #(\d+) \| `([0-9a-f]{16})` \| (.*?) \|", card, re.M)
     assert [row[1] for row in rows] == [one.id for one in closure([step])]
     place = {step_id: number for number, step_id, _ in rows}
     for one in closure([step]):
         made = next(what for _, step_id, what in rows if step_id == one.id)
-        named = set(re.findall(r"(?:from|mask|prune|shuffle) (\d+)\b", made))
+        named = set(re.findall(r"(?:from|mask|prune|shuffle) #(\d+)\b", made))
         assert named == {place[parent.id] for parent in one.parents}, made
     trained = [one for one in closure([step]) if isinstance(one, Train)]
     assert len(re.findall(r"^R\d+: .*samples 1,280 .*batch 64, lr 0\.05", card, re.M)) <= len(trained)
@@ -619,6 +625,8 @@ def test_wrong_calls(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[
     (tmp_path / "x" / "file").write_text("")
     said = refused(capfd, 2, step, "--out", str(tmp_path / "x" / "file"), *root)
     assert said.endswith("is a file; --out wants a new or empty folder")
+    said = refused(capfd, 2, step, "--out", str(tmp_path / "x" / "file" / "out"), *root)
+    assert said == f"{tmp_path / 'x' / 'file'} is a file; --out wants a new or empty folder"
     (tmp_path / "x" / "full").mkdir()
     (tmp_path / "x" / "full" / "file").write_text("mine")
     said = refused(capfd, 2, step, "--out", str(tmp_path / "x" / "full"), *root)
@@ -886,7 +894,11 @@ def test_layers_that_a_file_does_not_name_are_full_and_the_last_layer_is_left_ou
         ({"layers.conv1.weight": torch.ones(16, 3, 3, 3)}, "conv1.weight is (16, 3, 3, 3), not (16, 1, 3, 3)"),
         ({"layers.conv1.weight": torch.full((16, 1, 3, 3), 0.5)}, "no mask: it holds other values than 0 and 1"),
         ({"layers.conv1.weight": torch.full((16, 1, 3, 3), math.nan)}, "no mask: it holds other values than 0 and 1"),
-        ({"conv1.weight": torch.ones(16, 1, 3, 3)}, "there is no mask of a layer such as layers.conv1.weight"),
+        (
+            {"conv1.weight": torch.ones(16, 1, 3, 3)},
+            "it names conv1.weight, and none of the network's layers: layers.conv1.weight, layers.conv2.weight, ",
+        ),
+        ({f"layers.bn{n}.weight": torch.zeros(16) for n in range(5)}, "bn2.weight and 2 more, and none of the"),
         (
             {"layers.conv1.weight": torch.ones(16, 1, 3, 3), "layers.bn1.bias": torch.zeros(16)},
             "layers.bn1.bias is pruned, which is no weight of a convolution or linear layer here",
@@ -1044,7 +1056,15 @@ class Evil:
         (["--arch", "conv4", "--channels", "x"], {}, 2, "'x' is not a whole number from 1 to 1000; see --help"),
         (["--arch", "conv4"], {"layers.conv1.weight": torch.randn(16, 1, 3, 3)}, 2, "other values than 0 and 1"),
         (["--arch", "conv4"], {"a": Evil()}, 2, "damaged, or no checkpoint, or holds more than tensors and plain"),
-        (["--arch", "conv4"], None, 1, "No such file or directory"),
+        (["--arch", "conv4"], None, 2, "there is no file mask.pt"),
+        (["--arch", "conv4"], "folder", 2, "mask.pt is a folder, and no file"),
+        (
+            ["--arch", "conv4"],
+            {"features.0.weight": torch.ones(16, 1, 3, 3)},
+            2,
+            "it names features.0.weight, and none",
+        ),
+        (["--arch", "resnet8"], {"layers.conv1.weight": torch.ones(16, 1, 3, 3)}, 2, "layers: layers.0.weight, "),
     ],
 )
 def test_what_can_not_be_imported_is_one_sentence(
@@ -1057,7 +1077,9 @@ def test_what_can_not_be_imported_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if content is not None:
+    if content == "folder":
+        Path("mask.pt").mkdir()
+    elif content is not None:
         torch.save(content, "mask.pt")
     assert code_of(import_mask.main, ["mask.pt", "--root", "runs", *arguments]) == code
     said = capfd.readouterr()

@@ -601,6 +601,21 @@ def test_inits_in_the_same_axes_differ_by_line_and_marker() -> None:
     assert line(ax, "Random").get_linestyle() == "-"
 
 
+def test_three_inits_of_a_task_differ_by_marker_where_a_point_shows_no_line() -> None:
+    """As of an imported mask; and where a shuffled task is hollow by itself."""
+    inits = ("ticket", "re-init", "shuffled, re-init", "other")
+    curves = [("labels", init) for init in inits] + [("shuffled labels", init) for init in inits[1:3]]
+    (ax,) = figures.draw(PLAIN, table(rows([("rotnet", TICKET), *curves], levels=(7,), seeds=(0,)))).axes
+    markers = [
+        (str(one.get_color()), str(one.get_marker()), str(one.get_markerfacecolor()))
+        for one in ax.lines
+        if str(one.get_label()).startswith("Labels")
+    ]
+    assert len({*markers}) == len(curves)
+    assert markers[0] == (figures.STYLE["labels"]["color"], "o", figures.STYLE["labels"]["color"])
+    assert {marker for _, marker, _ in markers}.isdisjoint({figures.STYLE["rotnet"]["marker"]})
+
+
 def test_what_is_everywhere_differs_from_the_rows_own() -> None:
     figure = replace(FIGURE, everywhere=(Curve(task="labels", init=REINIT),))
     left, right = figures.draw(figure, table(rows([("labels", REINIT), ("labels", TICKET)]))).axes

@@ -23,7 +23,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from raysslprune import data, tasks
+from raysslprune import data, names, options, tasks
 from raysslprune import train as training
 from raysslprune.data import IGNORED, DataError, Dataset, Resident
 from raysslprune.data import files as on_disk
@@ -681,6 +681,19 @@ def test_several_labels_at_once(tmp_path: Path) -> None:
     assert end["map"] > 85
     assert end["train_loss"] < start["train_loss"]
     assert "top1" not in end
+
+
+@pytest.mark.parametrize("task", names.TASKS)
+def test_what_is_measured_is_known_without_torch(task: str, tmp_path: Path) -> None:
+    """Or a misprint would be found when all is trained."""
+    one, several = step(task, samples=40), replace(on_files(task, samples=16), data="voc07")
+    assert set(Loop(step=one, data=DATA).run().metrics) == set(options.metrics(one))
+    if task != "s4l":  # whose labels choose a part of the images
+        measured = Loop(step=several, data=coloured(tmp_path, 72, multilabel=True)).run().metrics
+        assert set(measured) == set(options.metrics(several))
+    unknown = replace(one, data="mine:Data")
+    assert set(options.metrics(unknown)) == {*options.metrics(one), *options.metrics(replace(one, data="voc07"))}
+    assert options.metrics(replace(one, task="mine:Task")) == ()
 
 
 @pytest.mark.parametrize("bn_batch", [0, 4])

@@ -233,6 +233,8 @@ def wrong(seed_of: Callable[[int], int] = lambda seed: seed, **step: Any) -> Cal
         (points, {"name": "fig3"}, "a new one, not 'fig3'"),
         (points, {"name": "../mine"}, "a name of letters and digits"),
         (lambda *_: [], {}, "must give one raysslprune.sweepfile.Point or more"),
+        (lambda *_: None, {}, "must give one raysslprune.sweepfile.Point or more"),
+        (points, {"seeds": "3"}, "seeds are a number from 1, not '3'"),
         (lambda *_: [1], {}, "must give one raysslprune.sweepfile.Point or more"),
         (wrong(task="label"), {}, "task 'label' is not known; did you mean 'labels'?"),
         (
@@ -327,7 +329,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert ["done" in said(cell, "stdout") for cell in plans] == [True, True]
     for cell, trainings in zip(runs, ("48 of 48", "5 of 17"), strict=True):
         assert f"{trainings} trainings to run" in said(cell, "stderr")
-        assert "steps, " in said(cell, "stderr")
+        assert "trainings, " in said(cell, "stderr")
         assert "mean ± standard error over n seeds" in said(cell, "stdout")
         for out in cell.outputs:
             assert out.output_type == "stream", out

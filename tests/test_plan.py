@@ -56,10 +56,10 @@ LONG = Recipe(samples=4800, batch=64, lr=0.05)
 MACHINES = SVM(costs=(0.1, 1.0))
 
 
-def chain(task: str = "labels", seed: int = 0, levels: int = 3, keep: float = 0.5, rewind: int = 1200) -> Chain:
-    return imp(
-        task=task, data="digits", arch="conv4", recipe=RECIPE, seed=seed, levels=levels, keep=keep, rewind=rewind
-    )
+def chain(
+    task: str = "labels", seed: int = 0, levels: int = 3, keep: float = 0.5, rewind: int = 1200, arch: str = "conv4"
+) -> Chain:
+    return imp(task=task, data="digits", arch=arch, recipe=RECIPE, seed=seed, levels=levels, keep=keep, rewind=rewind)
 
 
 def drawn(mask: Mask | None, like: Train, recipe: Recipe = RECIPE) -> Train:
@@ -435,6 +435,22 @@ def test_titles_are_for_people() -> None:
     }
     for title, step in titles.items():
         assert plan.make(points([step])).jobs[step.id].title == title
+
+
+def test_titles_that_several_have_say_what_tells_them_apart() -> None:
+    half, quarter = ([one.rounds[1], one.rounds[2]] for one in (chain(keep=0.5), chain(keep=0.25)))
+    other = chain(keep=0.25, arch="conv5").rounds[1]
+    named = plan.titles(plan.make(points([*half, *quarter])).jobs.values())
+    assert [named[step.id] for step in (*half, *quarter)] == [
+        "labels seed 0, labels mask 1, rewound, 50% left",
+        "labels seed 0, labels mask 2, rewound, 25% left",
+        "labels seed 0, labels mask 1, rewound, 25% left",
+        "labels seed 0, labels mask 2, rewound, 6.25% left",
+    ]
+    named = plan.titles(plan.make(points([quarter[0], other])).jobs.values())
+    assert [named[step.id].rpartition(", ")[2] for step in (quarter[0], other)] == [quarter[0].arch, "conv5"]
+    alone = plan.make(points([quarter[1]])).jobs
+    assert plan.titles(alone.values()) == {i: job.title for i, job in alone.items()}
 
 
 # ------------------------------------------------------------------ pending

@@ -20,7 +20,7 @@ from raysslprune.plan import Schedule
 from raysslprune.progress import MOST_CHAINS, JsonLines, Progress, chains
 from raysslprune.run import NoExchange, Runner
 from raysslprune.scales import SETTINGS
-from raysslprune.spec import Init, Prune, Train
+from raysslprune.spec import Init, Prune, Rewind, Train
 from raysslprune.store import Store
 from raysslprune.sweepfile import Point
 from raysslprune.train import Hooks, Loop
@@ -30,7 +30,9 @@ FACTS = {"seconds": 1.0, "images_per_second": 1000.0}
 LEVELS = 3
 
 
-def graph_of(*tasks: str, seeds: int = 1, rewinds: tuple[int, ...] = (), scope: str = "all") -> plan.Plan:
+def graph_of(
+    *tasks: str, seeds: int = 1, rewinds: tuple[int, ...] = (), scope: str = "all", keep: float = 0.5
+) -> plan.Plan:
     """A chain for each task, seed and rewind, with a ticket and a re-init at its end."""
     points: list[Point] = []
     for task in tasks:
@@ -43,7 +45,7 @@ def graph_of(*tasks: str, seeds: int = 1, rewinds: tuple[int, ...] = (), scope: 
                     recipe=S.recipes[task],
                     seed=seed,
                     levels=LEVELS,
-                    keep=0.5,
+                    keep=keep,
                     rewind=rewind,
                     scope=scope,
                 )
@@ -89,6 +91,10 @@ def test_a_chain_is_the_trainings_that_are_pruned() -> None:
             plan.make([p for s in ("convs:1", "convs:2") for p in graph_of("labels", scope=s).points]),
             {"labels seed 0, convs:1", "labels seed 0, convs:2"},
         ),
+        (
+            plan.make([p for keep in (0.5, 0.25) for p in graph_of("labels", keep=keep).points]),
+            {"labels seed 0, 50% each time", "labels seed 0, 25% each time"},
+        ),
     ],
 )
 def test_names_say_what_chains_differ_in(graph: plan.Plan, names: set[str]) -> None:
@@ -124,9 +130,60 @@ def test_chains_are_rows_and_leaves_are_counted() -> None:
         done += 1
         progress._tally_at = 0.0
         lines = shown(progress)
-        assert lines[0].startswith(f"{done} of {len(graph.jobs)} steps")
+        assert lines[0].startswith(f"{done} of {len(graph.jobs)} trainings")
         made = [int(line.rsplit(" of ", 1)[0].split()[-1]) for line in lines[1:] if " of " in line]
         assert sum(made) + LEVELS * (2 - len(made) + 1) == done  # chains at their end are not shown
+
+
+def test_a_training_that_is_done_counts_though_masks_are_to_be_made_beside_it() -> None:
+    graph = graph_of("labels")
+    dense, other = list(graph.jobs.values())[:2]
+    seconds = dict.fromkeys(graph.jobs, 1.0) | {dense.id: plan.OVERHEAD}
+    progress = Progress(Console(file=io.StringIO()), Schedule(graph.jobs.values(), seconds), seconds)
+
+    def first_line() -> str:
+        return shown(progress)[0]
+
+    assert first_line().startswith(f"1 of {len(graph.jobs)} trainings")
+    for job, done in ((dense, 1), (other, 2)):
+        assert progress.schedule.next() is job
+        progress.schedule.done(job.id)
+        progress.job_done(job, FACTS)
+        assert first_line().startswith(f"{done} of {len(graph.jobs)} trainings")
+
+
+def test_a_training_whose_weights_turn_out_to_be_damaged_is_not_there() -> None:
+    graph = graph_of("labels")
+    dense, *others = graph.jobs.values()
+    seconds = dict.fromkeys(graph.jobs, 1.0) | {dense.id: plan.OVERHEAD}
+    progress = Progress(Console(file=io.StringIO()), Schedule(others, seconds), seconds, [dense])
+    assert shown(progress)[0].startswith("1 of ")
+    job = progress.schedule.next()
+    assert job
+    progress.schedule.redo(job.id, dense)
+    assert shown(progress)[0].startswith("0 of ")
+
+
+def test_trainings_of_one_title_are_named_apart() -> None:
+    """As of chains that keep other fractions, are rewound to other points, or are of other networks."""
+    points = graph_of("labels").points + graph_of("labels", rewinds=(80, 160)).points
+    graph = plan.make(points)
+    jobs = list(graph.jobs.values())
+    alike = [job for job in jobs if job.title == "labels seed 0, labels mask 1, rewound"]
+    ends = {f"to {job.train.start.samples}" for job in alike if isinstance(job.train.start, Rewind)}
+    progress = watched(graph)
+    assert {progress.title(job) for job in alike} == {f"{alike[0].title}, {end}" for end in ends}
+    assert len(ends) == 3
+    (dense,) = (job for job in jobs if job.train.mask is None)
+    assert progress.title(dense) == dense.title
+    for job in alike[:2]:
+        progress.schedule.running[job.id] = progress.schedule.waiting.pop(job.id)
+    console = progress.console.file
+    assert isinstance(console, io.StringIO)
+    progress.job_started(alike[0])
+    progress._line()
+    assert all(progress.title(job) in console.getvalue() for job in alike[:2])
+    assert sum(line.startswith("now ") for line in {*shown(progress)}) == 2
 
 
 def test_many_chains_are_summed_up_and_those_at_work_come_first() -> None:

@@ -426,7 +426,7 @@ def test_what_is_not_there_is_named_beside_what_is(root: str, tmp_path: Path) ->
         assert str(error.value) == f"there is no {name} of scale {scale} in {root}, only {there}"
     (tmp_path / "empty").mkdir()
     for nothing in ("empty", "nowhere"):
-        with pytest.raises(StoreError, match=f"there are no results in .*{nothing}; .*raysslprune.sweep makes some"):
+        with pytest.raises(StoreError, match=f"there are no results in .*; this makes some: .* --root .*{nothing}$"):
             results.load("fig3", str(tmp_path / nothing))
         with pytest.raises(StoreError, match="there are no results in"):
             results.query("SELECT 1", str(tmp_path / nothing))
@@ -556,7 +556,7 @@ def test_only_queries_are_run(inside: str) -> None:
     for statement in NO_QUERIES:
         with pytest.raises(results.QueryError, match="only what reads is run here"):
             results.query(statement, inside)
-    for number, statements in ((2, "SELECT 1; SELECT 2"), (2, "SELECT 1; DROP VIEW results"), (0, ""), (0, "-- a")):
+    for number, statements in ((2, "SELECT 1; SELECT 2"), (2, "SELECT 1; DROP VIEW results")):
         with pytest.raises(results.QueryError, match=f"one query at a time, not {number}"):
             results.query(statements, inside)
 
@@ -597,6 +597,12 @@ def test_variables_of_python_are_no_tables(small: str) -> None:
         ("SELECT x FROM results", 'Binder Error: Referenced column "x" not found in FROM clause!.*'),
         ("FROM nothing", "Catalog Error: Table with name nothing does not exist! There are results, means, runs, .*"),
         ("FROM fig3", ".*; figures are in their rows, as in WHERE figure = 'fig3'"),
+        ("FROM layers", ".*; layers is there when python -m raysslprune.analysis fig3 has made it"),
+        ("FROM overlap", ".*; overlap is there when python -m raysslprune.analysis fig3 has made it"),
+        ("", "there is no query"),
+        ("-- a", "there is no query"),
+        ("FROM means WHERE figure = fig3", ".*; text is written in single quotes, 'fig3', and then .*"),
+        ('FROM means WHERE figure = "fig3"', ".*; text is written in single quotes, 'fig3', and then .*"),
         ("FROM mean", r".*; did you mean means\?"),
         ('FROM means WHERE task = "rotnet"', ".*; text is written in single quotes, 'rotnet', and then .*"),
         ("FROM means WHERE task = ‘rotnet’", ".*; text is written in single quotes, 'rotnet', and then .*"),
@@ -619,6 +625,12 @@ def test_a_query_that_fails_says_so_in_a_sentence(
         shown = capfd.readouterr().err
         assert shown.startswith("raysslprune: ")
         assert shown.count("\n") == 1
+
+
+def test_nothing_but_the_answer_goes_to_stdout(small: str) -> None:
+    """However long it takes."""
+    shown = results.query("SELECT current_setting('enable_progress_bar') AS bar", small)
+    assert shown.to_pylist() == [{"bar": False}]
 
 
 def test_the_machine_makes_no_difference(small: str) -> None:
@@ -797,7 +809,8 @@ def command(*arguments: str, stdout: Any = subprocess.PIPE) -> Iterator[subproce
             raise
 
 
-NOTHING = "there are no results in nowhere; python -m raysslprune.sweep makes some"
+MAKES = "this makes some: python -m raysslprune.sweep fig3 --root"
+NOTHING = f"there are no results in nowhere, which does not exist; {MAKES} nowhere"
 ENDINGS = "argument --export: a file ends in .csv, .txt, .json, .parquet, .arrow, not"
 
 
@@ -806,7 +819,9 @@ ENDINGS = "argument --export: a file ends in .csv, .txt, .json, .parquet, .arrow
     [
         (["SELECT 1", "--root", "nowhere"], 1, NOTHING),
         (["--root", "nowhere"], 1, NOTHING),
+        (["--root", "folder.csv"], 1, f"there are no results in folder.csv; {MAKES} folder.csv"),
         (["SELECT 1", "--root", "nope://a"], 1, "can't use nope://a as the root: .*"),
+        (["SELECT 1", "--root", "s3:/key:secret@bucket/a"], 1, "--root wants two slashes in an address, as .*"),
         (["SELECT 1", "--root", "s3://key:secret@bucket/a"], 1, "--root may not hold credentials.*"),
         (["SELECT 1", "--export", "nowhere/a.csv"], 1, "can't write nowhere/a.csv: No such file or directory"),
         (["SELECT 1", "--export", "folder.csv"], 1, "can't write folder.csv: Is a directory"),

@@ -449,15 +449,16 @@ def test_a_root_with_sweeps_of_ones_own_alone_says_how_to_name_them(
         (
             ["--scale", "laptop"],
             FAILED,
-            "{root} has no results at scale laptop; python -m raysslprune.sweep makes them",
+            "{root} has no results at scale laptop; this makes some: python -m raysslprune.sweep fig3 --root {root}",
         ),
         (["fig3", "--scale", "tiny"], USAGE, "argument --scale: invalid choice: 'tiny'"),
         (["fig3", "elsewhere/fig3.py"], USAGE, "two sweeps of one name have the same results: fig3, elsewhere/fig3.py"),
-        (["--root", "{folder}/nowhere"], FAILED, "{folder}/nowhere has no results; python -m raysslprune.sweep makes"),
+        (["--root", "{folder}/nowhere"], FAILED, "{folder}/nowhere has no results; this makes some: python -m "),
         (["--root", "{folder}"], FAILED, "{folder} holds other files and no raysslprune.json"),
         (["--root", "s3://AKIA:very/secret@bucket"], FAILED, "--root may not hold credentials"),
         (["fig3", "--out", "{folder}"], USAGE, "--out wants the name of a file, and '{folder}' is none"),
         (["fig3", "--out", "{folder}/file/report.html"], FAILED, "can't write {folder}/file/report.html: "),
+        (["--out", "{folder}/no/r.html"], FAILED, "can't write {folder}/no/r.html: there is no folder {folder}/no"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(

@@ -22,7 +22,7 @@ from safetensors.torch import save as to_safetensors
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
-from raysslprune import data, models, run
+from raysslprune import data, models, options, run
 from raysslprune import train as training
 from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, shuffled, untrained
 from raysslprune.run import NoExchange, Runner
@@ -303,6 +303,8 @@ def test_svms_are_those_of_scikit_learn_on_the_masked_trunks_features(name: str,
     assert metrics["collapsed_layers"] == 0
     assert 0 < metrics["map"] <= 100
     assert "train_loss" not in metrics
+    assert set(metrics) == set(options.metrics(STEPS[name]))
+    assert set(metrics) - {"top1"} == set(options.metrics(replace(STEPS[name], data="voc07")))
 
 
 def test_an_untrained_trunk_is_another_one_without_its_mask(store: Store) -> None:

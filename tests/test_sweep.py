@@ -42,7 +42,7 @@ def test_progress_is_calm_and_rays_noise_is_in_the_named_file(finished: Finished
     for noise in ("INFO", "WARNING", "(raylet)", "Trial", "Traceback", "ray.init"):
         assert noise not in err
     for line in err.splitlines()[1:]:
-        assert f"of {len(SMOKE.jobs)} steps" in line, "only progress lines may follow the first line"
+        assert f"of {len(SMOKE.jobs)} trainings" in line, "only progress lines may follow the first line"
         assert " left; " in line
 
 

@@ -33,6 +33,8 @@ def _run(options: argparse.Namespace) -> int:
     folder, name = os.path.split(os.path.abspath(options.out))
     if not options.out or os.path.isdir(options.out):
         return say(f"--out wants the name of a file, and {options.out!r} is none", USAGE)
+    if not os.path.isdir(folder):
+        return say(f"can't write {options.out}: there is no folder {folder}", FAILED)
     from raysslprune.report import contents, page
 
     store = Store(options.root)

@@ -142,7 +142,8 @@ def find(names: Sequence[str], scale: str | None, store: Store, note: Note) -> l
             f"{_report_of(others, store)}"
         )
     if not found:
-        raise StoreError(f"{store.shown} has no results{at}; python -m raysslprune.sweep makes them")
+        makes = sweep_command("fig3", scale or SCALE, store.shown)
+        raise StoreError(f"{store.shown} has no results{at}; this makes some: {makes}")
     if others:
         every = [*dict.fromkeys(sweep.name for _, sweep in found), *others]
         note(
@@ -176,7 +177,7 @@ def _seeds_in(store: Store, path: str) -> int:
 def gather(sweeps: Sequence[tuple[str, Sweep]], store: Store, note: Note) -> Report:
     """What the store has of these sweeps, each with its scale. note: takes a sentence on what is left out.
 
-    Raises SweepError for a metric that a training does not have, StoreError where the store can't be read.
+    Raises StoreError where the store can't be read.
     """
     behind = [tuple(closure(point.step for point in sweep.points)) for _, sweep in sweeps]
     records, damaged = store.survey(dict.fromkeys(step.id for steps in behind for step in steps))
@@ -220,14 +221,13 @@ def _section(
     }
     if isinstance(sweep.drawing, Listing):
         return Section(**common, tables=(_listing(sweep.drawing, sweep.rows),)), []
-    try:
-        table = results.table(sweep.name, scale, sweep.points, records)
-    except ValueError as error:
-        raise SweepError(f"{sweep.name}: {error}") from error
+    table = results.table(sweep.name, scale, sweep.points, records)
+    if lacking := results.unmeasured(sweep.points, records):
+        note(f"{sweep.name}: {lacking}")
     rows = table.to_pylist()
     means = results.summary(table).to_pylist()
     tried = _tried(sweep, scale, records, store, note) if isinstance(sweep.drawing, Search) else None
-    done = [point for point in sweep.points if point.step.id in records]
+    done = [p for p in sweep.points if p.step.id in records and p.metric in records[p.step.id].metrics]
     alt, picture = _figure(sweep.drawing, done, table, store, tried) if rows else ("", None)
     points = _points(sweep.name, scale, rows, records)
     section = Section(

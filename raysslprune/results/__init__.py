@@ -21,6 +21,7 @@ from raysslprune.results.tables import (
     summary,
     table,
     to_parquet,
+    unmeasured,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "summary",
     "table",
     "to_parquet",
+    "unmeasured",
 ]

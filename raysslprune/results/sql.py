@@ -7,6 +7,7 @@ is read through pyarrow, and nothing is written to disk.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import fs
 
+from raysslprune.command import sweep_command
 from raysslprune.results.tables import MAGNITUDES, MEANS, PROVENANCE, SCHEMA, from_parquet, means
 from raysslprune.store import Store, StoreError
 
@@ -41,6 +43,9 @@ VIEWS: Mapping[str, tuple[str, pa.Schema]] = {
 }
 """What there is to ask: by name, what it holds and its columns. Other tables in the folder of a figure, as
 ``fig3-layers``, are there by the end of their names, as ``layers``."""
+
+OF_MASKS = ("layers", "overlap")
+"""Tables that the analysis makes."""
 
 JOIN = f"""
 CREATE TEMP VIEW everything AS
@@ -132,6 +137,8 @@ def ask(sql: str, root: str) -> Answer:
 def _statement(connection: DuckDBPyConnection, sql: str) -> Statement:
     """The one query in the text, which only reads."""
     statements = connection.extract_statements(sql)
+    if not statements:
+        raise QueryError("there is no query")
     if len(statements) != 1:
         raise QueryError(f"one query at a time, not {len(statements)}")
     if statements[0].type.name not in READS:
@@ -143,14 +150,16 @@ def _sentence(error: Exception) -> str:
     """What DuckDB says, without the picture of where in the query, and its guess at what was meant."""
     says = str(error).split("\n\n")[0]
     if table := re.search(r"Table with name (\S+) does not exist", says):
-        near = difflib.get_close_matches(table[1], VIEWS, 1)
+        near = difflib.get_close_matches(table[1], [*VIEWS, *OF_MASKS], 1)
         hint = f"did you mean {near[0]}?" if near else f"figures are in their rows, as in WHERE figure = '{table[1]}'"
+        if near and near[0] in OF_MASKS:
+            hint = f"{near[0]} is there when python -m raysslprune.analysis fig3 has made it"
         says = f"{says.splitlines()[0]} There are {', '.join(VIEWS)}; {hint}"
     elif column := re.search(r'Referenced column "(.+?)" not found', says):
         known = {name for _, schema in VIEWS.values() for name in schema.names}
         if column[1] == "figure":
             says += "; a run is behind several: list_contains(figures, 'fig3')"
-        elif not difflib.get_close_matches(column[1], known, 1):
+        elif not difflib.get_close_matches(column[1], known, 1, cutoff=0.7):  # fig3 is no misprint of figure
             text = column[1].strip("\u2018\u2019")
             says += f"; text is written in single quotes, '{text}', and then the whole query in double quotes"
     return " ".join(says.split())
@@ -168,6 +177,7 @@ def _connected(store: Store) -> DuckDBPyConnection:
         connection.register(name, table)
     connection.execute(JOIN)
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")  # of a query of seconds, which would go to stdout
     connection.execute("SET lock_configuration = true")
     return connection
 
@@ -248,7 +258,9 @@ def files(store: Store) -> dict[tuple[str, str], str]:
         if top == "results":
             paths[scale, file.removesuffix(".parquet")] = f"{top}/{scale}/{file}"
     if not paths:
-        raise StoreError(f"there are no results in {store.shown}; python -m raysslprune.sweep makes some")
+        gone = ", which does not exist" if store.local and not os.path.isdir(store.base) else ""
+        command = sweep_command("fig3", root=store.root)
+        raise StoreError(f"there are no results in {store.shown}{gone}; this makes some: {command}")
     return dict(sorted(paths.items()))
 
 

@@ -100,9 +100,9 @@ RANKS = 1001
 
 
 def table(figure: str, scale: str, points: Iterable[Point], records: Mapping[str, Record]) -> pa.Table:
-    """A row for each point whose training is done, in the order of the points. A missing point has no row.
+    """A row for each point whose training is done, in the order of the points.
 
-    Raises ValueError for a metric that a training does not have.
+    A missing point has no row, nor has one whose training does not have its metric (see :func:`unmeasured`).
     """
     rows: list[dict[str, Any]] = []
     for point in points:
@@ -110,8 +110,7 @@ def table(figure: str, scale: str, points: Iterable[Point], records: Mapping[str
         if record is None or (point.step.mask is not None and point.step.mask.id not in records):
             continue  # a mask that was damaged may not be made again yet, and its density is part of the row
         if point.metric not in record.metrics:
-            known = ", ".join(sorted(record.metrics))
-            raise ValueError(f"trainings on {point.step.task} have no metric {point.metric!r}, only {known}")
+            continue
         rows.append(
             {
                 "figure": figure,
@@ -133,6 +132,18 @@ def table(figure: str, scale: str, points: Iterable[Point], records: Mapping[str
             }
         )
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def unmeasured(points: Iterable[Point], records: Mapping[str, Record]) -> str:
+    """A sentence on the points whose trainings are done, but do not have their metric; empty where there are none."""
+    lacking = [p for p in points if p.step.id in records and p.metric not in records[p.step.id].metrics]
+    if not lacking:
+        return ""
+    (first, *others), known = lacking, ", ".join(sorted(records[lacking[0].step.id].metrics))
+    more = f", nor have {len(others)} more points theirs" if others else ""
+    return (
+        f"trainings on {first.step.task} have no metric {first.metric!r}, only {known}{more}; the table is without them"
+    )
 
 
 def _density(step: Train, records: Mapping[str, Record]) -> float:
