@@ -13,7 +13,6 @@ _RAY = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` builds a new environment in every worker
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # by which a Ray that is started here listens on 127.0.0.1 alone
     "RAY_task_events_max_num_task_in_gcs": "10000",  # that the dashboard knows of; 100,000 would be 300 MB
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a trial again, and tells nobody
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard shows shared trainings

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysslprune.store import MARKER, Store, StoreError, versions
@@ -51,9 +52,9 @@ def connected(
 ) -> Iterator[str]:
     """A Ray to run on: the one that RAY_ADDRESS names, else one of this machine's own for the time being.
 
-    Its own one asks for a token that only this process and its children know, and listens on 127.0.0.1 only (by what
-    __init__.py sets). dashboard: whether it has one. note: told where the start takes long. Gives the dashboard's
-    address, if there is one. Raises ClusterError.
+    Its own one asks for a token that only this process and its children know, and listens on 127.0.0.1 only.
+    dashboard: whether it has one. note: told where the start takes long. Gives the dashboard's address, if there is
+    one. Raises ClusterError.
     """
     address = os.environ.get("RAY_ADDRESS")
     if address is None and os.environ["RAY_AUTH_MODE"] == "token":
@@ -71,9 +72,10 @@ def connected(
     late.start()
     try:
         if address is None:
-            context = ray.init(
-                address="local", num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **quiet
-            )
+            with _on_loopback():
+                context = ray.init(
+                    address="local", num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **quiet
+                )
         else:
             host, _, port = address.rpartition(":")
             if host and port.isdecimal() and "/" not in host:  # where nobody listens Ray waits for minutes
@@ -92,6 +94,20 @@ def connected(
         yield context.dashboard_url or ""
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts listens on 127.0.0.1 alone: all of its parts, as they do on macOS for its firewall's sake.
+
+    Ray has a variable for this, which all that this process starts would inherit, a ``ray start`` too, and refuse.
+    """
+    found = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = found
 
 
 # ------------------------------------------------------------------------------------- what it has
