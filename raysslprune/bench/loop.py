@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _net(arch: str, repeats: int, compiled: bool) -> dict[str, Any]:
     case = _training(arch)
+    compilation = _compilation(case) if compiled else {}  # first, or what it imports is there
     ways: dict[str, Callable[[], float]] = {
         "bare": lambda: _bare(case),
         "ours": lambda: _loop(case).run().images_per_second,
@@ -79,14 +80,14 @@ def _net(arch: str, repeats: int, compiled: bool) -> dict[str, Any]:
     ratios += [("ours on RotNet", "bare")] if arch == "conv4" else []
     ratios += [("bare, compiled", "bare")] if compiled else []
     return {
-        **(_compilation(case) if compiled else {}),
+        **compilation,
         "images/s": {name: spread([run[name] for run in runs]) for name in ways},
         "over": {f"{a} / {b}": spread([run[a] / run[b] for run in runs]) for a, b in ratios},
     }
 
 
 def _compilation(case: Case) -> dict[str, float]:
-    """Seconds until the first update is done: on a machine that never did it, and in a later process."""
+    """Seconds until the first update is done: where it never was, and again, with what that left on disk."""
     import torch
 
     seconds = {}
