@@ -17,6 +17,7 @@ _RAY = {
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a trial again, and tells nobody
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard shows shared trainings
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a shared training is seen; default 2
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a cluster may have to grow first; default 60
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing about a sweep is sent to anybody
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -13,7 +13,15 @@ from typing import Any, cast
 import ray
 import torch
 from ray.exceptions import RayError
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError, get_context
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+    get_context,
+)
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from raysslprune.exchange import Exchange
@@ -66,7 +74,8 @@ class Team:
                 run_config=RunConfig(
                     name=f"{self.title} ({step.id})".replace("/", "-"),
                     storage_path=scratch,
-                    failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
+                    # by itself Ray Train would start a team again beside what is left of the first, and wait for ever
+                    failure_config=FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=0),
                     logging_config=LoggingConfig("ERROR"),
                 ),
             )
@@ -74,6 +83,9 @@ class Team:
                 return cast(Trained, trainer.fit().return_value)
             except WorkerGroupError as error:
                 raise _cause(error) from error
+            except ControllerError as error:
+                why = str(error.controller_failure).strip().splitlines()
+                raise WorkerLost(f"its workers did not start: {why[-1] if why else 'no cause is known'}") from error
 
 
 def in_this_process(runner: Runner, step: Train, snapshots: set[int], keep_last: bool) -> Trained:
