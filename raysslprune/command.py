@@ -29,7 +29,6 @@ SCALE = "laptop"
 MOST_SEEDS = 1000
 """At most; and workers of a training."""
 
-
 LONGEST = 5_000
 """Characters of a sentence: more than a path can have."""
 

@@ -44,10 +44,6 @@ MOST_REPAIRS = 100
 """Damaged artefacts that a sweep makes again before it gives up: a disk that loses what is written to it."""
 
 
-# Tune hands this process's AWS keys on to its trials, and so they come into a log on each node, which has its own
-class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-
-
 class Watcher(Protocol):
     """Who is told of what happens; progress.Progress is one."""
 
@@ -332,14 +328,19 @@ class Ends(tune.Callback):
 
 
 @contextmanager
-def _state_unsaved() -> Iterator[None]:
-    """Tune pickles each of its trials when it ends, so that it could be restored: some milliseconds a job."""
-    found = TuneController._get_trial_checkpoints
+def _tune_restrained() -> Iterator[None]:
+    """Meanwhile Tune does not do two things that nobody can tell it to leave.
+
+    It pickles each of its trials when it ends, so that it could be restored: some milliseconds a job. And it hands this
+    process's AWS keys on to its trials, by which they come into a log on each node, which has its own.
+    """
+    pickled, handed_on = TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE
     TuneController._get_trial_checkpoints = lambda self: {}
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in handed_on if not name.startswith("AWS_")}
     try:
         yield
     finally:
-        TuneController._get_trial_checkpoints = found
+        TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE = pickled, handed_on
 
 
 def run(
@@ -393,7 +394,7 @@ def run(
             ),
         )
         try:
-            with life.held(), _state_unsaved():
+            with life.held(), _tune_restrained():
                 tuner.fit()
         except (Exception, KeyboardInterrupt):
             if life.lost or searcher.unfit:

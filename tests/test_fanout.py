@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 from conftest import Finished, done_steps, finish, frozen_at_work, start, sweep, table_of, wait_until
+from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 
 from raysslprune import fanout, plan
@@ -286,10 +287,12 @@ def test_two_sweeps_on_one_root_at_once(finished: Finished, tmp_path: Path) -> N
     assert table_of(root) == finished.table
 
 
-def test_tune_pickles_no_trial_while_a_sweep_runs() -> None:
-    """The sweep itself would only be slower; whoever uses Tune in the same process would lose what it saves."""
-    before = TuneController._get_trial_checkpoints
-    with contextlib.suppress(KeyError), fanout._state_unsaved():
+def test_tune_pickles_no_trial_and_hands_on_no_keys_while_a_sweep_runs() -> None:
+    """And then again, for whoever uses Tune in the same process."""
+    before = TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE
+    assert "AWS_SECRET_ACCESS_KEY" in before[1]
+    with contextlib.suppress(KeyError), fanout._tune_restrained():
         assert TuneController._get_trial_checkpoints(cast(TuneController, None)) == {}
+        assert before[1] - class_cache.ENV_VARS_TO_PROPAGATE == {n for n in before[1] if n.startswith("AWS_")}
         raise KeyError
-    assert TuneController._get_trial_checkpoints is before
+    assert (TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE) == before

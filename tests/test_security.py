@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import Command, descendants, execute, finish, frozen_at_work, start
+from conftest import Bomb, Command, descendants, execute, finish, frozen_at_work, start
 from test_s3 import KEY, SECRET, objects, serving
 
 from raysslprune import analysis, api, data, export, loader, sweep
@@ -127,16 +127,6 @@ SEARCH = SWEEP.replace("PANEL", "''").replace(
 )
 SEARCH = re.sub(r", references=.*", ")", SEARCH)
 WHERE = ("--scale", "smoke")
-
-
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.target),)
 
 
 def pickled(target: Path) -> bytes:

@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import wait_until
+from conftest import Bomb, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
@@ -492,19 +492,9 @@ def test_a_whole_step_in_another_steps_place_is_damage(tmp_path: Path) -> None:
         store.artefact(step.id, WEIGHTS)
 
 
-class _Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.target),)
-
-
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     target = tmp_path / "executed"
-    bomb = pickle.dumps(_Bomb(target))
+    bomb = pickle.dumps(Bomb(target))
     pickle.loads(bomb)  # it does go off
     target.rmdir()
 

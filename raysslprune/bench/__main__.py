@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from raysslprune import terminal
 from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told
 from raysslprune.progress import cores
 from raysslprune.store import StoreError
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in _leaves(measured).items():
         cells = value.values() if isinstance(value, dict) else [value]
         table.add_row(name.replace("_", " "), *map(_shown, cells))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    terminal.stdout().print(table)
     return 0
 
 
