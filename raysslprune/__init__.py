@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raysslprune.subnetwork import load_subnetwork as load_subnetwork
 
+__version__ = "0.1.0"
+
 # Ray reads these when it is imported, so they must stand before any module of this package imports it.
 _RAY = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` builds a new environment in every worker

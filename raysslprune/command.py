@@ -12,10 +12,9 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
-from importlib.metadata import version
 from typing import Any, NoReturn
 
-from raysslprune import names
+from raysslprune import __version__, names
 
 USAGE, FAILED, STOPPED = 2, 1, 130
 """Exit codes: a wrong call; a step, the store, the data or the cluster failed; Ctrl-C."""
@@ -119,7 +118,7 @@ class Parser(argparse.ArgumentParser):
         ends = [f"example: {shown}"] * bool(examples) + [f"exit codes: {codes}"] * bool(codes)
         given.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(epilog="\n\n".join(ends), allow_abbrev=False, **given)
-        self.add_argument("--version", action="version", version=f"raysslprune {version('raysslprune')}")
+        self.add_argument("--version", action="version", version=f"raysslprune {__version__}")
 
     def add_root(self) -> None:
         """``--root``."""

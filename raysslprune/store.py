@@ -40,7 +40,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from raysslprune import lock
+from raysslprune import __version__, lock
 from raysslprune.spec import Step, load, to_plain
 
 SCHEMES = ("file", "s3", "gs", "gcs", "mock")
@@ -85,7 +85,11 @@ def snapshots_in(names: Iterable[str]) -> set[int]:
 
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
-    return {name: _version(name) for name in ("raysslprune", "torch", "numpy")} | {"python": platform.python_version()}
+    return {
+        "raysslprune": __version__,
+        **{name: _version(name) for name in ("torch", "numpy")},
+        "python": platform.python_version(),
+    }
 
 
 _version = cache(version)  # it parses a package's whole metadata, and every step asks

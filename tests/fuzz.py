@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import ctypes
 import io
 import os
 import random
@@ -21,6 +22,7 @@ import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -49,8 +51,8 @@ ENDLESS = 40.0
 MEMORY = 4 << 30
 """Bytes, at most: what wants more would end a user's machine."""
 
-NOBODY = 65534
-"""A user without rights: root may read and write what has no permissions."""
+CAPABILITY_VERSION = 0x20080522
+"""The third, of Linux's capset(2)."""
 
 CANARY = "the canary in the file that nobody named"
 """In files beside the case's: no command may tell it."""
@@ -65,7 +67,7 @@ class Case:
 
     files: to write into the working folder first. spoil: called with that folder. whole: all of it, when the command
     is a new process. stdout: a file, ``full`` as a disk may be, or ``closed`` as a pipe. interrupt: seconds until
-    Ctrl-C, which must end it. nobody: by a user who may not write there, or read what has no permissions.
+    Ctrl-C, which must end it. restricted: by a user who may not write there, or read what has no permissions.
     """
 
     kind: str
@@ -75,7 +77,7 @@ class Case:
     process: bool = False
     stdout: str = "file"
     interrupt: float = ENDLESS
-    nobody: bool = False
+    restricted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,7 +409,7 @@ def root(rng: random.Random) -> Case:
     arguments = [part for part in rng.choice(BASES[name]) if part not in ("--root", "runs", "new")]
     if name == "export" and "--out" in arguments:
         arguments = ["STEP", "--out", "net"]
-    return Case(kind="a root", arguments=[name, *arguments, "--root", place], nobody=rng.random() < 0.2)
+    return Case(kind="a root", arguments=[name, *arguments, "--root", place], restricted=rng.random() < 0.2)
 
 
 def damage(rng: random.Random) -> Case:
@@ -480,10 +482,10 @@ def no_rights(rng: random.Random) -> Case:
 
     def spoil(folder: Path) -> None:
         paths = sorted((folder / "runs").rglob("*"))
-        for path in rng.sample(paths, rng.choice((0, 1, 3))):
+        for path in sorted(rng.sample(paths, rng.choice((0, 1, 3))), reverse=True):  # what is in a folder before it
             path.chmod(0)
 
-    return Case(kind="no rights", arguments=[name, *rng.choice(BASES[name])], spoil=spoil, nobody=True)
+    return Case(kind="no rights", arguments=[name, *rng.choice(BASES[name])], spoil=spoil, restricted=True)
 
 
 KINDS: dict[Callable[[random.Random], Case], int] = {
@@ -509,7 +511,7 @@ def case_of(seed: int, number: int) -> Case:
     rng = random.Random(f"{seed} {number}")
     (make,) = rng.choices(list(KINDS), list(KINDS.values()))
     case = make(rng)
-    plain = not case.nobody and case.interrupt == ENDLESS
+    plain = not case.restricted and case.interrupt == ENDLESS
     case.process = plain and case.stdout == "file" and rng.random() < PARTS_IN_PROCESSES
     trains = case.arguments[:1] == ["sweep"] and "--dry-run" not in case.arguments and "--explain" not in case.arguments
     if case.process and trains:
@@ -628,10 +630,10 @@ def run(case: Case, template: Template, folder: Path) -> tuple[Ended, list[str]]
     case.arguments = [named.get(argument, argument) for argument in case.arguments]
     for name, data in case.files.items():
         (work / name).write_bytes(data.encode() if isinstance(data, str) else data)
+    if case.restricted:
+        subprocess.run(["chmod", "-R", "a-w", folder], check=True)
+        (folder / "tmp").chmod(0o700)
     case.spoil(work)
-    if case.nobody:
-        for path in ("", "work", "home", "tmp"):
-            os.chmod(folder / path, 0o777 if path == "tmp" else 0o755)
     before = listing(folder)
     out, err = folder.with_name("out"), folder.with_name("err")
     begun = time.monotonic()
@@ -673,14 +675,20 @@ def _become(case: Case, folder: Path, out: Path, err: Path) -> NoReturn:
             command = [sys.executable, "-m", "raysslprune", *case.arguments]
             os.execv(sys.executable, [argument.encode("utf-8", "surrogateescape") for argument in command])
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        if case.nobody:
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+        if case.restricted:
+            _give_up_privileges()
         os._exit(_called(case.arguments))
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(99)
+
+
+def _give_up_privileges() -> None:
+    """Permissions bind root, too, from here on. It stays the same user, whom the interpreter may belong to."""
+    header = struct.pack("=Ii", CAPABILITY_VERSION, 0)
+    if ctypes.CDLL(None).capset(header, bytes(24)):
+        raise OSError("can't give up root's capabilities")
 
 
 def _called(arguments: list[str]) -> int:
@@ -812,7 +820,6 @@ def fuzz(cases: Sequence[int], seed: int, say: Callable[[str], None] = print, lo
     begun = time.monotonic()
     slowest = (0.0, -1)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as base:
-        os.chmod(base, 0o755)
         (Path(base) / "template").mkdir()
         template = Template(Path(base) / "template")
         for done, number in enumerate(cases, 1):
@@ -834,6 +841,7 @@ def fuzz(cases: Sequence[int], seed: int, say: Callable[[str], None] = print, lo
                 if loud:
                     for name, data in case.files.items():
                         say(f"--- {name}\n{data}")
+            subprocess.run(["chmod", "-R", "u+rwX", folder], check=True)
             shutil.rmtree(folder)
             if done % 100 == 0:
                 say(f"{time.monotonic() - begun:5.0f} s: {done} cases, {bad} of them not good")

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from raysslprune import __main__ as command
-from raysslprune import completion
+from raysslprune import __version__, completion
 from raysslprune.loader import known
 from raysslprune.names import ARCHITECTURES, DATASETS
 from raysslprune.scales import SETTINGS
@@ -109,7 +109,7 @@ def test_a_commands_help_is_its_parsers(name: str, capsys: Capture) -> None:
 @pytest.mark.parametrize("name", ["", *command.COMMANDS])
 def test_the_version(name: str, capsys: Capture) -> None:
     assert call(*filter(None, [name]), "--version") == 0
-    assert capsys.readouterr().out == f"raysslprune {PROJECT_FILE['version']}\n"
+    assert capsys.readouterr().out == f"raysslprune {__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -358,13 +358,13 @@ def test_tab_at_a_terminal(shell: str, scripts: Path, here: Path) -> None:
 
 def test_the_version_is_one() -> None:
     semantic = r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    assert re.fullmatch(semantic, PROJECT_FILE["version"])
-    assert version("raysslprune") == PROJECT_FILE["version"]
+    assert re.fullmatch(semantic, __version__)
+    assert version("raysslprune") == __version__, "that of the installation"
     newest = re.findall(
         rf"^## \[({semantic})\] - (unreleased|\d{{4}}-\d\d-\d\d)$", (PROJECT / "CHANGELOG.md").read_text(), re.M
     )
-    assert newest[0][0] == PROJECT_FILE["version"]
-    assert yaml.safe_load((PROJECT / "CITATION.cff").read_text())["version"] == PROJECT_FILE["version"]
+    assert newest[0][0] == __version__
+    assert yaml.safe_load((PROJECT / "CITATION.cff").read_text())["version"] == __version__
 
 
 def test_the_citation_has_the_software_and_the_paper() -> None:
