@@ -8,6 +8,7 @@ import math
 import re
 import statistics
 import textwrap
+import warnings
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
+from matplotlib.mathtext import MathTextParser
 from matplotlib.path import Path
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -158,7 +161,7 @@ def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
                 note += f" {_name(curve.task)}: {_title(curve.init).lower()} in all panels."
         references = [line for cell in cells.values() for line in cell.references]
         _legend(canvas, _handles([*curves, *references]), note)
-    return canvas
+    return _legible(canvas)
 
 
 def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> Canvas:
@@ -208,7 +211,7 @@ def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> C
         next(iter(axes.values())).set_ylim(bottom=PRECISION)
         note = "Bottom: the machine precision of float32, 1.2·10⁻⁷. Smaller weights are drawn there and count as zeros."
         _legend(canvas, {}, note)
-    return canvas
+    return _legible(canvas)
 
 
 def search(
@@ -263,16 +266,31 @@ def search(
             shares_of = ", ".join(f"{name} {100 * share:.0f}%" for name, share in importance.items())
             note += f" Importance over all that was tried (fANOVA): {shares_of}."
         _legend(canvas, _handles(lines) | marks, note)
-    return canvas
+    return _legible(canvas)
 
 
 def save(canvas: Canvas, kind: str) -> bytes:
     """As ``png`` (300 dots an inch), ``pdf`` (letters as letters) or ``svg``; the same table gives the same file."""
     buffer = io.BytesIO()
     dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "raysslprune"}):
+    with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "raysslprune"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # it is a box, which everybody sees
         canvas.savefig(buffer, format=kind, dpi=300, metadata=dates.get(kind))
     return buffer.getvalue()
+
+
+def _legible(canvas: Canvas) -> Canvas:
+    """With letters where a sweep's words have none, and formulas as they are written where they are none."""
+    parser = MathTextParser("path")
+    for text in canvas.findobj(Text):
+        assert isinstance(text, Text)
+        said = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text.get_text())
+        text.set_text(said)
+        try:
+            parser.parse(said if "$" in said else "")
+        except ValueError:
+            text.set_parse_math(False)
+    return canvas
 
 
 # ------------------------------------------------------------------------------------- what stands where
@@ -719,7 +737,7 @@ def layer_densities(title: str, table: pa.Table, *, subtitle: str = "") -> Canva
         if numbered:
             note += " Layers are numbered in the network's order."
         _legend(canvas, _handles(lines), note)
-    return canvas
+    return _legible(canvas)
 
 
 def overlaps(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
@@ -780,7 +798,7 @@ def overlaps(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
         if hidden > 0:
             note += f" {hidden} more pairs are in the table only."
         _legend(canvas, handles, note)
-    return canvas
+    return _legible(canvas)
 
 
 def _paint_chance(ax: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> None:

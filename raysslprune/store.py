@@ -41,7 +41,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raysslprune import __version__, lock
-from raysslprune.spec import Step, load, to_plain
+from raysslprune.spec import Step, is_text, load, to_plain
 
 SCHEMES = ("file", "s3", "gs", "gcs", "mock")
 """Of addresses; mock is a root in memory, for tests. Each of pyarrow's others fails in its own way."""
@@ -150,6 +150,8 @@ class Store:
         """Raises StoreError for an address that pyarrow does not know."""
         if not root:
             raise StoreError("--root wants the name of a folder")
+        if not is_text(root):
+            raise StoreError(f"can't use {root} as the root: its name is not UTF-8")
         self.root = root
         self.shown = root
         """What people are told: the address without its options."""

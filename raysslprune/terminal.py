@@ -154,7 +154,8 @@ def search(
     """What a search found, beside the best of all that the table knows: with the full grid trained, the grid's best."""
     studies: dict[tuple[str, int], list[Row]] = {}
     for row in results.summary(values).to_pylist():
-        studies.setdefault((row["task"], row["level"]), []).append(row)
+        if row["rewind"] is not None:  # the others are shown beside them, and are no candidates
+            studies.setdefault((row["task"], row["level"]), []).append(row)
     console.print("\n[bold]What Optuna found[/bold]")
     grid = _columns("", "% pruned", "tried", "best of these", "at", "known", "best known", "at")
     for (task, level), rows in studies.items():
@@ -209,7 +210,7 @@ def _pruned(row: Row) -> str:
 
 
 def _rewind(row: Row) -> str:
-    return f"{row['rewind'] or 0:,}"
+    return "no" if row["rewind"] is None else f"{row['rewind']:,}"
 
 
 def _study(row: Row) -> str:

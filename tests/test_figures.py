@@ -292,6 +292,15 @@ def test_a_curve_that_ends_early_has_no_gap() -> None:
     assert "break" not in note(canvas)
 
 
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_words_that_no_font_has_and_formulas_that_are_none(kind: str) -> None:
+    some = [{**row, "panel": panel} for panel in ("$x^2$", "$\\frac$", "5 $", "a\0b\x1b[31m") for row in figure_3()]
+    canvas = figures.draw(FIGURE, table(some), subtitle="\u4e2d\u6587")
+    parses = {ax.get_title(): ax.title.get_parse_math() for ax in canvas.axes if ax.get_title()}
+    assert parses == {"$x^2$": True, "$\\frac$": False, "5 $": False, "A\ufffdb\ufffd[31m": True}
+    assert figures.save(canvas, kind)
+
+
 def test_nearly_the_same_density_is_no_gap() -> None:
     """Halving twice and quartering may differ by a weight."""
     other = rows([("rotnet", TICKET)])

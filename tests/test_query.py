@@ -821,6 +821,11 @@ ENDINGS = "argument --export: a file ends in .csv, .txt, .json, .parquet, .arrow
         (["--root", "nowhere"], 1, NOTHING),
         (["--root", "folder.csv"], 1, f"there are no results in folder.csv; {MAKES} folder.csv"),
         (["SELECT 1", "--root", "nope://a"], 1, "can't use nope://a as the root: .*"),
+        (
+            ["SELECT 1", "--root", "a\udcff"],
+            1,
+            "can't use a\N{REPLACEMENT CHARACTER} as the root: its name is not UTF-8",
+        ),
         (["SELECT 1", "--root", "s3:/key:secret@bucket/a"], 1, "--root wants two slashes in an address, as .*"),
         (["SELECT 1", "--root", "s3://key:secret@bucket/a"], 1, "--root may not hold credentials.*"),
         (["SELECT 1", "--export", "nowhere/a.csv"], 1, "can't write nowhere/a.csv: No such file or directory"),

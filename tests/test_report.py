@@ -323,6 +323,25 @@ def test_the_same_root_gives_the_same_page(roots: Roots, page: Path, tmp_path: P
     assert again == page.read_text()
 
 
+def test_a_search_with_networks_beside_it_that_are_not_rewound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(sweep.__file__).parent.parent / "sweeps/rewind.py").read_text()
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        f"{text}\n\n_rewound = points\n\n\ndef points(scale, seed):\n    yield from _rewound(scale, seed)\n"
+        "    chain = SETTINGS[scale].imp('labels', seed=seed, levels=1, keep=0.5)\n"
+        "    yield Point(step=chain.dense, task='labels', init='dense', level=0, seed=seed)\n"
+    )
+    finish([str(mine)], tmp_path / "runs", seeds=1)
+    assert sweep.main([str(mine), "--scale", "smoke", "--seeds", "1", "--root", str(tmp_path / "runs")]) == 0
+    shown, _, found = capsys.readouterr().out.partition("What Optuna found")
+    assert re.search(r"^ +no +\d", shown, re.MULTILINE)
+    assert re.search(r"^labels +\d", found, re.MULTILINE)
+    assert not re.search(r"^labels +0\.0 ", found, re.MULTILINE)
+    assert "mine" in report(tmp_path / "runs", tmp_path / "report.html", str(mine))
+
+
 def test_magnitudes_and_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "runs"
     finish(["fig6", "rewind"], root, seeds=1)
