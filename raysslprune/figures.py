@@ -193,7 +193,7 @@ def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> C
                 }
                 zeros = statistics.fmean(rows[0]["sparsity"] for rows in seeds.values())
                 name = init if len(tasks) == 1 else f"{init}, {_name(task)}"
-                handles[f"{name}: {zeros:.1f}% zeros"] = Line2D([], [], **look)
+                handles[textwrap.fill(f"{name}: {zeros:.1f}% zeros", 60)] = Line2D([], [], **look)
                 for rows in seeds.values():
                     rows.sort(key=lambda row: row["rank"])
                     x = [100 * row["rank"] for row in rows]
@@ -205,7 +205,7 @@ def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> C
                 loc="lower center",
                 bbox_to_anchor=(0.5, 1),
                 ncols=3 if len(lines) == 1 else 1,
-                title=_title(panel),
+                title=textwrap.fill(_title(panel), 40),
                 handlelength=1.4,
             )
         next(iter(axes.values())).set_ylim(bottom=PRECISION)
@@ -280,14 +280,12 @@ def save(canvas: Canvas, kind: str) -> bytes:
 
 
 def _legible(canvas: Canvas) -> Canvas:
-    """With letters where a sweep's words have none, and formulas as they are written where they are none."""
+    """Formulas that are none as they are written: else nothing at all could be drawn."""
     parser = MathTextParser("path")
     for text in canvas.findobj(Text):
         assert isinstance(text, Text)
-        said = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text.get_text())
-        text.set_text(said)
         try:
-            parser.parse(said if "$" in said else "")
+            parser.parse(text.get_text() if "$" in text.get_text() else "")
         except ValueError:
             text.set_parse_math(False)
     return canvas
@@ -311,7 +309,7 @@ def _cells(figure: Figure, rows: Rows, seeds: Rows) -> dict[Place, _Cell]:
         y_label = METRICS.get(metric, metric)
         title = _title(init if init and not by_rows else panel)
         if by_rows:
-            y_label = f"{_title(init or '')}\n{y_label}"
+            y_label = f"{textwrap.fill(_title(init or ''), 30)}\n{y_label}"
             title = "" if any((above, column) in cells for above in range(row)) else title
         cells[row, column] = _Cell(
             title=title,
@@ -521,16 +519,17 @@ def _grid(
 ) -> tuple[Canvas, dict[Place, Axes]]:
     """Axes that share x. shares: to what shares a y axis, the title, and the label of y."""
     rows, columns = (1 + max(place[side] for place in shares) for side in (0, 1))
-    height = 2.1 if columns <= 2 else 1.6
+    titles = {place: textwrap.wrap(name, 90 // columns) for place, (_, name, _) in shares.items()}
+    height = (2.1 if columns <= 2 else 1.6) + 0.13 * (max(1, *map(len, titles.values())) - 1)
     canvas = Canvas(figsize=(TEXT_WIDTH, rows * height + 0.8), layout="constrained")
     canvas.suptitle(textwrap.fill(title + (f" ({subtitle})" if subtitle else ""), 100), fontsize=9)
     grid = canvas.add_gridspec(rows, columns)
     axes: dict[Place, Axes] = {}
     first: dict[Hashable, Axes] = {}
-    for (row, column), (share, name, y_label) in shares.items():
+    for (row, column), (share, _, y_label) in shares.items():
         ax = canvas.add_subplot(grid[row, column], sharex=next(iter(axes.values()), None), sharey=first.get(share))
         axes[row, column] = first[share] = ax
-        ax.set_title(name)
+        ax.set_title("\n".join(titles[row, column]))
         is_left = (row, column - 1) not in shares or shares[row, column - 1][0] != share
         is_low = (row + 1, column) not in shares
         ax.tick_params(labelleft=is_left, labelbottom=is_low)
@@ -648,16 +647,17 @@ def _handles(lines: Iterable[_Line]) -> dict[str, Line2D]:
 def _legend(canvas: Canvas, handles: Mapping[str, Line2D], note: str) -> None:
     """Below all axes, in as few rows as the width allows; the figure grows by them."""
     em = mpl.rcParams["font.size"] / 72
-    widths = [em * (5 + 0.5 * len(name)) for name in handles]
+    names = [textwrap.wrap(name, 90) for name in handles]
+    widths = [em * (5 + 0.5 * max(map(len, lines))) for lines in names]
     rows = next(
         rows
         for rows in range(1, len(widths) + 2)
         if sum(max(widths[at : at + rows]) for at in range(0, len(widths), rows)) < TEXT_WIDTH
     )
-    canvas.set_figheight(canvas.get_figheight() + 1.6 * em * rows)
+    canvas.set_figheight(canvas.get_figheight() + 1.6 * em * rows * max(map(len, names), default=1))
     canvas.legend(
         handles.values(),
-        handles.keys(),
+        map("\n".join, names),
         loc="outside lower center",
         ncols=math.ceil(len(handles) / rows) or 1,
         title=textwrap.fill(note, 130),

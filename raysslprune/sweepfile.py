@@ -67,7 +67,7 @@ class Dense:
     curve: Curve
 
     def __post_init__(self) -> None:
-        _demand(isinstance(self.curve, Curve), f"what is dense is a curve, not {self.curve!r:.80}")
+        check_types(self, _TYPES)
 
     def __str__(self) -> str:
         return f"{self.curve}, dense"
@@ -96,13 +96,6 @@ class Claim:
     along: str = "density"
 
     def __post_init__(self) -> None:
-        for side in (self.higher, self.lower):
-            _demand(isinstance(side, Curve | Dense | float | int), f"a claim compares curves, not {side!r:.80}")
-        _demand(not isinstance(self.higher, float | int), f"a claim's higher is a curve, not {self.higher!r:.80}")
-        _demand(
-            isinstance(self.within, tuple) and len(self.within) == 2,
-            f"a claim is within two densities, not {self.within!r:.80}",
-        )
         check_types(self, _TYPES)
         _demand(self.relation in RELATIONS, f"relation {self.relation!r} is not one of {', '.join(RELATIONS)}")
         _demand((self.margin > 0) == (self.relation == "equal"), "a margin goes with 'equal', and 'equal' needs one")
@@ -148,13 +141,6 @@ class Figure:
     colour: str = "task"
 
     def __post_init__(self) -> None:
-        _demand_title(self)
-        for name in ("inits", "references", "controls", "everywhere"):
-            value = getattr(self, name)
-            _demand(isinstance(value, tuple), f"a figure's {name} are a tuple, not {value!r:.80}")
-        for name in ("references", "everywhere"):
-            for value in getattr(self, name):
-                _demand(isinstance(value, Curve), f"a figure's {name} are curves, not {value!r:.80}")
         check_types(self, _TYPES)
         _demand(self.x in ("remaining", "pruned"), f"a figure's x is 'remaining' or 'pruned', not {self.x!r:.80}")
         _demand(self.colour in ("task", "init"), f"a figure's colour is for 'task' or 'init', not {self.colour!r:.80}")
@@ -167,7 +153,6 @@ class Magnitudes:
     title: str
 
     def __post_init__(self) -> None:
-        _demand_title(self)
         check_types(self, _TYPES)
 
 
@@ -183,7 +168,6 @@ class Search:
     trials: int
 
     def __post_init__(self) -> None:
-        _demand_title(self)
         check_types(self, _TYPES)
         _demand(self.trials > 0, f"a search needs trials, not {self.trials}")
 
@@ -196,22 +180,11 @@ class Listing:
     columns: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _demand_title(self)
-        columns: object = self.columns
-        _demand(
-            isinstance(columns, tuple) and len(columns) > 0, f"a listing's columns are a tuple, not {columns!r:.80}"
-        )
-        for column in self.columns:
-            _demand(isinstance(column, str), f"a listing's columns are words, not {column!r:.80}")
         check_types(self, _TYPES)
+        _demand(len(self.columns) > 0, "a listing needs columns")
 
 
 Drawing = Figure | Magnitudes | Search | Listing
-
-
-def _demand_title(drawing: Drawing) -> None:
-    """Which is looked at only when all is trained."""
-    _demand(isinstance(drawing.title, str), f"a title is text, not {drawing.title!r:.80}")
 
 
 def _demand(condition: bool, sentence: str) -> None:
@@ -227,15 +200,27 @@ def _is_range(item: object) -> bool:
     return all_of(_is_finite)(item) and isinstance(item, tuple) and len(item) == 2
 
 
+LONGEST_LABEL = 200
+"""Characters: of what stands in figures."""
+
+
+def _is_label(item: object) -> bool:
+    return is_text(item) and str(item).isprintable() and len(str(item)) <= LONGEST_LABEL
+
+
+_LABEL = f"printable text of at most {LONGEST_LABEL} characters"
+
 _TYPES: Mapping[str, Fit] = {
     "Train": (one_of(Train), "a Train"),
-    "str": (is_text, "text"),
-    "str | None": (lambda item: item is None or is_text(item), "text or None"),
+    "str": (_is_label, _LABEL),
+    "str | None": (lambda item: item is None or _is_label(item), f"{_LABEL}, or None"),
     "int": (is_whole, "a whole number"),
     "float": (_is_finite, "a number"),
     "tuple[float, float]": (_is_range, "two densities"),
+    "Curve": (one_of(Curve), "a curve"),
+    "Curve | Dense": (one_of(Curve, Dense), "a curve"),
     "Curve | Dense | float": (lambda item: one_of(Curve, Dense)(item) or _is_finite(item), "a curve or a number"),
-    "tuple[str, ...]": (all_of(is_text), "a tuple of texts"),
+    "tuple[str, ...]": (all_of(_is_label), f"a tuple, each of {_LABEL}"),
     "tuple[Curve, ...]": (all_of(one_of(Curve)), "a tuple of curves"),
 }
 """Of the fields above, by how they are declared. What is wrong would be found out only when all is trained."""

@@ -429,8 +429,11 @@ def test_claims_and_rows_that_are_missing_or_wrong_are_named(cli: Cli) -> None:
         ("has claims twice", "has both CLAIMS and claims(scale)"),
         ("has claims that give nothing", "mine.py gave nothing: does it yield, or return a list?"),
         ("gives nothing", "mine.py gave nothing: does it yield, or return a list?"),
-        ("has columns that are a number", "columns are a tuple, not 2"),
-        ("has no columns", "columns are a tuple, not ()"),
+        (
+            "has columns that are a number",
+            "columns of Listing is a tuple, each of printable text of at most 200 characters, not 2",
+        ),
+        ("has no columns", "a listing needs columns"),
     ):
         assert words in refuse_file(cli, LACKS[what])
     for what, words in (

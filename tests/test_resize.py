@@ -284,6 +284,7 @@ def test_a_full_disk_is_one_sentence(
         (["imagenet"], 1, "there is no folder"),
         (["folder/pets", "--out", "pets"], 1, "would be within the data set itself"),
         (["folder/pets", "--out", "file"], 1, "file"),
+        (["folder/pets", "--out", "loop"], 1, "Too many levels of symbolic links"),
     ],
 )
 def test_it_refuses_in_one_sentence(
@@ -296,12 +297,13 @@ def test_it_refuses_in_one_sentence(
 ) -> None:
     monkeypatch.chdir(root)
     (root / "file").write_text("x")
+    (root / "loop").symlink_to("loop")
     assert resize.main([*arguments, "--data", "."]) == code
     out, err = capsys.readouterr()
     assert err.startswith("raysslprune: ")
     assert sentence in err
     assert (err.count("\n"), out) == (1, "")
-    assert sorted(path.name for path in root.iterdir()) == ["file", "pets"]
+    assert sorted(path.name for path in root.iterdir()) == ["file", "loop", "pets"]
     assert contents(root / "pets").keys() == IMAGES.keys()
 
 

@@ -19,11 +19,11 @@ A, B = Curve(task="labels", init="winning ticket"), Curve(task="rotnet", init="w
         ({"relation": "above", "margin": 1.0}, "a margin goes with 'equal'"),
         ({"relation": "widens", "along": "seeds"}, "along 'seeds' is not one of density, panels"),
         ({"relation": "above", "along": "panels"}, "along 'panels' goes with 'widens' and 'narrows'"),
-        ({"higher": "labels"}, "a claim compares curves, not 'labels'"),
-        ({"lower": "80"}, "a claim compares curves, not '80'"),
-        ({"higher": 80.0}, "a claim's higher is a curve, not 80.0"),
-        ({"within": (0.1,)}, r"within two densities, not \(0.1,\)"),
-        ({"within": 0.5}, "within two densities, not 0.5"),
+        ({"higher": "labels"}, "higher of Claim is a curve, not 'labels'"),
+        ({"lower": "80"}, "lower of Claim is a curve or a number, not '80'"),
+        ({"higher": 80.0}, "higher of Claim is a curve, not 80.0"),
+        ({"within": (0.1,)}, r"within of Claim is two densities, not \(0.1,\)"),
+        ({"within": 0.5}, "within of Claim is two densities, not 0.5"),
     ],
 )
 def test_a_bad_claim_is_refused_with_a_sentence(changes: dict[str, Any], sentence: str) -> None:
@@ -36,10 +36,10 @@ def test_a_bad_claim_is_refused_with_a_sentence(changes: dict[str, Any], sentenc
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"inits": "winning ticket"}, "a figure's inits are a tuple"),
-        ({"references": [A]}, "a figure's references are a tuple"),
-        ({"references": ("labels",)}, "a figure's references are curves, not 'labels'"),
-        ({"everywhere": (Dense(curve=A),)}, "a figure's everywhere are curves, not Dense"),
+        ({"inits": "winning ticket"}, "inits of Figure is a tuple, each of printable text"),
+        ({"references": [A]}, "references of Figure is a tuple of curves"),
+        ({"references": ("labels",)}, r"references of Figure is a tuple of curves, not \('labels',\)"),
+        ({"everywhere": (Dense(curve=A),)}, r"everywhere of Figure is a tuple of curves, not \(Dense"),
         ({"x": "log"}, "x is 'remaining' or 'pruned', not 'log'"),
         ({"colour": "seed"}, "colour is for 'task' or 'init', not 'seed'"),
     ],
@@ -52,10 +52,10 @@ def test_a_bad_figure_is_refused_with_a_sentence(changes: dict[str, Any], senten
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        (3, "columns are a tuple, not 3"),
-        ((), r"columns are a tuple, not \(\)"),
-        (["a"], "columns are a tuple"),
-        (("a", 3), "columns are words, not 3"),
+        (3, "columns of Listing is a tuple, each of printable text of at most 200 characters, not 3"),
+        ((), "a listing needs columns"),
+        (["a"], "columns of Listing is a tuple"),
+        (("a", 3), r"columns of Listing is a tuple, each of .*, not \('a', 3\)"),
     ],
 )
 def test_a_bad_listing_is_refused_with_a_sentence(columns: Any, sentence: str) -> None:
@@ -68,12 +68,14 @@ def test_a_bad_listing_is_refused_with_a_sentence(columns: Any, sentence: str) -
 )
 def test_a_title_is_text(drawing: Any, more: dict[str, Any]) -> None:
     assert drawing(title="x", **more).title == "x"
-    with pytest.raises(ValueError, match="a title is text, not None"):
-        drawing(title=None, **more)
+    assert drawing(title="\u00e4 $x^2$" + "x" * 190, **more)
+    for wrong in (None, "x" * 201, "a\nb", "\0", "\x1b[31m", "\udcff"):
+        with pytest.raises(ValueError, match=r"title of [A-Z][a-z]+ is printable text of at most 200 characters, not "):
+            drawing(title=wrong, **more)
 
 
 def test_only_a_curve_is_dense() -> None:
-    with pytest.raises(ValueError, match="what is dense is a curve, not 'labels'"):
+    with pytest.raises(ValueError, match="curve of Dense is a curve, not 'labels'"):
         Dense(curve="labels")  # pyright: ignore[reportArgumentType]
 
 

@@ -67,7 +67,7 @@ def resize(source: Folder, root: Path, out: Path, shorter: int = SHORTER) -> int
     """
     name = f"{source.name}-{shorter}"
     target = below(out, "folder", name)
-    if below(root, "folder", source.name).resolve() in target.resolve().parents:
+    if os.path.realpath(below(root, "folder", source.name)) in map(str, Path(os.path.realpath(target)).parents):
         raise DataError(f"{target} would be within the data set itself; choose another --out")
     found = source.load(root)
     splits = [_files(found.train), _files(found.test)]
