@@ -33,7 +33,6 @@ from raysslprune.command import (
     USAGE,
     Parser,
     count,
-    fault,
     say,
     sweep_command,
     told,
@@ -442,8 +441,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return say(str(error), USAGE)
     except (StoreError, OSError) as error:
         return say(str(error), FAILED)
-    except Exception as error:
-        return fault(error)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ def note(sentence: str) -> None:
     say(sentence, 0)
 
 
-def fault(error: Exception) -> int:
+def _fault(error: Exception) -> int:
     """Tell of an error that nobody thought of, with its traceback in a file. Returns the code; to be called where it
     is handled.
     """
@@ -64,7 +64,9 @@ Main = Callable[..., int]
 
 
 def told(main: Main) -> Main:
-    """A command's ``main`` that has written what it printed when it ends, or says in a sentence why not."""
+    """A command's ``main`` that has written what it printed when it ends, or says in a sentence why not; and one more
+    sentence, where it meets an error that it does not know.
+    """
 
     @wraps(main)
     def whole(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +81,8 @@ def told(main: Main) -> Main:
         except OSError as error:
             why = f"can't write to stdout: {error.strerror or error}"
             return without_stdout(code or say(why, FAILED))
+        except Exception as error:
+            return _fault(error)
         return code
 
     return whole

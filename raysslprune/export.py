@@ -64,6 +64,8 @@ def _run(options: argparse.Namespace) -> int:
 
     try:
         made = release.read(store, step_id, os.path.abspath(options.data), options.trust)
+        if options.onnx and made.state is None:
+            raise _Wrong(f"step {step_id} is a mask, and --onnx wants a network")
         files, sizes = release.contents(made, options.onnx)
     except (release.ExportError, DataError, ValueError, TypeError) as error:
         return say(str(error), FAILED)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from raysslprune import claims, names, plan, progress, results, terminal
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, fault, note, say, told
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, note, say, told
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
 from raysslprune.scales import SETTINGS
@@ -46,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return say(str(error), FAILED)
     except OSError as error:
         return say(f"{error}; what was finished is kept, and the same command goes on from there", FAILED)
-    except Exception as error:
-        return fault(error)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -836,7 +836,7 @@ def fuzz(cases: Sequence[int], seed: int, say: Callable[[str], None] = print, lo
                 say(f"case {number}, {case.kind}: {shown(case)!a}")
                 for fault in faults:
                     say(f"    {fault!a}")
-                say(f"    exit code {ended.code}; stderr: {ended.err[:600]!a}; stdout: {ended.out[-300:]!a}")
+                say(f"    exit code {ended.code}; stderr: {ended.err[-3000:]!a}; stdout: {ended.out[-300:]!a}")
                 say(f"    again: python tests/fuzz.py --seed {seed} --only {number}")
                 if loud:
                     for name, data in case.files.items():

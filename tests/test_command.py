@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from importlib import import_module
@@ -351,6 +352,24 @@ def test_tab_at_a_terminal(shell: str, scripts: Path, here: Path) -> None:
             assert terminal.completed(typed) == line
     finally:
         terminal.close()
+
+
+@pytest.mark.parametrize("name", [name for name in command.COMMANDS if name not in ("sweep", "completion")])
+def test_our_own_fault_is_one_sentence_and_a_log(
+    name: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sweep, test_cli.py has it."""
+
+    def fail(*_: object) -> int:
+        raise ZeroDivisionError("ours\nalone")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(command.COMMANDS[name].load(), "_parser", fail)
+    assert command.main([name]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    (log,) = tmp_path.iterdir()
+    assert line == (f"raysslprune: a fault in raysslprune itself: ZeroDivisionError: ours alone; details in {log}")
+    assert "Traceback" in log.read_text()
 
 
 # ------------------------------------------------------------------------------------- the package

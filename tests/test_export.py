@@ -781,6 +781,13 @@ def test_onnx_that_is_not_installed_is_one_sentence(
     assert refused(capfd, 2, *arguments) == "--onnx needs onnx and onnxscript: pip install 'raysslprune[onnx]'"
 
 
+def test_a_mask_has_no_network_for_onnx(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    mask = TRAININGS["ticket"].mask
+    assert mask is not None
+    arguments = [mask.id, "--root", store.base, "--out", str(tmp_path / "out"), "--onnx"]
+    assert refused(capfd, 2, *arguments) == f"step {mask.id} is a mask, and --onnx wants a network"
+
+
 # ------------------------------------------------------------------------------------- torch's own pruning
 
 

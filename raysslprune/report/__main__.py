@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, fault, note, say, told
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, note, say, told
 from raysslprune.loader import SweepError
 from raysslprune.scales import SETTINGS
 from raysslprune.store import Store, StoreError
@@ -25,8 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return say(str(error), USAGE)
     except (StoreError, OSError) as error:
         return say(str(error), FAILED)
-    except Exception as error:
-        return fault(error)
 
 
 def _run(options: argparse.Namespace) -> int:
