@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load as from_safetensors
 
 from raysslprune.spec import Rewind, Train, closure
-from raysslprune.store import WEIGHTS, Record, Store
+from raysslprune.store import WEIGHTS, Record, Store, read_parquet
 from raysslprune.sweepfile import Listing, Point
 
 
@@ -277,7 +277,7 @@ def from_parquet(data: bytes) -> pa.Table:
 
     A table without a digest, from elsewhere, is taken as it is.
     """
-    found = pq.read_table(pa.BufferReader(data))
+    found = read_parquet(data)
     metadata = dict(found.schema.metadata or {})
     digest = metadata.pop(DIGEST, None)
     table = found.replace_schema_metadata(metadata or None)
