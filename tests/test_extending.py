@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import sweep
 
+from raysslprune import data
+
 DOC = Path(__file__).parents[1] / "docs/extending.md"
 
 IN_PROCESS = """
@@ -51,6 +53,12 @@ def test_a_name_that_no_worker_can_import_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.py").unlink()
     run = subprocess.run([sys.executable, "-c", IN_PROCESS], cwd=tmp_path, capture_output=True, text=True)
     assert "'mine:Stripes' can't be imported here" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["os:getcwd", "builtins:list", "raysslprune.lottery:imp", "raysslprune.lottery:Chain"])
+def test_what_is_no_data_set_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"data set '{name}' is no data.Source: .+"):
+        data.source(name)
 
 
 @pytest.mark.slow

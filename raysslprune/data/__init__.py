@@ -28,9 +28,14 @@ __all__ = [
 
 
 def source(name: str) -> Source:
-    """The source of a step's data. Raises ValueError for a name that is not known."""
+    """The source of a step's data. Raises ValueError for a name that is not known, or stands for something else."""
     kind, argument, _ = names.data_parts(name)
-    made: Source = names.resolve("data set", names.DATASETS, kind)(argument)
+    make = names.resolve("data set", names.DATASETS, kind)
+    try:
+        made: Source = make(argument)
+        _ = made.locate, made.load
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"data set {kind!r} is no data.Source: {error}") from error
     return made
 
 
