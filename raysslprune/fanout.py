@@ -33,6 +33,7 @@ from raysslprune.exchange import Exchange
 from raysslprune.names import data_parts
 from raysslprune.plan import Job, Plan, Schedule
 from raysslprune.store import Damaged, Store, versions
+from raysslprune.warm import kept_warm
 
 RETRIES = 3
 """Times that a job is tried again after its process died without a new checkpoint. An exception is not tried again."""
@@ -394,7 +395,7 @@ def run(
             ),
         )
         try:
-            with life.held(), _tune_restrained():
+            with life.held(), _tune_restrained(), kept_warm():
                 tuner.fit()
         except (Exception, KeyboardInterrupt):
             if life.lost or searcher.unfit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import Finished, done_steps, finish, frozen_at_work, start, sweep, table_of, wait_until
 from ray.tune.execution import class_cache
@@ -269,6 +271,37 @@ def test_a_killed_worker_costs_its_job_only(finished: Finished, tmp_path: Path) 
     assert sum(line.startswith("lost: ") for line in result.err.splitlines()) == 1
     assert "a process died 1 time; " in result.err
     assert table_of(root) == finished.table
+
+
+WIDE = """
+from raysslprune.lottery import imp
+from raysslprune.scales import SETTINGS
+from raysslprune.sweepfile import Figure, Point
+FIGURE = Figure(title="Four chains from one dense network")
+def points(scale, seed):
+    for rewind in (64, 128, 192, 256):
+        chain = imp(task="labels", data="digits", arch="conv4", recipe=SETTINGS[scale].recipes["labels"], seed=seed,
+                    levels=40, keep=0.9, rewind=rewind)
+        yield Point(step=chain.rounds[-1], task="labels", init=f"rewound to {rewind}", level=39, seed=seed)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "killed"), [(1, False), (2, True)], ids=["from one", "after a death"])
+def test_all_workers_work_though_trainings_are_over_before_one_starts(seeds: int, killed: bool, tmp_path: Path) -> None:
+    """Tune alone would cancel the second worker's start whenever the first is free: see raysslprune.warm."""
+    (tmp_path / "wide.py").write_text(WIDE)
+    root = tmp_path / "runs"
+    process = start("wide.py", "--scale", "smoke", "--seeds", str(seeds), "--root", str(root), cwd=tmp_path)
+    if killed:
+        wait_until(lambda: len(done_steps(root)) >= 50)
+        os.kill(frozen_at_work(process.pid), signal.SIGKILL)
+    result = finish(process)
+    assert result.code == 0, result.err
+    runs = pq.read_table(root / "results/smoke/wide-runs.parquet", columns=["begun", "seconds"]).to_pylist()
+    runs = sorted((run["begun"].timestamp(), run["begun"].timestamp() + run["seconds"]) for run in runs)[-30:]
+    alone = sum(later > end for (_, end), (later, _) in itertools.pairwise(runs))
+    assert alone < 15, runs
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_the_command_starts_without_torch_ray_and_matplotlib() -> None:
 # ------------------------------------------------------------------------------------- in the source
 
 MAY_IMPORT = {
-    "ray": {"bench/masks.py", "cluster.py", "distribute.py", "exchange.py", "fanout.py", "monitor.py"},
+    "ray": {"bench/masks.py", "cluster.py", "distribute.py", "exchange.py", "fanout.py", "monitor.py", "warm.py"},
     "matplotlib": {"figures.py"},
     "sklearn": {"bench/input.py", "svm.py"},
     "duckdb": {"results/sql.py"},
@@ -233,6 +233,7 @@ def test_imports_go_one_way() -> None:
         ["lock", "store", "run"],
         ["store", "run", "distribute", "fanout", "monitor", "sweep"],
         ["store", "cluster", "fanout"],
+        ["warm", "fanout"],
     ):
         places = [place[f"raysslprune.{name}"] for name in layers]
         assert places == sorted(places), layers

@@ -65,6 +65,7 @@ def _net(arch: str, repeats: int, compiled: bool) -> dict[str, Any]:
         "bare": lambda: _bare(case),
         "ours": lambda: _loop(case).run().images_per_second,
         "usual": lambda: _usual(case),
+        "usual, processes kept": lambda: _usual(case, kept=True),
         "input, ours": lambda: _input(case),
         "input, usual": lambda: _usual_input(case),
     }
@@ -76,7 +77,7 @@ def _net(arch: str, repeats: int, compiled: bool) -> dict[str, Any]:
     for way in ways.values():
         way()  # the first time pays for the warm-up
     runs = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
-    ratios = [("ours", "bare"), ("ours", "usual"), ("input, ours", "input, usual")]
+    ratios = [("ours", "bare"), ("ours", "usual"), ("ours", "usual, processes kept"), ("input, ours", "input, usual")]
     ratios += [("ours on RotNet", "bare")] if arch == "conv4" else []
     ratios += [("bare, compiled", "bare")] if compiled else []
     return {
@@ -162,8 +163,11 @@ def _bare(case: Case, compiled: bool = False) -> float:
     return seen / (time.perf_counter() - begun)
 
 
-def _usual(case: Case) -> float:
-    """As most scripts do it: images one by one in a DataLoader's processes, masks multiplied in each forward pass."""
+def _usual(case: Case, kept: bool = False) -> float:
+    """As most scripts do it: images one by one in a DataLoader's processes, masks multiplied in each forward pass.
+
+    kept: the processes, from epoch to epoch; by default a DataLoader starts new ones.
+    """
     from torch.nn.functional import cross_entropy
     from torch.nn.utils import prune
 
@@ -174,8 +178,9 @@ def _usual(case: Case) -> float:
         layer, _, parameter = f"trunk.{name}".rpartition(".")
         prune.custom_from_mask(net.get_submodule(layer), parameter, keep)
     update = optimizer(case.recipe, net)
-    loader = _loader(case)
-    next(iter(loader))  # its processes are there
+    loader = _loader(case, kept)
+    if kept:
+        next(iter(loader))  # its processes are there
     seen, begun = 0, time.perf_counter()
     while seen < case.recipe.samples:
         for images, labels in loader:
@@ -198,7 +203,7 @@ def _input(case: Case) -> float:
 
 
 def _usual_input(case: Case) -> float:
-    loader, end, seen = _loader(case), _long(case).recipe.samples, 0
+    loader, end, seen = _loader(case, kept=True), _long(case).recipe.samples, 0
     next(iter(loader))
     begun = time.perf_counter()
     while seen < end:
@@ -223,7 +228,7 @@ def _network(case: Case) -> nn.Module:
     )
 
 
-def _loader(case: Case) -> Any:
+def _loader(case: Case, kept: bool) -> Any:
     """Shift, flip and normalisation of the recipe, by torchvision's transforms."""
     import torch
     from PIL import Image
@@ -253,5 +258,5 @@ def _loader(case: Case) -> Any:
             return change(Image.fromarray(pixels[index])), int(split.labels[index])
 
     return DataLoader(
-        Images(), recipe.batch, shuffle=True, num_workers=WORKERS, persistent_workers=True, drop_last=True
+        Images(), recipe.batch, shuffle=True, num_workers=WORKERS, persistent_workers=kept, drop_last=True
     )
