@@ -33,7 +33,7 @@ from raysslprune.exchange import Exchange
 from raysslprune.names import data_parts
 from raysslprune.plan import Job, Plan, Schedule
 from raysslprune.store import Damaged, Store, versions
-from raysslprune.warm import kept_warm
+from raysslprune.warm import Warm
 
 RETRIES = 3
 """Times that a job is tried again after its process died without a new checkpoint. An exception is not tried again."""
@@ -373,6 +373,7 @@ def run(
     searcher = ReadyJobs(
         schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, title, after_each, curves
     )
+    warm = Warm()
     workers.check({job.parts for job in schedule.waiting.values()}, life.capacity)
     check_nodes(store, data_root, searcher.sources)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
@@ -390,12 +391,12 @@ def run(
                 storage_path=scratch,
                 verbose=0,
                 progress_reporter=tune.CLIReporter(),  # that of notebooks would clear the cell
-                callbacks=[Ends(searcher)],
+                callbacks=[Ends(searcher), warm],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # else scratch must be on all nodes
             ),
         )
         try:
-            with life.held(), _tune_restrained(), kept_warm():
+            with life.held(), _tune_restrained(), warm.held():
                 tuner.fit()
         except (Exception, KeyboardInterrupt):
             if life.lost or searcher.unfit:

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ray import tune
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -23,42 +24,57 @@ PATIENCE = 60.0
 that a worker waits for a trial: then its node may be given back."""
 
 
-@contextmanager
-def kept_warm() -> Iterator[None]:
-    """Meanwhile, Tune lets workers start, and keeps those that are free for :data:`PATIENCE`."""
-    tune: Any = tune_controller
-    controllers: Any = TuneController
-    reuse, cache = controllers._maybe_reuse_cached_actor, tune._ObjectCache
-    asked: dict[str, float] = {}
+class Warm(tune.Callback):
+    """Lets workers start, and keeps those that are free, while it is :meth:`held`; to be one of the run's callbacks."""
 
-    def patient(controller: TuneController, trial: Trial) -> bool:
-        if trial in controller._trial_to_actor and trial not in controller._resetting_trials:  # it starts, for this one
-            now = time.monotonic()
-            if now - asked.setdefault(trial.trial_id, now) < PATIENCE:
-                return False
-        asked.pop(trial.trial_id, None)
-        return reuse(controller, trial)
+    def __init__(self) -> None:
+        self.free = FreeWorkers()
 
-    controllers._maybe_reuse_cached_actor, tune._ObjectCache = patient, FreeWorkers
-    try:
-        yield
-    finally:
-        controllers._maybe_reuse_cached_actor, tune._ObjectCache = reuse, cache
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Tune does so meanwhile, in one run."""
+        module: Any = tune_controller
+        controllers: Any = TuneController
+        reuse, cache = controllers._maybe_reuse_cached_actor, module._ObjectCache
+        asked: dict[str, float] = {}
+
+        def patient(controller: TuneController, trial: Trial) -> bool:
+            if trial in controller._trial_to_actor and trial not in controller._resetting_trials:  # its own starts
+                now = time.monotonic()
+                if now - asked.setdefault(trial.trial_id, now) < PATIENCE:
+                    return False
+            asked.pop(trial.trial_id, None)
+            return reuse(controller, trial)
+
+        controllers._maybe_reuse_cached_actor, module._ObjectCache = patient, lambda may_keep_one: self.free
+        try:
+            yield
+        finally:
+            controllers._maybe_reuse_cached_actor, module._ObjectCache = reuse, cache
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A worker died: free ones may have died with it, as on a node that is gone, and nothing would tell."""
+        self.free.trusted = False
 
 
 class FreeWorkers(_ObjectCache):
     """By what they hold, as Tune's own; but all are kept for a while, as long as all hold the same.
 
     Where trainings have workers of several kinds, a free one would hold what another kind is waiting for.
+    trusted: set to False, all that are free are ended, and none of them is used again.
     """
 
-    def __init__(self, may_keep_one: bool = True) -> None:
-        super().__init__(may_keep_one)
+    def __init__(self) -> None:
+        super().__init__(may_keep_one=True)
         self._free_since: dict[Any, float] = {}
+        self.trusted = True
 
     @property
     def _alike(self) -> bool:
         return len(self._max_num_objects) < 2
+
+    def has_cached_object(self, key: Any) -> bool:
+        return self.trusted and super().has_cached_object(key)
 
     def cache_object(self, key: Any, obj: Any) -> bool:
         if not self._alike:
@@ -75,10 +91,11 @@ class FreeWorkers(_ObjectCache):
 
     def flush_cached_objects(self, force_all: bool = False) -> Generator[Any]:
         """Those to end: the ones that were free for too long, but for one."""
-        if force_all or not self._alike:
-            for ended in super().flush_cached_objects(force_all):
+        if force_all or not self._alike or not self.trusted:
+            for ended in super().flush_cached_objects(force_all or not self.trusted):
                 self._free_since.pop(ended, None)
                 yield ended
+            self.trusted = True
             return
         long_ago = time.monotonic() - PATIENCE
         for free in self._cached_objects.values():

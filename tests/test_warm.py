@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_free_workers_stay_and_tunes_own_do_not(clock: Clock) -> None:
-    ours, tunes = warm.FreeWorkers(), _ObjectCache()
+    ours, tunes = warm.FreeWorkers(), _ObjectCache(may_keep_one=True)
     for cache in (ours, tunes):
         for name in "abc":
             cache.increase_max("core")
@@ -59,9 +59,22 @@ def test_who_was_free_for_too_long_is_ended_but_for_one(clock: Clock) -> None:
     assert (free.num_cached_objects, free._free_since) == (0, {})
 
 
+def test_after_a_death_those_that_are_free_are_ended(clock: Clock) -> None:
+    keeper = warm.Warm()
+    for name in "abc":
+        keeper.free.cache_object("core", name)
+    trial: Any = None
+    keeper.on_trial_error(1, [], trial)
+    assert not keeper.free.has_cached_object("core")
+    assert keeper.free.pop_cached_object("core") is None
+    assert list(keeper.free.flush_cached_objects()) == ["a", "b", "c"]
+    assert keeper.free.cache_object("core", "d")
+    assert keeper.free.pop_cached_object("core") == "d"
+
+
 @given(st.lists(st.tuples(st.sampled_from(["more", "fewer", "cache", "pop", "flush", "all"]), st.sampled_from("xy"))))
 def test_where_workers_are_of_several_kinds_they_are_kept_as_tune_does(calls: list[tuple[str, str]]) -> None:
-    caches: list[Any] = [warm.FreeWorkers(), _ObjectCache()]
+    caches: list[Any] = [warm.FreeWorkers(), _ObjectCache(may_keep_one=True)]
     for cache in caches:
         cache.increase_max("x")
         cache.increase_max("y")
@@ -94,7 +107,7 @@ def test_a_trial_waits_for_its_own_worker_but_not_for_ever(clock: Clock, monkeyp
     monkeypatch.setattr(TuneController, "_maybe_reuse_cached_actor", take)
     new, starting, resetting = (SimpleNamespace(trial_id=name) for name in ("new", "starting", "resetting"))
     controller: Any = SimpleNamespace(_trial_to_actor=[starting, resetting], _resetting_trials=[resetting])
-    with warm.kept_warm():
+    with warm.Warm().held():
         reuse: Any = TuneController._maybe_reuse_cached_actor
         assert [reuse(controller, trial) for trial in (new, starting, resetting)] == [True, False, True]
         clock.now += warm.PATIENCE - 1
@@ -107,9 +120,10 @@ def test_a_trial_waits_for_its_own_worker_but_not_for_ever(clock: Clock, monkeyp
 
 def test_tune_is_as_it_was_afterwards() -> None:
     tune: Any = tune_controller
+    keeper = warm.Warm()
     before = TuneController._maybe_reuse_cached_actor, tune._ObjectCache
-    with contextlib.suppress(KeyError), warm.kept_warm():
-        assert tune._ObjectCache is warm.FreeWorkers
+    with contextlib.suppress(KeyError), keeper.held():
+        assert tune._ObjectCache(may_keep_one=True) is keeper.free
         assert TuneController._maybe_reuse_cached_actor is not before[0]
         raise KeyError
     assert (TuneController._maybe_reuse_cached_actor, tune._ObjectCache) == before
