@@ -282,10 +282,10 @@ def save(canvas: Canvas, kind: str) -> bytes:
 def _legible(canvas: Canvas) -> Canvas:
     """Formulas that are none as they are written: else nothing at all could be drawn."""
     parser = MathTextParser("path")
-    for text in canvas.findobj(Text):
+    for text in canvas.findobj(lambda artist: isinstance(artist, Text) and "$" in artist.get_text()):
         assert isinstance(text, Text)
         try:
-            parser.parse(text.get_text() if "$" in text.get_text() else "")
+            parser.parse(text.get_text())
         except ValueError:
             text.set_parse_math(False)
     return canvas
