@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import wait_until
 from safetensors.numpy import save as to_safetensors
 
 from raysslprune import plan, results, sweep
@@ -771,7 +772,8 @@ def test_a_point_leads_to_its_step(browser: Browser, page: Path, roots: Roots) -
     browser.js("document.querySelector('#smoke-fig3 details').open = true")
     browser.click(f"document.querySelector('#smoke-fig3 a[href=\"#{step}\"]')")
     assert browser.js("location.hash") == f"#{step}"
-    assert browser.js(f"{row}.checkVisibility() && {row}.matches(':target')")
+    wait_until(lambda: browser.js(f"{row}.checkVisibility()"))  # hashchange comes a moment later
+    assert browser.js(f"{row}.matches(':target')")
     top = browser.js(f"{row}.getBoundingClientRect().top")
     assert 0 <= top < PHONE[1]
     assert browser.js("document.scrollingElement.scrollWidth") == PHONE[0]
