@@ -33,6 +33,7 @@ from conftest import (
 )
 from test_fanout import Watcher
 
+import raysslprune
 from raysslprune import plan
 from raysslprune.cluster import Capacity, ClusterError, Workers
 from raysslprune.fanout import RETRIES, ReadyJobs
@@ -441,9 +442,9 @@ class Source:
 
 
 def another_version(folder: Path) -> None:
-    made = folder / "raysslprune-9.9.dist-info"
-    made.mkdir()
-    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: raysslprune\nVersion: 9.9\n")
+    here = Path(raysslprune.__file__)
+    shutil.copytree(here.parent, folder / "raysslprune", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "raysslprune" / here.name).write_text(here.read_text().replace(raysslprune.__version__, "9.9"))
 
 
 def no_package(folder: Path) -> None:
