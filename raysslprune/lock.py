@@ -1,9 +1,15 @@
-"""One sweep at a time on a root: by ``flock`` where it is local, by a lease where it is an object store.
+"""One sweep at a time on a root.
 
-An object store knows no locks. The lease is a small object which says who holds the root, and which its holder writes
-again every REFRESH seconds; its age is told by the store's own clock, because hosts' clocks differ. There are ways for
-two to think that they hold it, but not for long: who finds another's name in it stops. Until then they write the same
-bytes (see store.py), so what is lost is work.
+Every sweep holds a *lease*: a small file that names its holder, who rewrites it every REFRESH seconds. A lease that
+was not rewritten for STALE seconds is a dead sweep's. Its age is told by the root's own clock, because hosts' clocks
+differ.
+
+On a folder a sweep also holds a ``flock``, where the file system has one. The kernel drops it when the process dies, so
+that on the same machine nobody has to wait for a dead sweep's lease. Object stores know no locks, nor do some network
+file systems; others have locks that another machine does not see. There the lease stands alone.
+
+There are ways for two sweeps to think that they hold a lease, but not for long: who finds another's name in it stops.
+Until then they write the same bytes (see store.py), so what is lost is work.
 """
 
 from __future__ import annotations
@@ -18,8 +24,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-
-from pyarrow import fs
+from functools import cache
+from pathlib import Path
+from typing import IO, Protocol
 
 REFRESH = 20.0
 """Seconds from one refresh of a lease to the next."""
@@ -28,41 +35,95 @@ STALE = 60.0
 """Seconds without a refresh after which a lease's holder is taken to be dead: so long one waits after a kill -9."""
 
 SETTLE = 1.0
-"""Seconds that a lease must stand before it is believed, for those that start in the same instant."""
+"""Seconds that a lease without a flock must stand before it is believed, for those that start in the same instant."""
+
+GLANCE = 0.05
+"""Seconds after which a flock is tried a second time: ``look`` may have held it, for an instant."""
 
 
 class Taken(Exception):
     """Another sweep has the root. The message is a sentence for the user."""
 
 
+class Files(Protocol):
+    """The files of a root, as store.Store has them. Writes are atomic."""
+
+    def read(self, name: str) -> bytes: ...
+    def write(self, name: str, data: bytes) -> None: ...
+    def remove(self, name: str) -> None: ...
+    def modified(self, name: str) -> float | None: ...
+
+
+# ------------------------------------------------------------------ flock
+
+
 @contextmanager
-def flock(path: str, root: str) -> Iterator[None]:
-    """Hold the lock of a local root, called ``root`` for people. A dead process holds nothing. Raises Taken."""
+def flock(path: str, root: str) -> Iterator[str]:
+    """Hold the flock of a folder, called ``root`` for people. Yields why there is none, '' where there is one.
+
+    A dead process holds nothing. Raises Taken.
+    """
+    with open(path, "a+", errors="replace") as file:
+        lacking = _flock(file, root)
+        if not lacking:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield lacking
+
+
+def _flock(file: IO[str], root: str) -> str:
+    """Why the file system has no flock, '' if it is held now. Raises Taken."""
     import fcntl
 
-    with open(path, "a+", errors="replace") as file:
+    for patience in (GLANCE, 0.0):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return ""
         except BlockingIOError:
-            file.seek(0)
-            raise Taken(
-                f"another sweep (process {file.read().strip() or 'unknown'}) is running on {root}; "
-                "wait for it, or use another --root"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+            time.sleep(patience)
+        except OSError as error:  # ENOSYS, ENOLCK, EOPNOTSUPP, and whatever else a file system says that has none
+            return error.strerror or str(error)
+    file.seek(0)
+    raise Taken(
+        f"another sweep (process {file.read().strip() or 'unknown'}) is running on {root}; "
+        "wait for it, or use another --root"
+    )
+
+
+def _is_flocked(path: str) -> bool:
+    """Whether a process of this machine holds the flock of a file."""
+    import fcntl
+
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+@cache
+def machine() -> str:
+    """The machine on which a flock is seen for certain: one boot of one kernel."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return platform.node()
+
+
+# ------------------------------------------------------------------ lease
 
 
 @contextmanager
-def lease(files: fs.FileSystem, folder: str, root: str) -> Iterator[None]:
-    """Hold the lease of the root at ``folder`` of an object store, called ``root`` for people.
+def lease(files: Files, name: str, root: str, *, flocked: bool = False) -> Iterator[None]:
+    """Hold the lease ``name`` of a root, called ``root`` for people. flocked: whether its flock is held, too.
 
     Raises Taken; also later, if another sweep takes it over, which it may when this one was suspended or cut off for
     STALE seconds. The main thread is interrupted then as by Ctrl-C, so that no work is done twice for long.
     """
-    mine = _Lease(files, folder, root)
+    mine = _Lease(files, name, root, flocked)
     try:
         mine.take()
         mine.refresher.start()
@@ -80,23 +141,47 @@ def lease(files: fs.FileSystem, folder: str, root: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Holder:
-    """Who a lease names."""
+class Holder:
+    """Whom a lease names. machine: where it also has the flock; '' if it has none."""
 
     id: str
     host: str
     process: int
+    machine: str = ""
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
 
 
+def look(files: Files, name: str, path: str) -> tuple[Holder | str | None, bool]:
+    """The holder of a lease, and whether it lives. Writes nothing.
+
+    path: of the file that is flocked. Where the flock does not tell, the lease's age does, by this machine's clock.
+    """
+    holder = _holder(files, name)
+    if isinstance(holder, Holder) and holder.machine == machine():
+        return holder, _is_flocked(path)
+    modified = files.modified(name)
+    return holder, modified is not None and time.time() - modified < STALE
+
+
+def _holder(files: Files, name: str) -> Holder | str | None:
+    """Whom the lease names: None if there is none, a word if it can't be made out."""
+    try:
+        return Holder(**json.loads(files.read(name)))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return "unknown"
+
+
 class _Lease:
-    def __init__(self, files: fs.FileSystem, folder: str, root: str) -> None:
-        self.files, self.folder, self.root = files, folder, root
-        self.path = f"{folder}/lock"
-        self.me = _Holder(id=uuid.uuid4().hex, host=platform.node(), process=os.getpid())
-        self.lost_to: _Holder | str | None = None
+    def __init__(self, files: Files, name: str, root: str, flocked: bool) -> None:
+        self.files, self.name, self.root, self.flocked = files, name, root, flocked
+        self.me = Holder(
+            id=uuid.uuid4().hex, host=platform.node(), process=os.getpid(), machine=machine() if flocked else ""
+        )
+        self.lost_to: Holder | str | None = None
         self.refresher = threading.Thread(target=self.keep, name="lease", daemon=True)
         self.interrupts = threading.current_thread() is threading.main_thread()
         self._ended = threading.Event()
@@ -105,15 +190,19 @@ class _Lease:
     def take(self) -> None:
         """Raises Taken. Of several that start at once, the last to write is the one that stays."""
         holder = self.holder()
-        if holder is not None:
-            left = STALE - self.age()
-            if left > 0:
-                raise Taken(self._refusal(holder, left))
+        if holder is not None and not self.is_dead(holder) and (left := STALE - self.age()) > 0:
+            raise Taken(self._refusal(holder, left))
         self.write()
+        if self.flocked:
+            return
         time.sleep(SETTLE)
         holder = self.holder()
         if holder != self.me:
             raise Taken(self._refusal(holder or "unknown", STALE))
+
+    def is_dead(self, holder: Holder | str) -> bool:
+        """Whether the holder is dead for certain: it held the flock that is held here now."""
+        return isinstance(holder, Holder) and self.flocked and holder.machine == self.me.machine
 
     def keep(self) -> None:
         """Refresh until the end, or until the lease is another's."""
@@ -135,37 +224,26 @@ class _Lease:
             return
         with suppress(OSError):
             if self.holder() == self.me:
-                self.files.delete_file(self.path)
+                self.files.remove(self.name)
 
-    def holder(self) -> _Holder | str | None:
-        """Whom the lease names: None where there is none, a word where it can't be made out."""
-        try:
-            with self.files.open_input_stream(self.path) as stream:
-                return _Holder(**json.loads(stream.read()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            return "unknown"
+    def holder(self) -> Holder | str | None:
+        return _holder(self.files, self.name)
 
     def age(self) -> float:
-        """Seconds since the last refresh, by the store's clock: of something that is written now."""
-        probe = f"{self.folder}/probe-{uuid.uuid4().hex}"
-        self._write(probe, b"probe")
-        now, then = self.files.get_file_info([probe, self.path])
-        self.files.delete_file(probe)
-        if then.type == fs.FileType.NotFound:  # given back a moment ago
+        """Seconds since the last refresh, by the root's clock: compared with a file that is written now."""
+        probe = f"probe-{uuid.uuid4().hex}"
+        self.files.write(probe, b"probe")
+        now, then = self.files.modified(probe), self.files.modified(self.name)
+        self.files.remove(probe)
+        if then is None or now is None:  # given back a moment ago
             return STALE
-        return ((now.mtime_ns or 0) - (then.mtime_ns or 0)) / 1e9
+        return now - then
 
     def write(self) -> None:
         self._written = True
-        self._write(self.path, json.dumps(vars(self.me)).encode())
+        self.files.write(self.name, json.dumps(vars(self.me)).encode())
 
-    def _write(self, path: str, data: bytes) -> None:
-        with self.files.open_output_stream(path) as stream:
-            stream.write(data)
-
-    def _refusal(self, holder: _Holder | str, left: float) -> str:
+    def _refusal(self, holder: Holder | str, left: float) -> str:
         return (
             f"another sweep ({holder}) is running on {self.root}; wait for it, or use another --root; "
             f"if it was killed, the same command goes on in {max(1, round(left))} s"

@@ -14,7 +14,8 @@ step at once therefore write the same bytes, and whichever finishes last leaves 
     <root>/index.parquet             every SUCCESS once more, to be read in one go: a view, which may be deleted
     <root>/results/<scale>/          tables and figures: views, which may be deleted
     <root>/damaged/                  what failed its checksum, set aside
-    <root>/lock                      which sweep is at work
+    <root>/lock, lease               which sweep is at work
+    <root>/status.json               how far it is
     <root>/logs/
 """
 
@@ -53,10 +54,15 @@ VERIFY_AT_MOST = 1 << 30
 read."""
 
 INDEX = "index.parquet"
-_OURS = {MARKER, INDEX, "steps", "checkpoints", "studies", "results", "damaged", "lock", "logs", "curves"}
+LEASE = "lease"
+STATUS = "status.json"
+_FOLDERS = ("steps", "checkpoints", "studies", "results", "drafts", "damaged", "logs", "curves")
+_OURS = {MARKER, INDEX, LEASE, STATUS, "lock", *_FOLDERS}
 """All that a root holds."""
-_STARTING = re.compile(rf"{re.escape(MARKER)}\..*\.part|probe-[0-9a-f]*(\..*\.part)?")
-"""What a start leaves that was killed."""
+_STARTING = re.compile(
+    rf"({'|'.join(map(re.escape, (MARKER, INDEX, LEASE, STATUS)))})\..*\.part|probe-[0-9a-f]*(\..*\.part)?"
+)
+"""What a sweep leaves that was killed while it wrote."""
 _INDEX = pa.schema([("step", pa.string()), ("files", pa.string()), ("success", pa.binary())])
 """files: a digest of the step's names, sizes and times, as the store lists them."""
 
@@ -250,12 +256,23 @@ class Store:
         self.write(MARKER, json.dumps({"raysslprune": FORMAT}).encode())
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """One sweep at a time. Raises StoreError while another holds the root, and if another takes it over."""
-        held = lock.flock(self._at("lock"), self.shown) if self.local else lock.lease(self.fs, self.base, self.shown)
+    def lock(self) -> Iterator[str]:
+        """One sweep at a time; yields a sentence if the root has no locks and ought to. Raises StoreError while another
+        sweep holds the root, and if another takes it over.
+        """
         try:
-            with held:
-                yield
+            if not self.local:
+                with lock.lease(self, "lock", self.shown):
+                    yield ""
+                return
+            with (
+                lock.flock(self._at("lock"), self.shown) as lacking,
+                lock.lease(self, LEASE, self.shown, flocked=not lacking),
+            ):
+                yield lacking and (
+                    f"the file system of {self.shown} has no locks ({lacking}), so this sweep holds a lease; if it is "
+                    f"killed, the root is free again {lock.STALE:.0f} s later"
+                )
         except lock.Taken as taken:
             raise StoreError(str(taken)) from None
 
@@ -434,9 +451,8 @@ class Store:
         return data[32:] if hashlib.sha256(step_id.encode() + data[32:]).digest() == data[:32] else None
 
     def checkpoint_time(self, step_id: str) -> float | None:
-        """When the last checkpoint was written, in seconds since 1970 by the root's clock; None where there is none."""
-        info = self._info(f"checkpoints/{step_id}")
-        return info.mtime_ns / 1e9 if info.is_file else None
+        """When the last checkpoint was written, as :meth:`modified` has it."""
+        return self.modified(f"checkpoints/{step_id}")
 
     def drop_checkpoint(self, step_id: str) -> None:
         self.remove(f"checkpoints/{step_id}")
@@ -471,6 +487,11 @@ class Store:
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
         return self._info(name).is_file
+
+    def modified(self, name: str) -> float | None:
+        """When a file was written, in seconds since 1970 by the root's clock; None if there is none."""
+        info = self._info(name)
+        return info.mtime_ns / 1e9 if info.is_file else None
 
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""

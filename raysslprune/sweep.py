@@ -127,7 +127,9 @@ def make(
     tell_of_results(sweeps, scale, store, manner.asking)
     if mended := store.create():
         note(mended)
-    with store.lock():
+    with store.lock() as lockless:
+        if lockless:
+            note(lockless)
         _set_aside(store, damaged)
         run = _Run(graph, sweeps, scale, records, store)
         failures = run.train(data_root, manner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import inspect
 import io
 import json
@@ -30,6 +31,7 @@ from conftest import Bomb, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
+from without_flock import SYS_FLOCK
 
 from raysslprune import lock
 from raysslprune import store as module
@@ -45,6 +47,7 @@ from raysslprune.store import (
     snapshot_name,
     snapshots_in,
 )
+from raysslprune.store import LEASE as LEASE_FILE
 
 RECIPE = Recipe(samples=2400, batch=64, lr=0.05)
 SNAPSHOT = "snapshot-1200.safetensors"
@@ -746,6 +749,162 @@ def test_the_lock_is_given_back(tmp_path: Path) -> None:
     with store.lock():
         pass
     assert not Store(store.root).is_new()
+
+
+# A file system without locks: the kernel refuses flock to a process, see without_flock.py
+
+WITHOUT_FLOCK = [sys.executable, str(Path(__file__).with_name("without_flock.py"))]
+ATTEMPT = """
+import sys
+from raysslprune.store import Store, StoreError
+try:
+    with Store(sys.argv[1]).lock() as lockless:
+        print(lockless, file=sys.stderr)
+except StoreError as error:
+    sys.exit(str(error))
+"""
+needs_seccomp = pytest.mark.skipif(SYS_FLOCK is None, reason="the number of flock(2) is not known for this machine")
+
+
+@contextmanager
+def holding(root: str, *prefix: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of a root, until it is killed."""
+    with subprocess.Popen([*prefix, sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            yield holder
+        finally:
+            holder.kill()
+            os.kill(child, signal.SIGKILL)
+
+
+def attempt(root: str, *prefix: str) -> tuple[int, str]:
+    """Take the lock of a root in a process of its own; gives the exit code, and what was said."""
+    return _run([*prefix, sys.executable, "-c", ATTEMPT, root])
+
+
+def draw_table1(root: str, *prefix: str) -> tuple[int, str]:
+    """The same by a sweep that trains nothing."""
+    return _run([*prefix, sys.executable, "-m", "raysslprune.sweep", "table1", "--root", root])
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return run.returncode, run.stderr.strip()
+
+
+def age_lease(root: str, seconds: float) -> None:
+    """As if the lease had been written so long ago."""
+    path = os.path.join(root, "lease")
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+@needs_seccomp
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_root_without_locks_has_a_lease(error: int, tmp_path: Path) -> None:
+    root, prefix = str(tmp_path / "runs"), (*WITHOUT_FLOCK, str(error))
+    made(root)
+    with holding(root, *prefix) as holder:
+        code, said = attempt(root, *prefix)
+        assert code == 1
+        assert re.fullmatch(
+            rf"another sweep \(process {holder.pid} on {re.escape(platform.node())}\) is running on {re.escape(root)}; "
+            r"wait for it, or use another --root; if it was killed, the same command goes on in (60|5\d) s",
+            said,
+        ), said
+        holder.kill()
+        holder.wait(10)
+        assert attempt(root, *prefix)[0] == 1, "nobody knows yet that it is dead"
+        age_lease(root, lock.STALE + 1)
+        code, said = attempt(root, *prefix)
+    assert (code, said) == (
+        0,
+        f"the file system of {root} has no locks ({os.strerror(error)}), so this sweep holds a lease; "
+        "if it is killed, the root is free again 60 s later",
+    )
+    assert not (tmp_path / "runs" / "lease").exists()
+
+
+@needs_seccomp
+def test_a_sweep_says_that_its_root_has_no_locks(tmp_path: Path) -> None:
+    root, prefix = str(tmp_path / "runs"), (*WITHOUT_FLOCK, str(errno.ENOLCK))
+    code, said = draw_table1(root, *prefix)
+    assert code == 0
+    assert said.startswith(f"raysslprune: the file system of {root} has no locks (No locks available), so ")
+    assert "\n" not in said
+    with holding(root, *prefix):
+        code, said = draw_table1(root, *prefix)
+    assert code == 1
+    assert said.startswith("raysslprune: another sweep (process ")
+    assert "\n" not in said
+
+
+@needs_seccomp
+@pytest.mark.slow
+def test_a_root_without_locks_is_free_a_minute_after_a_kill(tmp_path: Path) -> None:
+    root, prefix = str(tmp_path / "runs"), (*WITHOUT_FLOCK, str(errno.ENOLCK))
+    made(root)
+    with holding(root, *prefix) as holder:
+        time.sleep(lock.REFRESH + 5)
+        assert attempt(root, *prefix)[0] == 1
+        holder.kill()
+        holder.wait(10)
+    killed, refusals = time.monotonic(), 0
+    while attempt(root, *prefix)[0] == 1:
+        refusals += 1
+        assert time.monotonic() - killed < lock.STALE + 10
+        time.sleep(1)
+    assert refusals
+
+
+@needs_seccomp
+@pytest.mark.parametrize("first_has_locks", [True, False], ids=["first", "second"])
+def test_one_that_has_locks_and_one_that_has_none_exclude_each_other(first_has_locks: bool, tmp_path: Path) -> None:
+    """As two machines that mount one file system in different ways."""
+    root, without = str(tmp_path / "runs"), (*WITHOUT_FLOCK, str(errno.ENOSYS))
+    first, second = ((), without) if first_has_locks else (without, ())
+    made(root)
+    with holding(root, *first) as holder:
+        code, err = attempt(root, *second)
+        assert code == 1
+        assert f"process {holder.pid} on " in err
+        holder.kill()
+        holder.wait(10)
+        code, err = attempt(root, *second)
+        assert code == 1, "nobody knows yet that it is dead"
+        age_lease(root, lock.STALE + 1)
+        assert attempt(root, *second)[0] == 0
+
+
+@pytest.mark.parametrize(("machine", "free"), [("another", False), (lock.machine(), True)], ids=["another", "this"])
+def test_a_flock_frees_the_lease_of_a_dead_sweep_of_this_machine_only(machine: str, free: bool, tmp_path: Path) -> None:
+    """Another machine may have locks of its own, that are not seen here."""
+    store = made(tmp_path / "runs")
+    holder = {"id": "f" * 32, "host": "node7", "process": 4321, "machine": machine}
+    (tmp_path / "runs" / "lease").write_text(json.dumps(holder))
+    if free:
+        with store.lock() as lockless:
+            assert lockless == ""
+    else:
+        with pytest.raises(StoreError, match="process 4321 on node7"), store.lock():
+            pytest.fail("two hold the lock")
+
+
+def test_a_look_at_the_lock_does_not_refuse_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = made(tmp_path / "runs")
+    path = tmp_path / "runs" / "lock"
+    assert lock.look(store, LEASE_FILE, str(path)) == (None, False)
+    with store.lock():
+        holder, alive = lock.look(store, LEASE_FILE, str(path))
+        assert isinstance(holder, lock.Holder)
+        assert (holder.process, alive) == (os.getpid(), True)
+    with path.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # for as long as the look takes
+        monkeypatch.setattr(lock.time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+        with store.lock():
+            pass
 
 
 @pytest.fixture
