@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import pyarrow as pa
 
@@ -27,7 +28,6 @@ from raysslprune import sweep as command
 from raysslprune.command import note
 from raysslprune.loader import Sweep, SweepError
 from raysslprune.scales import SETTINGS
-from raysslprune.spec import is_whole
 from raysslprune.store import Record, Store
 from raysslprune.sweepfile import Claim, Figure, Listing, Magnitudes, Point, Search
 
@@ -56,12 +56,19 @@ class Experiment:
 
     @classmethod
     def load(
-        cls, name: str, *, scale: str = "laptop", seeds: int | None = None, root: str = "runs", data: str | None = None
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        scale: str = "laptop",
+        seeds: SupportsIndex | None = None,
+        root: str | os.PathLike[str] = "runs",
+        data: str | os.PathLike[str] | None = None,
     ) -> Experiment:
         """A sweep of the package by its name, or one's own by the path of its file.
 
         seeds: how many; the scale's by default. root: a folder, s3:// or gs://. data: where data sets lie, as the
-        command has it by default. Raises SweepError for a sweep that can't be used, and StoreError for such a root.
+        command has it by default. In paths a leading ``~`` is the home folder. Raises SweepError for a sweep that can't
+        be used, and StoreError for such a root.
         """
         return cls(
             sweep=loader.load(name, scale, _seeds(scale, seeds)), scale=scale, store=Store(root), data=_data(data)
@@ -76,9 +83,9 @@ class Experiment:
         name: str,
         claims: Iterable[Claim] = (),
         scale: str = "laptop",
-        seeds: int | None = None,
-        root: str = "runs",
-        data: str | None = None,
+        seeds: SupportsIndex | None = None,
+        root: str | os.PathLike[str] = "runs",
+        data: str | os.PathLike[str] | None = None,
     ) -> Experiment:
         """A sweep without a file: its points, figure and claims as a file has them. Its results' files begin with name.
 
@@ -225,16 +232,18 @@ _ASKING = "seeds="
 """Here, for what is ``--seeds`` of the command."""
 
 
-def _seeds(scale: str, seeds: int | None) -> int:
-    """Raises SweepError for an unknown scale."""
+def _seeds(scale: str, seeds: SupportsIndex | None) -> int:
+    """Raises SweepError for an unknown scale, and for what is no number of seeds."""
     if scale not in SETTINGS:
         raise SweepError(f"there is no scale {scale!r}, only {', '.join(SETTINGS)}")
-    if seeds is not None and not (is_whole(seeds) and seeds > 0):
+    if seeds is None:
+        return SETTINGS[scale].seeds
+    if isinstance(seeds, bool) or not isinstance(seeds, SupportsIndex) or operator.index(seeds) < 1:
         raise SweepError(f"seeds are a number from 1, not {seeds!r:.40}")
-    return seeds or SETTINGS[scale].seeds
+    return operator.index(seeds)
 
 
-def _data(given: str | None) -> str:
+def _data(given: str | os.PathLike[str] | None) -> str:
     return os.path.abspath(names.data_root(given))
 
 

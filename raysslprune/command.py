@@ -88,6 +88,13 @@ def told(main: Main) -> Main:
     return whole
 
 
+def path(text: str) -> str:
+    """An option's value that names a file or a folder. A leading ``~`` is the home folder, as no shell has it in
+    ``--out=~/x``.
+    """
+    return os.path.expanduser(text)
+
+
 def count(text: str) -> int:
     """An option's value that counts seeds or workers."""
     if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_SEEDS:

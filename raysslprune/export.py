@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, path, say, told
 from raysslprune.progress import size
 from raysslprune.store import Damaged, Store, StoreError
 
@@ -115,7 +115,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "step", metavar="STEP", help="a step's id, or how it begins: from the table's column `step`, or --explain"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write, new or empty")
+    parser.add_argument("--out", required=True, type=path, metavar="DIR", help="the folder to write, new or empty")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx too; needs onnx and onnxscript")
     parser.add_argument(
         "--trust", action="store_true", help="import networks and data sets of your own that the step names"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysslprune import names
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, say, told
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, path, say, told
 from raysslprune.spec import Imported
 from raysslprune.store import Store, StoreError
 
@@ -85,6 +85,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "file",
+        type=path,
         metavar="FILE",
         help="safetensors, or what torch.save wrote: the state of a module that torch.nn.utils.prune has pruned, or "
         "0 and 1 by the weights' names, or mask.safetensors of an export",

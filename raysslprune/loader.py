@@ -43,9 +43,9 @@ class Sweep:
     rows: tuple[tuple[Any, ...], ...] = ()
 
 
-def load(name: str, scale: str, seeds: int) -> Sweep:
+def load(name: str | os.PathLike[str], scale: str, seeds: int) -> Sweep:
     """The sweep by its name in sweeps/, or by the path of a Python file. Raises SweepError."""
-    path = _locate(name)
+    path = _locate(os.path.expanduser(name))
     module = _execute(path)
     drawing = getattr(module, "FIGURE", None)
     if not isinstance(drawing, Drawing):

@@ -92,9 +92,12 @@ def check_subset(text: str) -> None:
         raise ValueError(f"subset {text!r} is not of the form '10%-of-images' or '10%-of-classes'")
 
 
-def data_root(given: str | None = None) -> str:
-    """Where data sets lie, unless it is given."""
-    return given or os.environ.get("RAYSSLPRUNE_DATA") or "data"
+def data_root(given: str | os.PathLike[str] | None = None) -> str:
+    """The folder of all data sets: the given one, else ``$RAYSSLPRUNE_DATA``, else ``data``.
+
+    A leading ``~`` is the home folder; no shell expands it in ``--data=~/sets``, nor in a quoted variable.
+    """
+    return os.path.expanduser(given or os.environ.get("RAYSSLPRUNE_DATA") or "data")
 
 
 def data_parts(data: str) -> tuple[str, str, str]:

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 # ------------------------------------------------------------------------------------- values
@@ -490,11 +491,15 @@ def _demand(condition: bool, sentence: str) -> None:
 
 def check_types(value: Any, types: Mapping[str, Fit] | None = None) -> None:
     """Raise ValueError for a field of another type than is declared: what is equal must have one identity, as 1 and
-    True have not, and what no training can use must be found before one begins."""
+    True have not, and what no training can use must be found before one begins. NumPy's integers become Python's.
+    """
     for field in _declared(type(value)):
         item = getattr(value, field.name)
         fits, wanted = (types or _TYPES).get(str(field.type), (None, ""))
         if fits and not fits(item):
+            if isinstance(item, Integral) and not isinstance(item, int) and fits(int(item)):
+                object.__setattr__(value, field.name, int(item))
+                continue
             raise ValueError(f"{field.name} of {type(value).__name__} is {wanted}, not {item!r:.80}")
 
 

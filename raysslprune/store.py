@@ -161,8 +161,13 @@ class Record:
 class Store:
     """The files under one root. Cheap to make; safe to use from many processes."""
 
-    def __init__(self, root: str) -> None:
-        """Raises StoreError for an address that pyarrow does not know."""
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """root: a folder, in which a leading ``~`` is the home folder, or an address. Raises StoreError for one that
+        pyarrow does not know.
+        """
+        if not isinstance(root, str | os.PathLike | None):
+            raise StoreError(f"the root is a folder, s3:// or gs://, not {root!r:.40}")
+        root = os.path.expanduser(root or "")
         if not root:
             raise StoreError("--root wants the name of a folder")
         if not is_text(root):
@@ -182,6 +187,10 @@ class Store:
                     raise StoreError(f"can't use {root} as the root: it names no bucket")
             elif root.lower().startswith(tuple(f"{scheme}:" for scheme in SCHEMES)):
                 raise StoreError("--root wants two slashes in an address, as s3://bucket/runs")
+            elif root.startswith("~"):
+                raise StoreError(
+                    f"can't use {root} as the root: there is no such user; for a folder of that name: ./{root}"
+                )
             else:
                 self.fs, self.base = fs.LocalFileSystem(), os.path.abspath(root)
         except (ValueError, OSError, pa.ArrowException) as error:

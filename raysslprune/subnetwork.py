@@ -81,7 +81,7 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
     where ``model.safetensors`` was left out.
     Raises ValueError, in one sentence, where the folder is no network, or not whole; OSError where it can't be read.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     config = read_config(folder)
     if config["kind"] != "network":
         raise ValueError(f"{folder} holds a {config['kind']} and no network; raysslprune.subnetwork.load_mask reads it")
@@ -106,7 +106,7 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
 
 def load_mask(path: str | Path) -> Mask:
     """The mask in an exported folder, by the names of the trunk's weights. Raises as :func:`load_subnetwork` does."""
-    folder = Path(path)
+    folder = Path(path).expanduser()
     return unpacked(*_read(folder, MASK, read_config(folder)))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from raysslprune import data, names
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, path, say, told
 from raysslprune.data.dataset import DataError, Dataset
 from raysslprune.data.files import Files, ahead, below, resized
 from raysslprune.data.folder import Folder
@@ -177,7 +177,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("name", metavar="NAME", help="as a sweep has it: imagenet, places205, folder/pets")
     parser.add_data()
-    parser.add_argument("--out", metavar="DIR", help="the data root that gets the copy (default: that of --data)")
+    parser.add_argument(
+        "--out", type=path, metavar="DIR", help="the data root that gets the copy (default: that of --data)"
+    )
     parser.add_argument(
         "--shorter",
         type=_pixels,

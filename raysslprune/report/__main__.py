@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, note, say, told
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, note, path, say, told
 from raysslprune.loader import SweepError
 from raysslprune.scales import SETTINGS
 from raysslprune.store import Store, StoreError
@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scale", choices=list(SETTINGS), help="of this scale alone (default: all that have results)")
     parser.add_root()
-    parser.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: ./report.html)")
+    parser.add_argument(
+        "--out", type=path, default="report.html", metavar="FILE", help="the page (default: ./report.html)"
+    )
     return parser
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from textwrap import wrap
 
-from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told, without_stdout
+from raysslprune.command import FAILED, STOPPED, USAGE, Parser, path, say, told, without_stdout
 from raysslprune.results import output, sql
 from raysslprune.store import StoreError
 
@@ -101,12 +101,12 @@ def _parser() -> Parser:
     return parser
 
 
-def _file(path: str) -> str:
+def _file(text: str) -> str:
     try:
-        output.format_of(path)
+        output.format_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return path
+    return path(text)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class Answer:
     batches: Iterator[pa.RecordBatch]
 
 
-def load(name: str, root: str = "runs", scale: str = "laptop") -> pa.Table:
+def load(name: str, root: str | os.PathLike[str] = "runs", scale: str = "laptop") -> pa.Table:
     """A sweep's table by its file's name, as ``fig3``, ``fig3-runs`` or ``table1``.
 
     Raises FileNotFoundError where the root has others only, and StoreError where it has none, or can't be read.
@@ -93,19 +93,19 @@ def load(name: str, root: str = "runs", scale: str = "laptop") -> pa.Table:
     return _read(store, paths[scale, name])
 
 
-def query(sql: str, root: str = "runs") -> pa.Table:
+def query(sql: str, root: str | os.PathLike[str] = "runs") -> pa.Table:
     """The answer to one query over VIEWS. Raises QueryError and StoreError."""
     answer = ask(sql, root)
     return pa.Table.from_batches(list(answer.batches), answer.schema)
 
 
-def contents(root: str) -> str:
+def contents(root: str | os.PathLike[str]) -> str:
     """The tables that a root has, for people: ``fig3, fig5 (laptop)``. Raises StoreError."""
     paths = files(Store(root))
     return _named([key for key in paths if not key[1].endswith(("-runs", "-magnitudes"))])
 
 
-def ask(sql: str, root: str) -> Answer:
+def ask(sql: str, root: str | os.PathLike[str]) -> Answer:
     """:func:`query`, batch by batch, so that an answer of any length needs little memory."""
     import duckdb
 
