@@ -71,8 +71,10 @@ def into_store(store: Store, file: Path, arch: str, channels: int | None = None)
 
 def _channels(found: Mapping[str, Tensor], convolutions: Sequence[str]) -> int:
     first = convolutions[0] if convolutions else ""
-    if first not in found or found[first].ndim != 4:
+    if first not in found:
         raise ValueError(f"it has no mask of the first convolution{f', {first}' if first else ''}: say --channels")
+    if found[first].ndim != 4:
+        raise ValueError(f"the mask of {first} is {tuple(found[first].shape)}, and a convolution's has four dimensions")
     return found[first].shape[1]
 
 
@@ -87,8 +89,8 @@ def _parser() -> Parser:
         "file",
         type=path,
         metavar="FILE",
-        help="safetensors, or what torch.save wrote: the state of a module that torch.nn.utils.prune has pruned, or "
-        "0 and 1 by the weights' names, or mask.safetensors of an export",
+        help="what safetensors, torch.save or numpy.savez wrote: the state of a module that torch.nn.utils.prune has "
+        "pruned, or 0 and 1 by the weights' names, or mask.safetensors of an export",
     )
     parser.add_argument("--arch", required=True, metavar="NAME", help="the network, as a sweep names it: resnet8, ...")
     parser.add_argument(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,18 @@ from torch.nn.utils import prune
 
 from raysslprune import masks, models, subnetwork
 from raysslprune.masks import Mask
+from raysslprune.models import checkpoint
 
 SUFFIX, ORIGINAL = "_mask", "_orig"
 """What torch's pruning puts behind a parameter's name for its mask, and for its weights before pruning."""
 
-WRAPPERS = ("module.", "trunk.")
-"""Prefixes that say nothing: DataParallel's, and that of a network here, before its trunk's names."""
+NESTED = ("masks", "mask", *checkpoint.NESTED)
+"""Where a file may have its masks, beside other things."""
 
-HEADS = ("head.", *models.checkpoint.HEADS)
+WRAPPERS = (*checkpoint.WRAPPERS, "trunk.")
+"""Prefixes that say nothing; the last is that of a network here, before its trunk's names."""
+
+HEADS = ("head.", *checkpoint.HEADS)
 """Where networks have their last layer, which is never pruned here."""
 
 
@@ -53,16 +58,38 @@ def from_torch_prune(module: nn.Module) -> Mask:
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """What a file says of masks: tensors by the names of the weights. No code in it is ever run.
+    """The masks in a file: tensors by the names of the weights. No code in it is ever run.
 
-    The file is an exported ``mask.safetensors``, or any that safetensors or ``torch.save`` wrote. Where names end in
-    ``_mask``, as in the state of a module that torch pruned, only these count; else all do. Raises ValueError, OSError.
+    The file is an exported ``mask.safetensors``, or any that :func:`models.checkpoint.load` reads: tensors by name, or
+    by layer and name, as NNI has them. Where names end in ``_mask``, as in the state of a module that torch pruned,
+    only these count; else all do. Raises ValueError, OSError.
     """
-    found = models.read_checkpoint(path)
-    if all(t.dtype == torch.uint8 and t.ndim == 1 for t in found.values()):
+    content = checkpoint.load(path)
+    found = next(filter(None, map(_tensors, checkpoint.places(content, NESTED))), {})
+    if not found:
+        raise ValueError(f"{path} holds no tensors by name, neither directly nor under {', '.join(NESTED)}")
+    if checkpoint.is_safetensors(path) and all(t.dtype == torch.uint8 and t.ndim == 1 for t in found.values()):
         return subnetwork.unpacked(Path(path).read_bytes(), found)
     named = {name.removesuffix(SUFFIX): t for name, t in found.items() if name.endswith(SUFFIX)}
-    return {_bare(name): t for name, t in (named or found).items()}
+    by_name: dict[str, Tensor] = {}
+    for name, t in (named or found).items():
+        if (bare := checkpoint.bare(name, WRAPPERS)) in by_name:
+            raise ValueError(f"it has two masks of {bare}, of which {name} is one")
+        by_name[bare] = t
+    return by_name
+
+
+def _tensors(place: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors in a mapping, or in the mappings in it, by their names joined with dots."""
+    return {name: t for name, t in _flat(place) if isinstance(t, Tensor)}
+
+
+def _flat(place: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in place.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{part}", t) for part, t in value.items())
+        else:
+            yield str(name), value
 
 
 def fit(found: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> tuple[Mask, list[str]]:
@@ -96,9 +123,19 @@ def check_names(found: Mapping[str, Tensor], wanted: Collection[str]) -> None:
 
 
 def _as_bools(name: str, mask: Tensor) -> Tensor:
-    if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError(f"{name} is no mask: it holds other values than 0 and 1")
-    return mask.detach().to("cpu", torch.bool).contiguous()
+    """A mask in any dtype and layout, dense or sparse. Raises ValueError where it holds other values than 0 and 1."""
+    try:
+        dense = mask.detach().cpu().to_dense()
+        stays = dense == 1
+        whole = bool((stays | (dense == 0)).all())
+    except (RuntimeError, MemoryError) as error:  # torch computes with some dtypes on some devices only, in many words
+        kind = f"{mask.dtype}, {mask.layout}, of shape {tuple(mask.shape)}, on {mask.device}"
+        raise ValueError(f"{name} can't be read as a mask, being {kind}".replace("torch.", "")) from error
+    if not whole:
+        raise ValueError(
+            f"{name} is no mask: it holds other values than 0 and 1; of weights whose zeros are the mask, save w != 0"
+        )
+    return stays.contiguous()
 
 
 def _check_others(others: Mapping[str, Tensor]) -> None:
@@ -106,12 +143,6 @@ def _check_others(others: Mapping[str, Tensor]) -> None:
     pruned = [name for name, m in others.items() if not m.all()]
     if pruned:
         raise ValueError(f"{_some(pruned)} is pruned, which is no weight of a convolution or linear layer here")
-
-
-def _bare(name: str) -> str:
-    for wrapper in WRAPPERS:
-        name = name.removeprefix(wrapper)
-    return name
 
 
 def _some(names: Collection[str], shown: int = 1) -> str:

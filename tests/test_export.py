@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -865,25 +866,107 @@ FORMS: dict[str, Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Any]]] = 
     "masks alone": lambda trunk, stays: {f"{name}_mask": m.float() for name, m in stays.items()},
     "zeros and ones by name": lambda trunk, stays: {name: m.int() for name, m in stays.items()},
     "bools by name": lambda trunk, stays: {f"trunk.{name}": m for name, m in stays.items()},
+    "torch.compile's": lambda trunk, stays: {f"_orig_mod.{name}": t for name, t in trunk.state_dict().items()},
+    "of a wrapped wrapper": lambda trunk, stays: {f"module._orig_mod.{name}": m for name, m in stays.items()},
+    "of a wrapper wrapped": lambda trunk, stays: {f"_orig_mod.module.trunk.{name}": m for name, m in stays.items()},
+    "a part was compiled": lambda trunk, stays: {
+        name.replace("layers.", "layers._orig_mod."): m for name, m in stays.items()
+    },
+    "the tutorials' checkpoint": lambda trunk, stays: {
+        "epoch": 3,
+        "model_state_dict": trunk.state_dict(),
+        "optimizer_state_dict": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
+    },
+    "a checkpoint in a checkpoint": lambda trunk, stays: {"model": {"state_dict": dict(stays), "name": "conv4"}},
+    "masks beside other things": lambda trunk, stays: {"masks": dict(stays), "amount": 0.9, "tool": "mine"},
+    "plain values among them": lambda trunk, stays: {**stays, "amount": 0.9, "note": None},
+    "NNI's": lambda trunk, stays: {
+        name.removesuffix(".weight"): {"weight": m.float(), "bias": None} for name, m in stays.items()
+    },
+    "NNI's with biases": lambda trunk, stays: {
+        f"module.{name.removesuffix('.weight')}": {"weight": m.float(), "bias": torch.ones(len(m))}
+        for name, m in stays.items()
+    },
+    "sparse": lambda trunk, stays: {name: m.to_sparse() for name, m in stays.items()},
+    "sparse numbers": lambda trunk, stays: {f"{name}_mask": m.float().to_sparse() for name, m in stays.items()},
+    "views of one tensor": lambda trunk, stays: {
+        name: part.view(stays[name].shape)
+        for name, part in zip(
+            stays,
+            torch.cat([m.flatten() for m in stays.values()]).split([m.numel() for m in stays.values()]),
+            strict=True,
+        )
+    },
+    "views in another order": lambda trunk, stays: {
+        name: m.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0) for name, m in stays.items()
+    },
+    "one tensor under two names": lambda trunk, stays: {
+        f"{name}{end}": m for name, m in stays.items() for end in ("_mask", "_copy")
+    },
+    "parameters": lambda trunk, stays: {name: nn.Parameter(m.float()) for name, m in stays.items()},
+    **{
+        str(dtype): lambda trunk, stays, dtype=dtype: {name: m.to(dtype) for name, m in stays.items()}
+        for dtype in (torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn)
+    },
 }
+IN_TORCH_ONLY = {
+    *(name for name in FORMS if "checkpoint" in name or "NNI" in name or "sparse" in name or "views" in name),
+    *("masks beside other things", "plain values among them", "one tensor under two names"),
+}
+"""What safetensors can't hold: other things than tensors by name, none of which is another's view."""
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_file_of_any_form_gives_the_mask(form: str, suffix: str, tmp_path: Path) -> None:
-    trunk, stays = globally_pruned()
-    content = FORMS[form](trunk, {name: torch.from_numpy(m) for name, m in stays.items()})
-    if suffix == ".pt":
-        torch.save(content, tmp_path / "mask.pt")
-    elif form == "a checkpoint":
-        return  # of tensors only
-    else:
-        tensors = {name: t.contiguous() for name, t in content.items()}
-        (tmp_path / "mask.safetensors").write_bytes(to_safetensors(tensors))
-    found, left_out = torch_prune.fit(torch_prune.read(tmp_path / f"mask{suffix}"), SHAPES)
+def read_and_fit(path: Path) -> dict[str, Tensor]:
+    found, left_out = torch_prune.fit(torch_prune.read(path), SHAPES)
     assert left_out == []
     assert list(found) == list(SHAPES)
-    assert all(np.array_equal(found[name].numpy(), m) for name, m in stays.items())
+    assert all(m.dtype == torch.bool and m.is_contiguous() for m in found.values())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [
+        (form, suffix)
+        for form in FORMS
+        for suffix in (".pt", ".safetensors")
+        if suffix == ".pt" or form not in IN_TORCH_ONLY
+    ],
+)
+def test_a_file_of_any_form_gives_the_mask(form: str, suffix: str, tmp_path: Path) -> None:
+    """Whatever its name: safetensors are in a .pt too, and the other way around."""
+    trunk, stays = globally_pruned()
+    content = FORMS[form](trunk, {name: torch.from_numpy(m) for name, m in stays.items()})
+    for end in (suffix, ".bin", ".pt" if suffix == ".safetensors" else ".safetensors"):
+        path = tmp_path / f"mask{end}"
+        if suffix == ".pt":
+            torch.save(content, path)
+        else:
+            path.write_bytes(to_safetensors({name: t.contiguous() for name, t in content.items()}))
+        found = read_and_fit(path)
+        assert all(np.array_equal(found[name].numpy(), m) for name, m in stays.items())
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "<f4", ">f4", ">i8"])
+def test_numpys_archives_are_read(save: Callable[..., None], dtype: str, tmp_path: Path) -> None:
+    _, stays = globally_pruned()
+    for name, order in (("a.npz", "C"), ("b.npz", "F")):
+        save(
+            tmp_path / name,
+            **{f"module.{n}": np.asarray(m.astype(dtype), order=cast(Any, order)) for n, m in stays.items()},
+        )
+        found = read_and_fit(tmp_path / name)
+        assert all(np.array_equal(found[n].numpy(), m) for n, m in stays.items())
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS[RC] tensor support is in beta")
+@pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_csc])
+def test_compressed_rows_of_a_linear_layer_are_read(layout: torch.layout, tmp_path: Path) -> None:
+    stays = torch.arange(32).view(4, 8) % 3 == 0
+    torch.save({"0.weight": stays.float().to_sparse(layout=layout)}, tmp_path / "mask.pt")
+    found, _ = torch_prune.fit(torch_prune.read(tmp_path / "mask.pt"), {"0.weight": torch.Size((4, 8))})
+    assert torch.equal(found["0.weight"], stays)
 
 
 def test_layers_that_a_file_does_not_name_are_full_and_the_last_layer_is_left_out() -> None:
@@ -1056,6 +1139,12 @@ class Evil:
         return os.mkdir, ("evil",)
 
 
+def archive(*arrays: np.ndarray, **named: np.ndarray) -> bytes:
+    """As numpy.savez writes it."""
+    np.savez(content := io.BytesIO(), *arrays, **cast(Any, named))
+    return content.getvalue()
+
+
 @pytest.mark.parametrize(
     ("arguments", "content", "code", "why"),
     [
@@ -1063,6 +1152,57 @@ class Evil:
         (["--arch", "conv4", "--channels", "x"], {}, 2, "'x' is not a whole number from 1 to 1000; see --help"),
         (["--arch", "conv4"], {"layers.conv1.weight": torch.randn(16, 1, 3, 3)}, 2, "other values than 0 and 1"),
         (["--arch", "conv4"], {"a": Evil()}, 2, "damaged, or no checkpoint, or holds more than tensors and plain"),
+        (["--arch", "conv4"], {"layers.conv1.weight": np.ones((16, 1, 3, 3))}, 2, "more than tensors and plain values"),
+        (["--arch", "conv4"], {"layers.conv1": Evil()}, 2, "damaged, or no checkpoint, or holds more than tensors"),
+        (["--arch", "conv4"], b"", 2, "mask.pt is damaged, or no checkpoint"),
+        (["--arch", "conv4"], b'\x08\0\0\0\0\0\0\0{"a": 1}', 2, "mask.pt is damaged, or no checkpoint"),
+        (
+            ["--arch", "conv4"],
+            archive(a=np.array([Evil()], dtype=object)),
+            2,
+            "holds more than tensors and plain values",
+        ),
+        (["--arch", "conv4"], archive(a=np.array(["text"])), 2, "mask.pt is damaged, or no checkpoint"),
+        (["--arch", "conv4"], archive(), 2, "holds no tensors by name, neither directly nor under masks, mask, "),
+        (["--arch", "conv4"], archive(np.ones(3)), 2, "it names arr_0, and none of the network's layers"),
+        (["--arch", "conv4"], archive(np.ones(3))[:-9], 2, "mask.pt is damaged, or no checkpoint"),
+        (["--arch", "conv4"], [torch.ones(2)], 2, "mask.pt holds no tensors by name, neither directly nor under"),
+        (
+            ["--arch", "conv4"],
+            {"fc.bias": torch.ones(4, dtype=torch.uint8)},
+            2,
+            "it names fc.bias, and none of the net",
+        ),
+        (
+            ["--arch", "conv4"],
+            {"layers.conv1.weight": torch.ones(16, 9)},
+            2,
+            "the mask of layers.conv1.weight is (16, 9), and a convolution's has four dimensions",
+        ),
+        (
+            ["--arch", "conv4"],
+            {"layers.conv1.weight": torch.ones(16, 1, 3, 3, device="meta")},
+            2,
+            "layers.conv1.weight can't be read as a mask, being float32, strided, of shape (16, 1, 3, 3), on meta",
+        ),
+        (
+            ["--arch", "conv4"],
+            {f"{wrapper}layers.conv1.weight": torch.ones(16, 1, 3, 3) for wrapper in ("", "module.")},
+            2,
+            "it has two masks of layers.conv1.weight, of which module.layers.conv1.weight is one",
+        ),
+        (
+            ["--arch", "conv4"],
+            {"layers.conv1": {"weight": torch.ones(16, 1, 3, 3)}, "layers.bn1": {"weight": torch.zeros(16)}},
+            2,
+            "layers.bn1.weight is pruned, which is no weight of a convolution or linear layer here",
+        ),
+        (
+            ["--arch", "conv4"],
+            {"layers.conv1.weight": torch.ones(16, 1, 3, 3), "other": torch.ones(1).expand(10**15)},
+            2,
+            "other can't be read as a mask, being float32, strided, of shape (1000000000000000,), on cpu",
+        ),
         (["--arch", "conv4"], None, 2, "there is no file mask.pt"),
         (["--arch", "conv4"], "folder", 2, "mask.pt is a folder, and no file"),
         (
@@ -1086,6 +1226,8 @@ def test_what_can_not_be_imported_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     if content == "folder":
         Path("mask.pt").mkdir()
+    elif isinstance(content, bytes):
+        Path("mask.pt").write_bytes(content)
     elif content is not None:
         torch.save(content, "mask.pt")
     assert code_of(import_mask.main, ["mask.pt", "--root", "runs", *arguments]) == code
