@@ -46,7 +46,7 @@ PACKAGE = Path(__file__).parent.parent / "raysslprune"
 FORBIDDEN = re.compile(
     r"pickle|cloudpickle|dill|marshal|shelve|runpy|code|"  # modules
     r"eval|exec|compile|__import__|"  # built-in functions
-    r"os\.(system|popen|exec\w+|spawn\w+)|(np|numpy|joblib|torch\.jit)\.load|\w+\.(read_pickle|unpickle)|"
+    r"os\.(system|popen|exec\w+|spawn\w+)|(joblib|torch\.jit)\.load|\w+\.(read_pickle|unpickle)|"
     r"yaml\.(load|unsafe_load|full_load|load_all)|importlib\.import_module|import_module|\w+\.loader\.exec_module"
 )
 
@@ -71,6 +71,8 @@ def runs_what_it_reads(source: str) -> list[str]:
             if FORBIDDEN.fullmatch(name) or options.get("allow_pickle") == "True" or options.get("shell") == "True":
                 found.append(name)
             if name == "torch.load" and options.get("weights_only") != "True":
+                found.append(name)
+            if name in ("np.load", "numpy.load") and options.get("allow_pickle") != "False":
                 found.append(name)
     return found
 
