@@ -14,7 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 from safetensors.numpy import load as from_safetensors
 
-from raysslprune import results, terminal
+from raysslprune import picture, results, terminal
 from raysslprune.command import (
     FAILED,
     MOST_SEEDS,
@@ -462,14 +462,13 @@ def _run(options: argparse.Namespace) -> int:
         count = f"{len(lacking)} of {len(masks)} masks are not there yet"
         say(f"{count}, the first of them {lacking[0]}; this makes them: {makes}", 0)
     try:
-        present(sweep, options.scale, there, store)
+        return present(sweep, options.scale, there, store)
     except Damaged as damage:
         return say(f"mask {damage.step_id}: {damage.why}; this makes it again: {makes}", FAILED)
-    return 0
 
 
-def present(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> None:
-    """Write the tables and figures of some masks of a sweep, then print what matters most: a pipe may close.
+def present(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> int:
+    """Write the tables of some masks of a sweep, print what matters most, and draw it. Returns the exit code.
 
     Raises store.Damaged for a mask that can't be read, SweepError for one of a network that can't be found.
     """
@@ -478,22 +477,28 @@ def present(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> 
     except ValueError as error:
         raise SweepError(f"{sweep.name}: {error}") from error
     drawn, pairs = shown(masks, layers, overlaps)
-    canvases = draw(sweep, drawn, pairs)
-    from raysslprune.figures import save
-
     written: list[str] = []
-    for name, table in (("layers", layers), ("overlap", overlaps)):
-        files = {".parquet": results.to_parquet(table)}
-        if name in canvases:
-            files |= {f".{kind}": save(canvases[name], kind) for kind in ("png", "pdf")}
+
+    def write(name: str, files: Mapping[str, bytes]) -> None:
         for suffix, data in files.items():
-            written.append(f"results/{scale}/{sweep.name}-{name}{suffix}")
-            store.write(written[-1], data)
+            path = f"results/{scale}/{sweep.name}-{name}{suffix}"
+            store.write(path, data)
+            written.append(store.path(path))
+
+    for name, table in (("layers", layers), ("overlap", overlaps)):
+        write(name, {".parquet": results.to_parquet(table)})
     console = terminal.stdout()
     _print_densities(console, drawn)
     _print_overlaps(console, pairs)
+    code = 0
+    for name, table in {"layers": drawn, **({"overlap": pairs} if len(pairs) else {})}.items():
+        try:
+            write(name, picture.files(f"{sweep.name}-{name}", partial(draw, sweep, name, table), "png", "pdf"))
+        except picture.NoPicture as fault:
+            code = say(str(fault), FAILED)
     for path in written:
-        console.print(store.path(path), highlight=False, soft_wrap=True, markup=False)
+        console.print(path, highlight=False, soft_wrap=True, markup=False)
+    return code
 
 
 def shown(masks: Iterable[Placed], layers: pa.Table, overlaps: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -511,17 +516,14 @@ def shown(masks: Iterable[Placed], layers: pa.Table, overlaps: pa.Table) -> tupl
     )
 
 
-def draw(sweep: Sweep, layers: pa.Table, pairs: pa.Table) -> dict[str, Canvas]:
-    """Figures of what :func:`shown` gives: ``layers``, and ``overlap`` where there are pairs."""
+def draw(sweep: Sweep, which: str, table: pa.Table) -> Canvas:
+    """The figure ``layers`` or ``overlap`` of the sweep's masks, of a table that :func:`shown` gives."""
     from raysslprune import figures  # imports Matplotlib, which takes a second
 
-    of = {f"{point.step.data}, {point.step.arch}" for point in sweep.points}
-    subtitle = of.pop() if len(of) == 1 else ""  # where there are several, the panels say which
-    title = sweep.drawing.title
-    canvases = {"layers": figures.layer_densities(f"{title}: what is left of each layer", layers, subtitle=subtitle)}
-    if len(pairs):
-        canvases["overlap"] = figures.overlaps(f"{title}: overlap of masks", pairs, subtitle=subtitle)
-    return canvases
+    title, subtitle = sweep.drawing.title, picture.about(sweep.points)
+    if which == "layers":
+        return figures.layer_densities(f"{title}: what is left of each layer", table, subtitle=subtitle)
+    return figures.overlaps(f"{title}: overlap of masks", table, subtitle=subtitle)
 
 
 def _only(table: pa.Table, wanted: Callable[[Mapping[str, Any]], bool]) -> pa.Table:
@@ -614,7 +616,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m raysslprune.analysis",
         description="What the masks behind a sweep keep of each layer, and how much they share. Trains nothing.",
         examples=["python -m raysslprune.analysis fig3", "python -m raysslprune.analysis fig3 --seeds 3"],
-        codes="0 all is done; 1 no mask is there, or the store failed; 2 a wrong call or sweep file; 130 Ctrl-C",
+        codes="0 all is done; 1 no mask is there, or a figure or the store failed; 2 a wrong call or sweep file; "
+        "130 Ctrl-C",
     )
     parser.add_argument("sweep", metavar="SWEEP", help=f"{', '.join(known())}, or a .py file of your own")
     parser.add_argument("--scale", default=SCALE, choices=list(SETTINGS), help=f"which (default: {SCALE})")

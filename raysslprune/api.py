@@ -11,7 +11,6 @@ finds.
 from __future__ import annotations
 
 import functools
-import io
 import operator
 import os
 import re
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 import pyarrow as pa
 
-from raysslprune import analysis, loader, names, plan, progress, results, terminal
+from raysslprune import analysis, loader, names, picture, plan, progress, results, terminal
 from raysslprune import claims as judged
 from raysslprune import sweep as command
 from raysslprune.command import note
@@ -170,24 +169,18 @@ class Experiment:
 
     def draw(self) -> Canvas:
         """The figure of what is done. Raises ValueError for a listing, which is a table only."""
-        from raysslprune import figures  # imports Matplotlib, which takes a second
-
-        drawing, table = self.sweep.drawing, self.table()
-        if isinstance(drawing, Figure):
-            return _shown(figures.draw(drawing, table, subtitle=self._subtitle))
+        drawing, table, tried = self.sweep.drawing, self.table(), None
         if isinstance(drawing, Magnitudes):
-            magnitudes = results.magnitudes(self.sweep.points, self.store)
-            return _shown(figures.magnitudes(drawing, magnitudes, subtitle=self._subtitle))
+            table = results.magnitudes(self.sweep.points, self.store)
         if isinstance(drawing, Search):
-            from raysslprune.search import Studies, importances  # imports Optuna, which takes a second
+            from raysslprune.search import Studies  # imports Optuna, which takes a second
 
             graph, nothing = plan.make(self.sweep.points), plan.Schedule([], {})
             name = f"{self.sweep.name}-{self.scale}"
             tried = Studies(
                 name, drawing.trials, self.sweep.points, graph, nothing, self._records(), self.store, note
             ).tried
-            return _shown(figures.search(drawing, table, tried, importances(tried), subtitle=self._subtitle))
-        raise ValueError(f"{self.sweep.name} is a table, and has no figure")
+        return _shown(picture.draw(self.sweep, table, tried))
 
     # ------------------------------------------------------------------ its masks
 
@@ -208,10 +201,10 @@ class Experiment:
     def _draw_masks(self, which: str) -> Canvas:
         masks = self._masks()
         layers, pairs = analysis.shown(masks, *analysis.measure(masks, self.store))
-        drawn = analysis.draw(self.sweep, layers, pairs)
-        if not masks or which not in drawn:
+        table = {"layers": layers, "overlap": pairs}[which]
+        if not len(table):
             raise ValueError(f"{self.sweep.name} has {len(masks)} masks that are done, which is too few to draw")
-        return _shown(drawn[which])
+        return _shown(analysis.draw(self.sweep, which, table))
 
     # ------------------------------------------------------------------
 
@@ -221,11 +214,6 @@ class Experiment:
     def _masks(self) -> list[analysis.Placed]:
         records = self._records()
         return [mask for mask in analysis.placed(self.sweep.points) if mask.mask.id in records]
-
-    @property
-    def _subtitle(self) -> str:
-        of = {f"{point.step.data}, {point.step.arch}" for point in self.sweep.points}
-        return of.pop() if len(of) == 1 else ""
 
 
 _ASKING = "seeds="
@@ -254,6 +242,6 @@ def _shown(canvas: Canvas) -> Canvas:
 
 
 def _png(canvas: Canvas) -> bytes:
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    from raysslprune.figures import save
+
+    return save(canvas, "png", dpi=150)

@@ -49,9 +49,17 @@ def _fault(error: Exception) -> int:
     """Tell of an error that nobody thought of, with its traceback in a file. Returns the code; to be called where it
     is handled.
     """
-    with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
-        log.write(traceback.format_exc())
-    return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}; details in {log.name}", FAILED)
+    return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}{traceback_file()}", FAILED)
+
+
+def traceback_file() -> str:
+    """Write the traceback of the error that is being handled to a file; gives the end of a sentence that names it."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
+            log.write(traceback.format_exc())
+    except OSError:  # no room there, which may be what the error is about
+        return ""
+    return f"; details in {log.name}"
 
 
 def without_stdout(code: int) -> int:

@@ -10,24 +10,28 @@ import statistics
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib as mpl
 import pyarrow as pa
-from matplotlib import colors
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
-from matplotlib.mathtext import MathTextParser
-from matplotlib.path import Path
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from matplotlib.transforms import Bbox
 
 from raysslprune import results as tables
+from raysslprune.picture import any_backend
 from raysslprune.sweepfile import Curve, Figure, Magnitudes, Search
+
+with any_backend():
+    import matplotlib as mpl
+    from matplotlib import colors
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
+    from matplotlib.mathtext import MathTextParser
+    from matplotlib.path import Path
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.transforms import Bbox
 
 Look = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -129,6 +133,15 @@ class _Cell:
     references: list[_Line]
 
 
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """Matplotlib's own defaults meanwhile: a figure looks the same whatever a matplotlibrc or a notebook has set."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        yield
+
+
+@_own_style()
 def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
     """The figure of ``results.table``'s rows. Bands: standard errors; small dots: single seeds.
 
@@ -164,6 +177,7 @@ def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
     return _legible(canvas)
 
 
+@_own_style()
 def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> Canvas:
     """Sorted magnitudes: axes for each panel, a line for each init, task and seed.
 
@@ -214,6 +228,7 @@ def magnitudes(drawing: Magnitudes, table: pa.Table, *, subtitle: str = "") -> C
     return _legible(canvas)
 
 
+@_own_style()
 def search(
     drawing: Search,
     table: pa.Table,
@@ -269,13 +284,14 @@ def search(
     return _legible(canvas)
 
 
-def save(canvas: Canvas, kind: str) -> bytes:
-    """As ``png`` (300 dots an inch), ``pdf`` (letters as letters) or ``svg``; the same table gives the same file."""
+@_own_style()
+def save(canvas: Canvas, kind: str, *, dpi: int = 300) -> bytes:
+    """As ``png``, ``pdf`` (letters as letters) or ``svg``; the same table gives the same file. dpi: dots an inch."""
     buffer = io.BytesIO()
     dates: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "raysslprune"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # it is a box, which everybody sees
-        canvas.savefig(buffer, format=kind, dpi=300, metadata=dates.get(kind))
+        canvas.savefig(buffer, format=kind, dpi=dpi, metadata=dates.get(kind))
     return buffer.getvalue()
 
 
@@ -679,6 +695,7 @@ MOST_PAIRS = 10
 """Pairs of tasks in one axes."""
 
 
+@_own_style()
 def layer_densities(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
     """What masks leave of each layer: axes for each task, in rows of their own for each panel; a line for each density.
 
@@ -740,6 +757,7 @@ def layer_densities(title: str, table: pa.Table, *, subtitle: str = "") -> Canva
     return _legible(canvas)
 
 
+@_own_style()
 def overlaps(title: str, table: pa.Table, *, subtitle: str = "") -> Canvas:
     """How much masks share: a row of axes for each panel, a column for each relation, a line for each pair of tasks.
 

@@ -15,12 +15,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from raysslprune import claims, names, plan, progress, results, terminal
+from raysslprune import claims, names, picture, plan, progress, results, terminal
 from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, note, say, told
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
@@ -135,8 +136,9 @@ def make(
         failures = run.train(data_root, manner)
         records, _ = store.survey(graph.ids)
         try:
-            for sweep in sweeps:
-                _present(sweep, scale, records, store, manner.asking, run.searches.get(sweep.name))
+            codes = [
+                _present(sweep, scale, records, store, manner.asking, run.searches.get(sweep.name)) for sweep in sweeps
+            ]
         except Damaged as damage:  # that neither sizes nor times told
             why = f"step {damage.step_id}: {damage.why}; set aside in {store.set_aside(damage.step_id)}"
             return say(f"{why}; the same command makes it again", FAILED)
@@ -146,7 +148,7 @@ def make(
         say(sentence, FAILED)
     if failures:
         return say(f"steps that failed or were skipped: {failures}; the results above are without them", FAILED)
-    return FAILED if lacking else 0
+    return FAILED if lacking else max(codes, default=0)
 
 
 def planned(sweeps: Sequence[Sweep], keep: str) -> plan.Plan:
@@ -321,45 +323,43 @@ def _present(
     store: Store,
     asking: str,
     studies: Studies | None = None,
-) -> None:
-    """Table, claims and figure of one sweep, from the store alone. Written before they are shown: a pipe may close."""
-    if isinstance(sweep.drawing, Listing):
-        table = results.to_parquet(results.listing(sweep.drawing, sweep.rows))
+) -> int:
+    """Table, claims and figure of one sweep, from the store alone. Returns the exit code.
+
+    The figure comes last, so that nothing which goes wrong with it can cost the numbers.
+    """
+    console, drawing = terminal.stdout(), sweep.drawing
+    if isinstance(drawing, Listing):
+        table = results.to_parquet(results.listing(drawing, sweep.rows))
         written = _write(store, scale, sweep.name, {".parquet": table})
-        terminal.listing(terminal.stdout(), sweep.drawing, sweep.rows)
+        terminal.listing(console, drawing, sweep.rows)
         _tell(written)
-        return
+        return 0
     table = results.table(sweep.name, scale, sweep.points, records)
     if not len(table):
-        return
-    importance: Mapping[str, float] = {}
-    files = {
-        ".parquet": results.to_parquet(table),
-        "-runs.parquet": results.to_parquet(results.provenance(sweep.points, records)),
-    }
-    from raysslprune import figures  # imports Matplotlib, which takes a second
-
-    of = {f"{point.step.data}, {point.step.arch}" for point in sweep.points}
-    subtitle = of.pop() if len(of) == 1 else ""  # where there are several, the panels say which
-    if isinstance(sweep.drawing, Magnitudes):
-        sorted_weights = results.magnitudes(sweep.points, store)
-        files["-magnitudes.parquet"] = results.to_parquet(sorted_weights)
-        canvas = figures.magnitudes(sweep.drawing, sorted_weights, subtitle=subtitle)
-    elif isinstance(sweep.drawing, Search):
-        assert studies is not None
+        return 0
+    provenance = results.provenance(sweep.points, records)
+    tables = {".parquet": results.to_parquet(table), "-runs.parquet": results.to_parquet(provenance)}
+    written = _write(store, scale, sweep.name, tables)
+    terminal.table(console, drawing, table)
+    terminal.claims(console, claims.judge(sweep.claims, table), of_paper=sweep.name in known(), asking=asking)
+    tried = None
+    if studies is not None:
         from raysslprune.search import importances
 
-        importance = importances(studies.tried)
-        canvas = figures.search(sweep.drawing, table, studies.tried, importance, subtitle=subtitle)
-    else:
-        canvas = figures.draw(sweep.drawing, table, subtitle=subtitle)
-    files |= {".png": figures.save(canvas, "png"), ".pdf": figures.save(canvas, "pdf")}
-    written = _write(store, scale, sweep.name, files)
-    terminal.table(terminal.stdout(), sweep.drawing, table)
-    terminal.claims(terminal.stdout(), claims.judge(sweep.claims, table), of_paper=sweep.name in known(), asking=asking)
-    if studies is not None:
-        terminal.search(terminal.stdout(), table, studies.tried, importance)
+        tried = studies.tried
+        terminal.search(console, table, tried, importances(tried))
+    drawn, code = table, 0
+    if isinstance(drawing, Magnitudes):
+        drawn = results.magnitudes(sweep.points, store)
+        written += _write(store, scale, sweep.name, {"-magnitudes.parquet": results.to_parquet(drawn)})
+    try:
+        draw = partial(picture.draw, sweep, drawn, tried)
+        written += _write(store, scale, sweep.name, picture.files(sweep.name, draw, "png", "pdf"))
+    except picture.NoPicture as fault:
+        code = say(str(fault), FAILED)
     _tell(written)
+    return code
 
 
 def _write(store: Store, scale: str, name: str, files: Mapping[str, bytes]) -> list[str]:
@@ -412,7 +412,7 @@ def _parser() -> argparse.ArgumentParser:
             "python -m raysslprune.sweep all --scale paper --dry-run",
             "python -m raysslprune.sweep fig3 --explain 17",
         ],
-        codes="0 all is done; 1 a step, the store or Ray failed; 2 a wrong call or sweep file; 130 Ctrl-C",
+        codes="0 all is done; 1 a step, a figure, the store or Ray failed; 2 a wrong call or sweep file; 130 Ctrl-C",
     )
     parser.add_argument(
         "sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own"

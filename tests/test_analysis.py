@@ -827,6 +827,24 @@ def test_all_is_written_before_what_reads_has_had_enough(fig3: list[Placed], sto
     assert names == {f"fig3-{name}.{kind}" for name in ("layers", "overlap") for kind in ("parquet", "png", "pdf")}
 
 
+def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
+    fig3: list[Placed], store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(figures, "layer_densities", fail)
+    assert run(Path(store.base), "fig3") == 1
+    said = capsys.readouterr()
+    assert "same task, different seeds" in said.out
+    assert "layers.conv1.weight" in said.out
+    sentence = "raysslprune: the figure of fig3-layers could not be drawn, all else is there: RuntimeError: no font; "
+    assert said.err.startswith(sentence)
+    assert said.err.count("\n") == 1
+    names = {path.name for path in (Path(store.base) / "results" / "smoke").iterdir()}
+    assert names == {"fig3-layers.parquet", *(f"fig3-overlap.{kind}" for kind in ("parquet", "png", "pdf"))}
+
+
 def test_what_chance_explains_is_not_shown(fig3: list[Placed], store: Store) -> None:
     """It is in the tables."""
     layers, overlaps = measure(fig3, store)

@@ -1031,6 +1031,39 @@ def test_words_in_brackets_are_printed_as_they_are(cli: Cli) -> None:
         assert words in called.out
 
 
+@pytest.mark.parametrize("broken", ["draw", "save"])
+def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
+    broken: str, full: Store, cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is raised. Table and claims are there before anything is drawn, so that not even a crash costs them."""
+    from raysslprune import figures
+
+    folder, before = cli.folder / "runs" / "results" / "smoke", list[str]()
+
+    def fail(*_: Any, **__: Any) -> None:
+        before.append(capsys.readouterr().out)
+        assert {path.name for path in folder.iterdir()} == {"fig3.parquet", "fig3-runs.parquet"}
+        raise RuntimeError("latex could not\nbe found")
+
+    monkeypatch.setattr(figures, broken, fail)
+    called = cli("fig3", "table1", "--scale", "smoke")
+    assert called.code == FAILED
+    (shown,) = before
+    assert "Re-training pruned masks" in shown
+    assert "Claims of the paper" in shown
+    assert str(folder / "fig3.parquet") in called.out
+    assert "fig3.png" not in called.out
+    assert "table1.parquet" in called.out, "what comes after it is there, too"
+    (line,) = called.err.splitlines()
+    said = (
+        "raysslprune: the figure of fig3 could not be drawn, all else is there: RuntimeError: latex could not be found"
+    )
+    assert line.startswith(f"{said}; details in ")
+    log = Path(line.rpartition(" ")[2])
+    assert "Traceback" in log.read_text()
+    log.unlink()
+
+
 def test_failed_steps_are_counted_and_the_rest_is_shown(full: Store, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = list(smoke().jobs.values())[-1]
     (cli.folder / "runs" / "steps" / lost.id / WEIGHTS).write_bytes(b"broken")

@@ -236,6 +236,7 @@ SAID = (
     "FloatingPointError",
     "ExportError",
     "QueryError",
+    "NoPicture",
 )
 """Exceptions whose text is for the user, as it is."""
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -814,3 +815,94 @@ def test_a_pdf_is_as_wide_as_a_page_and_holds_its_letters_as_letters() -> None:
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf  # fonttype 3, which publishers refuse
     assert b"CreationDate" not in pdf
+
+
+# ------------------------------------------------------------------------------------- whoever draws
+
+
+HOSTILE = """\
+text.usetex: True
+font.family: no such font
+font.size: 30
+mathtext.fontset: stix
+axes.facecolor: red
+axes.formatter.limits: -1, 1
+axes.prop_cycle: cycler("color", ["k"])
+axes.grid: True
+legend.loc: center
+lines.marker: x
+figure.dpi: 20
+figure.constrained_layout.h_pad: 2
+savefig.bbox: tight
+savefig.transparent: True
+pdf.fonttype: 3
+svg.fonttype: none
+path.sketch: 4, 100, 2
+"""
+"""A matplotlibrc that changes a figure in many ways; without LaTeX, the first line alone lets none be drawn."""
+
+MAGNITUDES = pa.Table.from_pylist(
+    [
+        {"panel": "", "init": "a", "task": "labels", "seed": 0, "rank": rank, "magnitude": 10.0**-rank, "sparsity": 0.0}
+        for rank in (0.0, 0.5, 1.0)
+    ]
+)
+LAYERS = pa.Table.from_pylist(
+    [
+        {"panel": "", "task": "labels", "level": 1, "layer": layer, "density": 0.5, "stderr": None, "n": 1, "left": 0.5}
+        for layer in ("a.weight", "b.weight")
+    ]
+)
+PAIRS = pa.Table.from_pylist(
+    [
+        {"panel": "", "relation": "same seed", "task_a": "labels", "task_b": "rotnet", "density": 0.5}
+        | {"jaccard": 0.4, "stderr": None, "n": 1, "chance": 0.3, "chance_overall": 0.2}
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.draw(FIGURE, table(figure_3()), subtitle="$x^2$"),
+        lambda: figures.magnitudes(Magnitudes(title="m"), MAGNITUDES),
+        lambda: figures.search(Search(title="s", trials=1), table(searched()), {("labels", 10, 0)}),
+        lambda: figures.layer_densities("l", LAYERS),
+        lambda: figures.overlaps("o", PAIRS),
+    ],
+    ids=["draw", "magnitudes", "search", "layers", "overlaps"],
+)
+def test_settings_of_a_user_change_no_figure(draw: Callable[[], Canvas], tmp_path: Path) -> None:
+    expected = [figures.save(draw(), kind, dpi=50) for kind in ("png", "pdf", "svg")]
+    (tmp_path / "matplotlibrc").write_text(HOSTILE)
+    with mpl.rc_context(fname=tmp_path / "matplotlibrc"):
+        settings = dict(mpl.rcParams)
+        assert [figures.save(draw(), kind, dpi=50) for kind in ("png", "pdf", "svg")] == expected
+        assert dict(mpl.rcParams) == settings, "they are the user's again"
+
+
+BACKEND = """
+import os
+import raysslprune.figures
+import matplotlib
+from matplotlib.figure import Figure
+assert raysslprune.figures.save(Figure(), "png")
+print(os.environ["MPLBACKEND"], matplotlib.rcParams._get("backend"))
+"""
+
+
+@pytest.mark.parametrize("named", ["no such backend", "svg"])
+def test_a_backend_that_is_not_installed_is_no_fault(named: str) -> None:
+    """A notebook sets MPLBACKEND for all that it starts. One that is installed is still what pyplot uses."""
+    words = [sys.executable, "-c", BACKEND]
+    run = subprocess.run(words, env=os.environ | {"MPLBACKEND": named}, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(named)
+    assert (run.stdout == "svg svg\n") == (named == "svg")
+
+
+def test_a_backend_that_a_notebook_has_chosen_stays() -> None:
+    program = "import matplotlib; matplotlib.use('svg'); import raysslprune.figures; print(matplotlib.get_backend())"
+    words = [sys.executable, "-c", program]
+    run = subprocess.run(words, env=os.environ | {"MPLBACKEND": "pdf"}, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.returncode) == ("svg\n", 0), run.stderr

@@ -84,6 +84,7 @@ MAY_IMPORT = {
         *(f"results/{name}.py" for name in ("tables", "sql", "output")),
         "terminal.py",
         "figures.py",
+        "picture.py",
         "data/parquet.py",
     },
     "torchvision": {

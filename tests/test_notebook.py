@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pytest
 from conftest import execute
 
-from raysslprune import analysis, claims, plan, results
+from raysslprune import analysis, claims, figures, plan, results
 from raysslprune.api import Experiment, Failed
 from raysslprune.loader import SweepError
 from raysslprune.loader import load as load_file
@@ -130,6 +131,31 @@ def test_run_writes_what_the_command_writes(
     file = Experiment.load(str(tmp_path / "tickets.py"), scale="smoke", seeds=3, root=done.store.root)
     assert file.sweep == done.sweep
     assert (folder / "tickets.parquet").read_bytes() == results.to_parquet(file.table())
+
+
+def test_a_figure_that_cannot_be_drawn_costs_no_number(
+    done: Experiment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(figures, "draw", fail)
+    Path(done.store.path("results/smoke/tickets.parquet")).unlink(missing_ok=True)
+    with pytest.raises(Failed):
+        done.run()
+    said = capsys.readouterr()
+    assert "Tickets win" in said.out
+    assert said.err.startswith("raysslprune: the figure of tickets could not be drawn, all else is there: ")
+    assert Path(done.store.path("results/smoke/tickets.parquet")).is_file()
+    assert len(done.verdicts()) == 1
+    with pytest.raises(RuntimeError, match="no font"):
+        done.draw()
+
+
+def test_settings_of_a_notebook_change_no_figure(done: Experiment) -> None:
+    shown = done.draw()._repr_png_()  # pyright: ignore[reportAttributeAccessIssue]
+    with mpl.rc_context({"axes.facecolor": "red", "savefig.bbox": "tight", "text.usetex": True}):
+        assert done.draw()._repr_png_() == shown  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_plan_trains_nothing(done: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

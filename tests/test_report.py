@@ -25,12 +25,12 @@ import pytest
 from conftest import wait_until
 from safetensors.numpy import save as to_safetensors
 
-from raysslprune import plan, results, sweep
+from raysslprune import figures, plan, results, sweep
 from raysslprune.loader import load
 from raysslprune.report import __main__ as command
 from raysslprune.report import contents
 from raysslprune.spec import Prune, Train
-from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
+from raysslprune.store import MASK, WEIGHTS, Damaged, Store, snapshot_name
 
 USAGE, FAILED = 2, 1
 VERSIONS = {"raysslprune": "0.1.0", "torch": "2.11.0", "numpy": "2.0.0", "python": "3.11.7"}
@@ -364,6 +364,50 @@ def test_magnitudes_and_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (root / "steps" / damaged / WEIGHTS).unlink()
     document = Document(report(root, tmp_path / "report.html"))
     assert f"step {damaged}: {WEIGHTS} is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["draw", "save"])
+def test_without_a_figure_the_page_has_all_else(
+    broken: str,
+    roots: Roots,
+    page: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(figures, broken, fail)
+    out = tmp_path / "report.html"
+    assert command.main(["fig3", "table1", str(roots.odd), "--root", str(roots.root), "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.out == f"{out}\n"
+    assert [line.partition(": RuntimeError: no font; details in ")[0] for line in said.err.splitlines()] == [
+        f"raysslprune: the figure of {name} could not be drawn, all else is there" for name in ("fig3", roots.odd.stem)
+    ]
+    without, whole = Document(out.read_text("utf-8")), Document(page.read_text("utf-8"))
+    assert not without.attributes.get("src")
+    assert without.text.count("The figure could not be drawn when this page was made.") == 2
+    assert without.table("smoke-fig3", MEANS) == whole.table("smoke-fig3", MEANS)
+    assert without.attributes["id"] == whole.attributes["id"]
+
+
+def test_weights_that_are_damaged_meanwhile_cost_a_figure_of_magnitudes_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise Damaged("abc", "weights are gone")
+
+    root, out = tmp_path / "runs", tmp_path / "report.html"
+    finish(["fig6"], root, seeds=1)
+    monkeypatch.setattr(results, "magnitudes", fail)
+    assert command.main(["fig6", "--root", str(root), "--out", str(out)]) == 1
+    sentence = "raysslprune: step abc: weights are gone; the sweep's own command makes it again\n"
+    assert capsys.readouterr().err == sentence
+    document = Document(out.read_text("utf-8"))
+    assert {row["metric"] for row in document.table("smoke-fig6", MEANS)} == SPARSITIES
+    assert "The figure could not be drawn" in document.text
 
 
 # ------------------------------------------------------------------ what is not there

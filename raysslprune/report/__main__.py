@@ -37,13 +37,14 @@ def _run(options: argparse.Namespace) -> int:
 
     store = Store(options.root)
     found = contents.find(options.sweeps, options.scale, store, note)
-    text = page.render(contents.gather(found, store, note))
+    report = contents.gather(found, store, note)
+    text = page.render(report)
     try:
         Store(folder).write(name, text.encode())  # whole or not at all
     except OSError as error:
         return say(f"can't write {options.out}: {error.strerror or error}", FAILED)
     print(options.out)
-    return 0
+    return FAILED if any(section.no_picture for section in report.sections) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
             "python -m raysslprune.report",
             "python -m raysslprune.report fig3 fig5 --scale laptop --out paper.html",
         ],
-        codes="0 the page is there; 1 the root has no results, or can't be read, or the page not written; "
+        codes="0 the page is there; 1 the root has no results, or can't be read, or a figure or the page not made; "
         "2 a wrong call or sweep; 130 Ctrl-C",
     )
     parser.add_argument(

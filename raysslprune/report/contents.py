@@ -10,13 +10,14 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
 
-from raysslprune import claims, explain, plan, results, terminal
+from raysslprune import claims, explain, picture, plan, results, terminal
 from raysslprune.command import ROOT, SCALE, sweep_command
 from raysslprune.loader import BESIDE, Sweep, SweepError, known, load
 from raysslprune.progress import duration, size
@@ -79,8 +80,8 @@ class Table:
 class Section:
     """A sweep at a scale. facts: when, where, with which versions, and what it cost, as terms and what they are.
 
-    picture: its MIME type and bytes; none where the table is all there is. points: that are in the store. missing: that
-    should be, too.
+    picture: its MIME type and bytes; none where the table is all there is, or where ``no_picture``: it could not be
+    drawn. points: that are in the store. missing: that should be, too.
     """
 
     anchor: str
@@ -89,6 +90,7 @@ class Section:
     title: str
     tables: tuple[Table, ...]
     picture: tuple[str, bytes] | None = None
+    no_picture: bool = False
     alt: str = ""
     caption: str = ""
     verdicts: tuple[claims.Verdict, ...] = ()
@@ -228,12 +230,13 @@ def _section(
     means = results.summary(table).to_pylist()
     tried = _tried(sweep, scale, records, store, note) if isinstance(sweep.drawing, Search) else None
     done = [p for p in sweep.points if p.step.id in records and p.metric in records[p.step.id].metrics]
-    alt, picture = _figure(sweep.drawing, done, table, store, tried) if rows else ("", None)
+    alt, image = _figure(sweep, done, table, store, tried, note) if rows else ("", None)
     points = _points(sweep.name, scale, rows, records)
     section = Section(
         **common,
         tables=(_means(means, tried), points) if rows else (),
-        picture=picture,
+        picture=image,
+        no_picture=bool(rows) and image is None,
         alt=alt,
         caption=_caption(rows, means),
         verdicts=tuple(claims.judge(sweep.claims, table)) if rows else (),
@@ -262,39 +265,44 @@ def _tried(
 
 
 def _figure(
-    drawing: Drawing,
+    sweep: Sweep,
     points: Sequence[Point],
     table: pa.Table,
     store: Store,
     tried: Mapping[tuple[str, int, int], float] | None,
-) -> tuple[str, tuple[str, bytes]]:
-    """The figure in words, and as a picture."""
-    from raysslprune import figures  # imports Matplotlib, which takes a second
-
-    of = {f"{point.step.data}, {point.step.arch}" for point in points}
-    subtitle = of.pop() if len(of) == 1 else ""  # where there are several, the panels say which
-    metrics = dict.fromkeys(point.metric for point in points)
-    drawn = " and ".join(figures.METRICS.get(metric, metric) for metric in metrics)
-    if isinstance(drawing, Magnitudes):
-        drawn, over = "magnitudes", "the rank of the weight"
+    note: Note,
+) -> tuple[str, tuple[str, bytes] | None]:
+    """The figure in words, and as an image; without one, and a note, where it can't be drawn."""
+    drawn = table
+    if isinstance(sweep.drawing, Magnitudes):
         try:
-            canvas = figures.magnitudes(drawing, results.magnitudes(points, store), subtitle=subtitle)
+            drawn = results.magnitudes(points, store)
         except Damaged as damage:
-            raise StoreError(f"step {damage.step_id}: {damage.why}; the sweep's own command makes it again") from damage
-    elif isinstance(drawing, Search):
-        from raysslprune.search import importances
+            note(f"step {damage.step_id}: {damage.why}; the sweep's own command makes it again")
+            return "", None
+    kind, mime = ("png", "image/png") if len(table) > VECTORS else ("svg", "image/svg+xml")
+    try:
+        files = picture.files(sweep.name, partial(picture.draw, sweep, drawn, tried), kind)
+    except picture.NoPicture as fault:
+        note(str(fault))
+        return "", None
+    return _in_words(sweep.drawing, points), (mime, files[f".{kind}"])
 
-        over, tried = "the rewind in samples seen", tried or {}
-        canvas = figures.search(drawing, table, tried, importances(tried), subtitle=subtitle)
+
+def _in_words(drawing: Drawing, points: Sequence[Point]) -> str:
+    """For those who can't see the image."""
+    from raysslprune.figures import METRICS  # imports Matplotlib, which takes a second
+
+    shows = " and ".join(METRICS.get(metric, metric) for metric in dict.fromkeys(point.metric for point in points))
+    if isinstance(drawing, Magnitudes):
+        shows, over = "magnitudes", "the rank of the weight"
+    elif isinstance(drawing, Search):
+        over = "the rewind in samples seen"
     else:
         assert isinstance(drawing, Figure)
         over = f"{drawing.x} weights"
-        canvas = figures.draw(drawing, table, subtitle=subtitle)
     curves = ", ".join(dict.fromkeys(f"{point.task} {point.init}" for point in points))
-    alt = f"{drawing.title}: {drawn} over {over}. Curves: {curves}. Their numbers are in the table of means."
-    if len(table) > VECTORS:
-        return alt, ("image/png", figures.save(canvas, "png"))
-    return alt, ("image/svg+xml", figures.save(canvas, "svg"))
+    return f"{drawing.title}: {shows} over {over}. Curves: {curves}. Their numbers are in the table of means."
 
 
 def _caption(rows: Sequence[Mapping[str, Any]], means: Sequence[Mapping[str, Any]]) -> str:
