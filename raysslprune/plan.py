@@ -12,13 +12,28 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import median
 
 from raysslprune.names import data_parts
 from raysslprune.recipes import PIXELS, VIEWS, Net
-from raysslprune.spec import SVM, Final, Imported, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, closure, dump
+from raysslprune.spec import (
+    SVM,
+    Final,
+    Imported,
+    Init,
+    Mask,
+    Prune,
+    RandomPrune,
+    Rewind,
+    Shuffle,
+    Step,
+    Train,
+    closure,
+    dump,
+)
 from raysslprune.store import WEIGHTS, Record, snapshot_name
 from raysslprune.sweepfile import Point
 
@@ -559,25 +574,79 @@ def title(step: Train) -> str:
 
 
 def titles(jobs: Iterable[Job]) -> dict[str, str]:
-    """By id. To titles that several jobs have it adds what these differ in: rewind, what is left, network, data."""
+    """By id. To titles that several jobs have it adds what these differ in."""
     alike: dict[str, list[Train]] = {}
     for job in jobs:
         alike.setdefault(job.title, []).append(job.train)
     named: dict[str, str] = {}
     for shared, steps in alike.items():
-        facts = [_facts(step) for step in steps] if len(steps) > 1 else [()]
-        differ = [len(set(column)) > 1 for column in zip(*facts, strict=True)]
-        for step, own in zip(steps, facts, strict=True):
-            more = (fact for fact, differs in zip(own, differ, strict=True) if differs and fact)
-            named[step.id] = ", ".join([shared, *more])
+        named |= told_apart(shared, {step.id: _facts(step) for step in steps} if len(steps) > 1 else {steps[0].id: {}})
     return named
 
 
-def _facts(step: Train) -> tuple[str, ...]:
-    """What a title leaves out."""
-    rewind = f"to {step.start.samples:,}" if isinstance(step.start, Rewind) else ""
-    density = left(step.mask)
-    return rewind, "" if math.isnan(density) else f"{100 * density:.3g}% left", step.arch, step.data
+def told_apart(shared: str, facts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Names for steps, by id, that all begin with ``shared`` and go on with the first facts that tell them apart.
+
+    facts: of each step, by kinds; the most telling kinds come first. Steps that differ in nothing of that get their
+    ids, which ``--explain`` takes.
+    """
+    named = dict.fromkeys(facts, shared)
+    for kind in dict.fromkeys(kind for some in facts.values() for kind in some):
+        longer = {i: ", ".join(filter(None, (name, facts[i].get(kind, "")))) for i, name in named.items()}
+        if len(set(longer.values())) > len(set(named.values())):
+            named = longer
+    counts = Counter(named.values())
+    return {i: name if counts[name] == 1 else f"{name}, step {i[:8]}" for i, name in named.items()}
+
+
+def _facts(step: Train) -> dict[str, str]:
+    """What a title leaves out: of the training, of the one that it starts from, and of the one that its mask is of."""
+    density, start = left(step.mask), step.start
+    facts = {
+        "rewind": f"to {start.samples:,}" if isinstance(start, Rewind) else "",
+        "left": "" if math.isnan(density) else f"{100 * density:.3g}% left",
+        "arch": step.arch,
+        "data": step.data,
+        "scope": _scope(step.mask),
+        "begins": begins(step),
+        **recipe_facts(step),
+    }
+    origins = {"from": None if isinstance(start, Init) else start.of, "mask of": _origin(step.mask)}
+    for word, origin in origins.items():
+        if origin is not None and origin is not step:
+            told = {"task": origin.task, "data": origin.data, "begins": begins(origin), **recipe_facts(origin)}
+            facts |= {f"{word} {kind}": f"{word} {fact}" for kind, fact in told.items()}
+    return facts
+
+
+def begins(step: Train) -> str:
+    """On what a network was trained first of all, and from which draw of its weights."""
+    while not isinstance(step.start, Init):
+        step = step.start.of
+    return f"begun on {step.task}" + (f", draw {step.start.draw}" if step.start.draw else "")
+
+
+def recipe_facts(step: Train) -> dict[str, str]:
+    """A training's length and all else of its recipe, by fields."""
+    values = {field.name: getattr(step.recipe, field.name) for field in fields(step.recipe)}
+    options = dict(values.pop("options", ()))
+    samples = {"samples": f"{values.pop('samples'):,} samples"} if "samples" in values else {}
+    return samples | {name: f"{name} {value}" for name, value in {**options, **values}.items()}
+
+
+def _scope(mask: Mask | None) -> str:
+    while isinstance(mask, Shuffle):
+        mask = mask.of
+    return mask.scope if isinstance(mask, Prune | RandomPrune) else ""
+
+
+def _origin(mask: Mask | None) -> Train | None:
+    """The dense training that a mask was first pruned from."""
+    while isinstance(mask, Shuffle):
+        mask = mask.of
+    if isinstance(mask, Prune):
+        return prunings(mask)[-1].of
+    return mask.nonzero if isinstance(mask, RandomPrune) else None
 
 
 def left(mask: Mask | None) -> float:

@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raysslprune.plan import OVERHEAD, START, Job, Schedule, prunings, titles
+from raysslprune.plan import OVERHEAD, START, Job, Schedule, begins, prunings, recipe_facts, titles, told_apart
 from raysslprune.spec import Prune, Rewind
 
 LINE_EVERY = 10.0
@@ -43,7 +43,7 @@ def chains(jobs: Iterable[Job]) -> list[Chain]:
     What is pruned once only is no chain.
     """
     found: dict[str, Chain] = {}
-    facts: dict[str, tuple[str, ...]] = {}
+    alike: dict[str, dict[str, dict[str, str]]] = {}
     firsts: dict[str, Job] = {}
     for job in jobs:
         for mask in job.after:
@@ -57,13 +57,19 @@ def chains(jobs: Iterable[Job]) -> list[Chain]:
                     found[second.id] = Chain(rounds=[firsts[first.id]] if first.id in firsts else [])
                 found[second.id].rounds.append(job)
                 train, start = second.of, second.of.start
-                rewind = f"rewound to {start.samples:,}" if isinstance(start, Rewind) else ""
-                kept = f"{100 * second.keep:g}% each time"
-                facts[second.id] = (train.data, train.arch, first.scope, rewind, kept, train.task, f"seed {train.seed}")
-    differ = [len(set(column)) > 1 for column in zip(*facts.values(), strict=True)]
-    for key, chain in found.items():
-        *others, task, seed = facts[key]
-        chain.name = ", ".join([f"{task} {seed}", *(other for other, d in zip(others, differ, strict=False) if d)])
+                alike.setdefault(f"{train.task} seed {train.seed}", {})[second.id] = {
+                    "data": train.data,
+                    "arch": train.arch,
+                    "scope": first.scope,
+                    "rewind": f"rewound to {start.samples:,}" if isinstance(start, Rewind) else "",
+                    "begins": begins(train),
+                    "kept": f"{100 * second.keep:g}% each time",
+                    **recipe_facts(train),
+                    **{f"first {kind}": f"first {fact}" for kind, fact in recipe_facts(first.of).items()},
+                }
+    for shared, facts in alike.items():
+        for key, name in told_apart(shared, facts).items():
+            found[key].name = name
     return list(found.values())
 
 

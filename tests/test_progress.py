@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from raysslprune import data, plan
+from raysslprune.loader import known, load
 from raysslprune.lottery import imp, random_reinit, winning_ticket
 from raysslprune.plan import Schedule
 from raysslprune.progress import MOST_CHAINS, JsonLines, Progress, chains
@@ -99,6 +100,27 @@ def test_a_chain_is_the_trainings_that_are_pruned() -> None:
 )
 def test_names_say_what_chains_differ_in(graph: plan.Plan, names: set[str]) -> None:
     assert {chain.name for chain in chains(graph.jobs.values())} == names
+
+
+@pytest.mark.parametrize("scale", SETTINGS)
+def test_all_sweeps_of_the_package_name_their_jobs_and_chains_apart(scale: str) -> None:
+    """Each alone, and all together. No title is told apart by an id only."""
+    sweeps = [load(name, scale, 2).points for name in known()]
+    for points in (*sweeps, [point for some in sweeps for point in some]):
+        jobs = plan.make(points).jobs.values()
+        titles, names = plan.titles(jobs), [chain.name for chain in chains(jobs)]
+        assert len({*titles.values()}) == len(titles) == len(jobs)
+        assert len({*names}) == len(names)
+        assert not [name for name in (*titles.values(), *names) if ", step " in name]
+
+
+def test_what_differs_in_nothing_that_is_told_has_its_id() -> None:
+    facts = {"a" * 16: {"data": "x"}, "b" * 16: {"data": "x"}, "c" * 16: {"data": "y"}}
+    assert plan.told_apart("labels", facts) == {
+        "a" * 16: "labels, x, step aaaaaaaa",
+        "b" * 16: "labels, x, step bbbbbbbb",
+        "c" * 16: "labels, y",
+    }
 
 
 def test_no_job_is_in_two_chains_but_a_dense_one() -> None:
