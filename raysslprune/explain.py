@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from raysslprune import plan
+from raysslprune.options import main_metric, told
 from raysslprune.progress import duration, size
 from raysslprune.scales import images_of
 from raysslprune.spec import (
@@ -54,7 +55,7 @@ def explain(
         say(f"{name}: a step that none of the rows shows", style="bold")
     say(f"step {step.id}: {_title(step)}", style="bold")
     if step.id in records:
-        say("    " + ", ".join(_number(*item) for item in sorted(records[step.id].metrics.items())))
+        say("    " + ", ".join(_number(*item) for item in told(records[step.id].metrics).items()))
         for file, facts in records[step.id].files.items():
             say(f"    {store.path(f'steps/{step.id}/{file}')}  {size(facts.size)}")
     else:
@@ -170,8 +171,7 @@ def _value(value: Any) -> str:
 
 def result_of(record: Record) -> tuple[str, str, str, str]:
     """A training's main metric, the fraction of weights left, how long it took, and when."""
-    own = [metric for metric in record.metrics if not metric.startswith("density")]  # a task's own come first
-    main = "top1" if "top1" in own else own[0] if own else None
+    main = main_metric(record.metrics)
     left = record.metrics.get("density")
     facts = record.facts
     return (

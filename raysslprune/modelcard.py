@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from raysslprune import explain, masks, plan, release, subnetwork
 from raysslprune.names import ARCHITECTURES
+from raysslprune.options import told
 from raysslprune.progress import size
 from raysslprune.release import Release, Size
 from raysslprune.spec import Final, Imported, Init, Mask, RandomPrune, Rewind, Shuffle, Train
@@ -19,11 +20,12 @@ METRICS = {
     "knn_top1": "accuracy of the 200 nearest training images, in percent",
     "train_loss": "loss in the last epoch of the training",
     "collapsed_layers": "layers with no weight left",
+    "natural_sparsity": "weights that training alone made zero, in percent",
 }
 """What a training's metrics mean, the first five on test images. A task of one's own may have others."""
 
-UNTOLD = ("density", "natural_sparsity")
-"""How metrics begin that stand elsewhere in the card, or are for the paper's Figure 10 only."""
+UNTOLD = "density"
+"""How metrics begin that stand elsewhere in the card."""
 
 LIMITS = """\
 ## Limits
@@ -196,8 +198,8 @@ def _imported(step: Imported, made: Release) -> str:
 def _results(made: Release) -> str:
     if not isinstance(made.step, Train):
         return ""
-    told = {name: value for name, value in made.record.metrics.items() if not name.startswith(UNTOLD)}
-    rows = [(f"`{name}`", f"{value:.6g}", METRICS.get(name, "")) for name, value in told.items()]
+    shown = {name: value for name, value in told(made.record.metrics).items() if not name.startswith(UNTOLD)}
+    rows = [(f"`{name}`", f"{value:.6g}", METRICS.get(name, "")) for name, value in shown.items()]
     return f"## Results\n\n{_table(('metric', 'value', ''), rows)}"
 
 

@@ -133,3 +133,16 @@ def made(task: str, kind: type[Any], given: Iterable[tuple[str, Option]]) -> Any
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise ValueError(f"option {option} of task {task} is of type {wanted.__name__}, not {value!r}")
     return kind(**dict(given))
+
+
+def main_metric(metrics: Mapping[str, float]) -> str | None:
+    """What a training is judged by: top1, else the first of its task's own, which stand first. None: it has none."""
+    own = [metric for metric in metrics if not metric.startswith("density")]
+    return "top1" if "top1" in own else own[0] if own else None
+
+
+def told(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What people are told of them: the main one first, and no other that is 0, as natural sparsities mostly are."""
+    main = main_metric(metrics)
+    first = {} if main is None else {main: metrics[main]}
+    return first | {name: value for name, value in sorted(metrics.items()) if value and name != main}

@@ -18,6 +18,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
 from raysslprune import data, evaluate, masks, models, parallel, svm, tasks
+from raysslprune.options import told
 from raysslprune.spec import SVM, Imported, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, load, seed_of
 from raysslprune.store import MASK, WEIGHTS, Record, Store, snapshot_name, snapshots_in, versions
 from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, starting_network
@@ -73,8 +74,8 @@ class Curve:
             self.writer.add_scalar(name, value, seen)
 
     def end(self, seen: int, metrics: Mapping[str, float]) -> None:
-        """With what was measured at the end."""
-        self.add(seen, {f"end/{name}": value for name, value in metrics.items()})
+        """With what was measured at the end, but for what is 0 and not the main metric: that would drown it."""
+        self.add(seen, {f"end/{name}": value for name, value in told(metrics).items()})
         self.writer.close()
 
 

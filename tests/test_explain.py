@@ -13,6 +13,7 @@ from rich.console import Console
 from raysslprune import plan
 from raysslprune.explain import explain
 from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, shuffled, winning_ticket
+from raysslprune.options import told
 from raysslprune.spec import SVM, Mask, Recipe, Shuffle, Step, closure
 from raysslprune.store import File, Record, Store
 from raysslprune.sweepfile import Point
@@ -51,6 +52,7 @@ def record(step: Step, **more: object) -> Record:
         files = {"mask.safetensors": File(size=4_370, sha256="")}
     else:
         metrics = {"top1": 97.25, "map": 55.5, "train_loss": 0.1, "density": 0.512}
+        metrics |= {"natural_sparsity": 0.0, "natural_sparsity_1e-6": 0.5, "collapsed_layers": 0.0}
         facts = {"seconds": 187.0, "begun": 1_790_000_000.5, "host": "box", "device": "cuda:0", **more}
         files = {"weights.safetensors": File(size=133_000, sha256="")}
     facts["versions"] = {"raysslprune": "0.1", "torch": "2.9"}
@@ -128,7 +130,7 @@ def test_what_how_long_when_where_and_the_files() -> None:
     lines = explained("1")
     step = STEPS["reinit"]
     assert f"step {step.id}: labels seed 4, rotnet mask 3, drawn; labels on digits, conv4" in lines
-    assert "    density 0.512, map 55.5, top1 97.25, train_loss 0.1" in lines
+    assert "    top1 97.25, density 0.512, map 55.5, natural_sparsity_1e-6 0.5, train_loss 0.1" in lines
     assert f"    /somewhere/runs/steps/{step.id}/weights.safetensors  133 kB" in lines
     listed = [(line[2], re.split("  +", line[3].strip())) for line in chain_of(lines)]
     for what, rest in listed:
@@ -138,6 +140,17 @@ def test_what_how_long_when_where_and_the_files() -> None:
             assert rest == ["41%", "run 2", "mask 4.37 kB"]
     masks = "run 2: masks, made beside trainings; raysslprune 0.1, torch 2.9"
     assert lines[-2:] == ["run 1: box, cuda:0; raysslprune 0.1, torch 2.9", masks]
+
+
+def test_the_main_metric_comes_first_even_if_it_is_0_and_no_other_0_is_told() -> None:
+    metrics = {"rotation_top1": 0.0, "train_loss": 0.0, "density": 1.0, "natural_sparsity_1e-6": 3.5, "a": 1.0}
+    assert [*told(metrics).items()] == [
+        ("rotation_top1", 0.0),
+        ("a", 1.0),
+        ("density", 1.0),
+        ("natural_sparsity_1e-6", 3.5),
+    ]
+    assert told({"density": 0.5, "density_in_scope": 0.0}) == {"density": 0.5}
 
 
 def test_runs_in_two_places_are_told_apart() -> None:

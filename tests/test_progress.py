@@ -338,6 +338,9 @@ def test_a_learning_curve_is_what_the_loop_saw(tmp_path: Path) -> None:
     assert metrics == plain.metrics, "looking changes nothing"
     curve = curve_in(tmp_path / "curves")
     assert {"loss", "learning_rate", "end/top1"} <= curve.keys()
+    zeros = {f"end/{name}" for name, value in metrics.items() if not value}
+    assert "end/natural_sparsity_1e-30" in zeros
+    assert not zeros & curve.keys()
     assert curve["end/top1"] == [(-(-20_000 // recipe.batch) * recipe.batch, pytest.approx(metrics["top1"]))]
     losses = dict(curve["loss"])
     assert len(losses) > 1

@@ -20,6 +20,7 @@ import pyarrow as pa
 from raysslprune import claims, explain, picture, plan, results, terminal
 from raysslprune.command import ROOT, SCALE, sweep_command
 from raysslprune.loader import BESIDE, Sweep, SweepError, known, load
+from raysslprune.options import told
 from raysslprune.progress import duration, size
 from raysslprune.results import sql
 from raysslprune.scales import SETTINGS
@@ -518,7 +519,7 @@ def _linked(text: str, places: Mapping[str, str]) -> Cell:
 
 
 def _outcome(record: Record, run: int) -> tuple[Cell, Cell, Cell, Cell]:
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in record.metrics.items() if value)
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in told(record.metrics).items() if value)
     seconds, begun = record.facts.get("seconds"), record.facts.get("begun")
     return (
         _words(metrics),
