@@ -147,7 +147,7 @@ class Parser(argparse.ArgumentParser):
     def add_data(self, more: str = "") -> None:
         """``--data``. more: the end of its help."""
         help = f"where data sets lie (default: $RAYSSLPRUNE_DATA, else ./data){more}"
-        self.add_argument("--data", default=names.data_root(), metavar="DIR", help=help)
+        self.add_argument("--data", type=names.data_root, default="", metavar="DIR", help=help)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """As argparse does, which would go on if it can't be written."""

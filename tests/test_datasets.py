@@ -28,8 +28,8 @@ from PIL import Image
 from test_files import encoded, picture, save
 from torchvision import datasets
 
-from raysslprune import data, names
-from raysslprune.data import DataError, check, cifar, files, folder
+from raysslprune import api, data, export, names
+from raysslprune.data import DataError, check, cifar, files, folder, resize
 from raysslprune.data.files import Files
 
 # ----------------------------------------------------------------------------------------- folders
@@ -637,3 +637,23 @@ def test_data_lie_where_the_environment_says(tmp_path: Path, monkeypatch: pytest
             data.load("folder/nothing")
         with pytest.raises(data.DataError, match=re.escape(f"{tmp_path}/here/nothing/train")):
             data.load("folder/nothing", str(tmp_path / "here"))
+
+
+def test_a_tilde_is_the_home_folder_and_a_path_is_taken(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no shell expands it: after ``--data=``, in a quoted variable, and in Python."""
+    (pets / "cwd").mkdir()
+    monkeypatch.chdir(pets / "cwd")
+    monkeypatch.setenv("HOME", str(pets.parent))
+    home = f"~/{pets.name}"
+    assert export._parser().parse_args(["3f2a9c", "--out=net", f"--data={home}"]).data == str(pets)
+    assert check.main(["folder/pets", f"--data={home}"]) == 0
+    assert resize.main(["folder/pets", f"--data={home}", f"--out={home}/small"]) == 0
+    assert (pets / "small/pets-256/train").is_dir()
+    monkeypatch.setenv("RAYSSLPRUNE_DATA", home)
+    assert check.main(["folder/pets"]) == 0
+    assert len(data.load("folder/pets").train) == len(data.load("folder/pets", Path(home)).train) == 7
+    for given in (None, home, Path(home), pets):
+        assert api.Experiment.load("table1", data=given).data == str(pets)
+    assert not list((pets / "cwd").iterdir())

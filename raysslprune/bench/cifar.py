@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default=names.data_root(), help="where data sets lie")
+    parser.add_argument("--data", type=names.data_root, default="", help="where data sets lie")
     parser.add_argument("--dataset", default="cifar10", help="cifar10, or parquet/NAME (default: %(default)s)")
     parser.add_argument("--task", default="labels", choices=["labels", "rotnet", "exemplar"])
     parser.add_argument("--arch", default="resnet18-cifar", choices=["resnet18-cifar", "vgg19"])

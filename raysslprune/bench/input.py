@@ -148,7 +148,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=positive, default=5, help="how often (default: %(default)s)")
     parser.add_argument("--samples", type=positive, default=256, help="each time, of each way (default: %(default)s)")
     parser.add_argument("--cores", type=positive, nargs="+", default=[1, 2], help="how many (default: 1 2)")
-    parser.add_argument("--data", default=names.data_root(), help="where data sets lie")
+    parser.add_argument("--data", type=names.data_root, default="", help="where data sets lie")
     parser.add_argument("--dataset", default="", help="imagenet, say (default: parts of scikit-learn's photographs)")
 
 

@@ -6,6 +6,7 @@ by threads. A new data set is a ``Source`` in a file here and a line in ``names.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def source(name: str) -> Source:
 
 
 @cache
-def load(name: str, root: str | None = None) -> Dataset:
+def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
     """A step's data set or subset, read once a process. root: as names.data_root. Raises ValueError or DataError."""
     whole, _, subset = name.rpartition(":") if names.data_parts(name)[2] else (name, "", "")
     if not subset:
