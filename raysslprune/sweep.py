@@ -208,7 +208,8 @@ def missing_data(pending: Sequence[plan.Job], root: str, fetch: bool) -> list[st
         from raysslprune import data  # imports torch, which takes seconds
 
         try:
-            data.source(f"{kind}/{argument}" if argument else kind).locate(Path(root), fetch)
+            for remark in data.source(f"{kind}/{argument}" if argument else kind).locate(Path(root), fetch) or ():
+                note(remark)
         except (data.DataError, ValueError) as error:
             missing.append(str(error))
     return missing

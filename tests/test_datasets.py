@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from PIL import Image
 from test_files import encoded, picture, save
 from torchvision import datasets
 
-from raysslprune import api, data, export, names
+from raysslprune import api, data, export, names, sweep
 from raysslprune.data import DataError, check, cifar, files, folder, resize
 from raysslprune.data.files import Files
 
@@ -101,6 +102,76 @@ def test_what_is_hidden_or_no_image_by_its_name_is_not_seen(pets: Path) -> None:
     assert list(files_of(data.source("folder/pets").load(pets).train).names) == before
 
 
+def test_what_file_servers_and_windows_hide_is_not_seen(pets: Path) -> None:
+    before = data.source("folder/pets").load(pets)
+    for place in ("train/@eaDir", "train/dog/@eaDir", "val/@eaDir", "train/dog/@eaDir/a.JPEG"):
+        save(picture(4, 4), pets / "pets" / place / "SYNOPHOTO_THUMB_XL.jpg")
+    (pets / "pets/train/dog/Thumbs.db").write_text("x")
+    found = data.source("folder/pets").load(pets)
+    assert list(files_of(found.train).names) == list(files_of(before.train).names)
+    assert (found.classes, found.remarks) == (3, ())
+
+
+def test_files_that_are_no_images_by_their_names_are_counted(pets: Path) -> None:
+    before = list(files_of(data.source("folder/pets").load(pets).train).names)
+    assert data.source("folder/pets").locate(pets) == ()
+    for name in ("train/dog/1.jfif", "train/dog/deep/2.JFIF", "train/cat/3.gif", "val/cat/4.heic", "val/README"):
+        save(picture(4, 4), pets / "pets" / name, format="GIF" if "gif" in name else "JPEG")
+    save(picture(4, 4), pets / "pets/train/.cache/5.jfif", format="JPEG")
+    (remark,) = data.source("folder/pets").load(pets).remarks
+    assert remark.startswith(
+        f"5 files in {pets}/pets will not be read: 2 .jfif, 1 .gif, 1 .heic, 1 without an ending; images have names in"
+    )
+    assert data.source("folder/pets").locate(pets) == (remark,)
+    assert list(files_of(data.source("folder/pets").load(pets).train).names) == before
+    emptied(pets / "pets/val/cat")
+    (pets / "pets/val/cat/a.GIF").write_text("x")
+    with pytest.raises(DataError, match=r"val/cat has no images, only 1 \.gif; wanted: files with names in \.jpg"):
+        data.source("folder/pets").locate(pets)
+
+
+def test_files_that_are_not_read_are_told_before_a_training(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pets / "pets/train/dog/1.avif").write_text("x")
+    (pets / "five.py").write_text(SWEEP.format(data="folder/pets", task="labels"))
+    arguments = [str(pets / "five.py"), "--data", str(pets), "--root", str(pets / "runs"), "--dry-run"]
+    assert sweep.main(arguments) == 0
+    assert capsys.readouterr().err.startswith(f"raysslprune: 1 file in {pets}/pets will not be read: 1 .avif; images")
+
+
+SWEEP = """
+from raysslprune.lottery import imp
+from raysslprune.spec import Recipe
+from raysslprune.sweepfile import Curve, Figure, Point
+
+CURVE = Curve(task="{task}", init="winning ticket")
+FIGURE = Figure(title="Pets", references=(CURVE,))
+
+
+def points(scale, seed):
+    recipe = Recipe(samples=8, batch=4, lr=0.01)
+    chain = imp(
+        task="{task}", data="{data}", arch="conv4", recipe=recipe, seed=seed, levels=1, keep=0.5, rewind=4
+    )
+    yield Point(step=chain.rounds[0], task=CURVE.task, init=CURVE.init, level=0, seed=seed)
+"""
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_names_that_look_the_same_are_told_apart(tmp_path: Path) -> None:
+    tree(tmp_path / "pets", train=[f"{COMPOSED}/1.jpg"], val=[f"{DECOMPOSED}/1.jpg"])
+    source = data.source("folder/pets")
+    with pytest.raises(DataError) as error:
+        source.locate(tmp_path)
+    has, lacks = f"{tmp_path}/pets/val", f"{tmp_path}/pets/train"
+    assert str(error.value) == (
+        rf"class 'cafe\u0301' is in {has}, but not in {lacks}, where '{COMPOSED}' looks like it; rename one of the two"
+    )
+    tree(tmp_path / "pets", train=[f"{DECOMPOSED}/1.jpg"], val=[f"{COMPOSED}/1.jpg"])
+    assert source.locate(tmp_path) == (rf"'cafe\u0301' and '{COMPOSED}' look the same, and are two classes",)
+
+
 def files_of(split: data.Split) -> Files:
     assert isinstance(split, Files)
     return split
@@ -135,8 +206,8 @@ def emptied(path: Path) -> None:
         (lambda p: (shutil.rmtree(p / "val"), (p / "val").write_text("")), "{p}/val is not a folder; wanted"),
         (lambda p: [shutil.rmtree(c) for c in (p / "train").iterdir()], "{p}/train has 0 folders of classes; wanted"),
         (lambda p: emptied(p / "train/dog"), "{p}/train/dog has no images; wanted"),
-        (lambda p: shutil.rmtree(p / "val/cat"), "class cat is in {p}/train, but not in {p}/val"),
-        (lambda p: shutil.rmtree(p / "train/cat"), "class cat is in {p}/val, but not in {p}/train"),
+        (lambda p: shutil.rmtree(p / "val/cat"), "class 'cat' is in {p}/train, but not in {p}/val$"),
+        (lambda p: shutil.rmtree(p / "train/cat"), "class 'cat' is in {p}/val, but not in {p}/train$"),
         (
             lambda p: save(picture(4, 4), p / "val/ILSVRC2012_val_00000001.JPEG"),
             "val_00000001.JPEG is not in the folder",
@@ -519,13 +590,13 @@ def test_every_known_data_set_says_what_it_wants(name: str, tmp_path: Path) -> N
     whole = f"{name}/some" if name in ("folder", "parquet") else name
     source = data.source(whole)
     if name == "digits":
-        return source.locate(tmp_path)
+        source.locate(tmp_path)
+        return
     for look in (source.locate, source.load):
         with pytest.raises(DataError, match=f"{tmp_path}/.*wanted") as error:
             look(tmp_path)
         assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
-    return None
 
 
 # ------------------------------------------------------------------------------- the check command
@@ -554,12 +625,12 @@ def test_check_names_every_broken_image(spoilt: Path, capsys: pytest.CaptureFixt
 
 
 def test_check_leaves_broken_images_out_when_told_to(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (spoilt / "pets/skip.txt").write_text("train/dog/b.jpg\n")
+    (spoilt / "pets/skip.txt").write_text("# blurred\ntrain/dog/b.jpg")
     assert check.main(["folder/pets", "--data", str(spoilt), "--skip-broken"]) == 0
     out = capsys.readouterr().out
     assert f"4 images are left out by {spoilt}/pets/skip.txt" in out
     assert sorted(path.name for path in (spoilt / "pets").iterdir()) == ["skip.txt", "train", "val"]
-    assert (spoilt / "pets/skip.txt").read_text().splitlines() == sorted([*NAMES, "train/dog/b.jpg"])
+    assert (spoilt / "pets/skip.txt").read_text().splitlines() == ["# blurred", "train/dog/b.jpg", *NAMES]
     found = data.source("folder/pets").load(spoilt)
     assert (len(found.train), len(found.test)) == (4, 2)
     assert sum(len(images) for split in (found.train, found.test) for images, _ in split.batches(2)) == 6
@@ -569,12 +640,53 @@ def test_check_leaves_broken_images_out_when_told_to(spoilt: Path, capsys: pytes
     assert len(files.skipped(spoilt / "pets")) == 4
 
 
+def deep(path: Path, most: int) -> None:
+    """A grey image of 16 bits with values from 0 to ``most``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.linspace(0, most, 64 * 64).astype(np.uint16).reshape(64, 64)).save(path)
+
+
+def test_check_tells_of_images_that_lose_most_of_their_levels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, most in enumerate([65535, 40000, 16384, 16383, 4095, 1023, 600]):
+        deep(tmp_path / f"x/train/a/{number}.png", most)
+    deep(tmp_path / "x/train/a/7.tif", 4095)
+    save(Image.new("L", (8, 8), 9), tmp_path / "x/train/a/dark.png")
+    deep(tmp_path / "x/val/a/0.png", 65535)
+    assert check.main(["folder/x", "--data", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "folder/x: 9 training and 1 test image of 1 class"
+    assert lines[1].startswith("5 images of 16 bits a channel hardly use the upper 8, which are all that is read: of ")
+    assert "of train/a/6.png there 3 levels of grey are left; scale" in lines[1]
+    assert lines[2:] == [f"0 images are left out by {tmp_path}/x/skip.txt", "no image is broken"]
+
+
+def test_check_tells_of_what_is_not_read(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pets / "pets/train/dog/1.jfif").write_text("x")
+    assert check.main(["folder/pets", "--data", str(pets)]) == 0
+    assert f"1 file in {pets}/pets will not be read: 1 .jfif; images have" in capsys.readouterr().out
+
+
+def test_a_training_that_meets_a_broken_image_says_what_leaves_it_out(
+    spoilt: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = data.load("folder/pets:99%-of-images", spoilt)
+    with pytest.raises(DataError) as error:
+        list(found.train.batches(2))
+    command = str(error.value).partition("; mend it, or leave out all that are broken: ")[2]
+    assert command == f"python -m raysslprune.data.check folder/pets --data {spoilt} --skip-broken"
+    assert check.main(shlex.split(command)[3:]) == 0
+    data.load.cache_clear()
+    list(data.load("folder/pets:99%-of-images", spoilt).train.batches(2))
+
+
 def test_check_does_not_leave_out_what_it_could_not_read(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (spoilt / "pets/train/dog/z.jpg").symlink_to("nowhere.jpg")
     assert check.main(["folder/pets", "--data", str(spoilt), "--skip-broken"]) == 1
     out = capsys.readouterr().out
     assert f"image {spoilt}/pets/train/dog/z.jpg can't be read: No such file" in out
-    assert out.splitlines()[-1] == "1 images are broken or can't be read"
+    assert out.splitlines()[-1] == "1 image is broken or can't be read"
     assert files.skipped(spoilt / "pets") == NAMES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import itertools
@@ -262,13 +263,13 @@ BROKEN = {
 def test_a_broken_image_is_named(name: str, tmp_path: Path) -> None:
     content, reason = BROKEN[name]
     (tmp_path / name).write_bytes(content)
-    some = split(tmp_path, name)
+    some = split(tmp_path, name, check="remove.py")
     for look in (some.view, lambda i: some.view(i, lambda width, height: (0, 0, width, height)), some.image):
         with pytest.raises(BrokenImage, match=reason) as error:
             look(0)
         sentence = str(error.value)
         assert str(tmp_path / name) in sentence
-        assert f"the line {name} in {tmp_path}/skip.txt" in sentence
+        assert ("leave out all that are broken: remove.py" in sentence) == (look != some.image)
         assert "\n" not in sentence
         assert "0x" not in sentence
 
@@ -459,6 +460,21 @@ def test_the_skip_file_leaves_images_out(tmp_path: Path, end: str) -> None:
     assert files.skipped(tmp_path) == ["val/a", "train/c d"]
 
 
+@pytest.mark.parametrize(
+    "line", ["./train/c d", r"train\c d", r".\train\c d", "  train//c d\t", "{folder}/train/c d", "train/x/../c d"]
+)
+def test_a_path_in_the_skip_file_may_be_as_other_tools_write_it(tmp_path: Path, line: str) -> None:
+    wrong = "x/.." in line  # which is another folder where x is a link
+    with pytest.raises(DataError, match="lists") if wrong else contextlib.nullcontext():
+        found = skipping(tmp_path, f"\ufeff{line.format(folder=tmp_path)}\r\n", "# blurred\r\n", "  #\r\n", " \r\n")
+        assert named(found.train) == ["train/a", "train/b"]
+
+
+def test_a_backslash_in_a_name_is_no_separator(tmp_path: Path) -> None:
+    (tmp_path / "skip.txt").write_text("train/a\\b\n")
+    assert files.skipped(tmp_path) == ["train/a\\b"]
+
+
 def test_without_a_skip_file_nothing_is_left_out(tmp_path: Path) -> None:
     assert files.skipped(tmp_path) == []
     assert named(skipping(tmp_path).train) == ["train/a", "train/b", "train/c d"]
@@ -466,8 +482,10 @@ def test_without_a_skip_file_nothing_is_left_out(tmp_path: Path) -> None:
 
 def test_a_skip_file_that_fits_not_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "skip.txt"
-    with pytest.raises(DataError, match=rf"^{path} lists './train/a', which is no image of this data set$"):
-        skipping(tmp_path, "train/b\n./train/a")
+    with pytest.raises(DataError, match=rf"^{path} lists 'train/d', which is no image of this data set$"):
+        skipping(tmp_path, "train/b\ntrain/d")
+    with pytest.raises(DataError, match=rf"^{path} lists 'train/e.u0301', which"):
+        skipping(tmp_path, "train/e\u0301")
     with pytest.raises(DataError, match=f"^{path} leaves no image"):
         skipping(tmp_path, "val/a\nval/b\n")
     path.write_bytes(b"\xff\n")

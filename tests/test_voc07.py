@@ -128,7 +128,7 @@ def edit(change: Callable[[str], str | None]) -> Callable[[Path], None]:
         (edit(lambda _: "\xff"), r"{lists}/dog_test.txt can't be read: it is not text"),
         (
             lambda lists: (lists / "../../JPEGImages/000007.jpg").unlink(),
-            r"1 images, such as {root}/voc07/VOCdevkit/VOC2007/JPEGImages/000007.jpg, are missing; wanted",
+            r"1 image is missing, the first {root}/voc07/VOCdevkit/VOC2007/JPEGImages/000007.jpg; wanted",
         ),
         (lambda lists: shutil.rmtree(lists / "../../JPEGImages"), r"there is no folder {root}/.*/JPEGImages; wanted"),
         (lambda lists: shutil.rmtree(lists.parents[3]), r"there is no {lists}/aeroplane_trainval.txt; wanted"),

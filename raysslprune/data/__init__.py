@@ -7,12 +7,15 @@ by threads. A new data set is a ``Source`` in a file here and a line in ``names.
 from __future__ import annotations
 
 import os
+import shlex
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from raysslprune import names
 from raysslprune.data import subsets
 from raysslprune.data.dataset import IGNORED, DataError, Dataset, Resident, Source, Split, no_argument, resident
+from raysslprune.data.files import Files
 
 __all__ = [
     "IGNORED",
@@ -44,6 +47,10 @@ def source(name: str) -> Source:
 def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
     """A step's data set or subset, read once a process. root: as names.data_root. Raises ValueError or DataError."""
     whole, _, subset = name.rpartition(":") if names.data_parts(name)[2] else (name, "", "")
-    if not subset:
-        return source(name).load(Path(names.data_root(root)))
-    return subsets.of(load(whole, root), subset)
+    if subset:
+        return subsets.of(load(whole, root), subset)
+    place = Path(names.data_root(root)).absolute()
+    found = source(name).load(place)
+    check = ["python", "-m", "raysslprune.data.check", name, "--data", str(place), "--skip-broken"]
+    splits = [replace(s, check=shlex.join(check)) if isinstance(s, Files) else s for s in (found.train, found.test)]
+    return replace(found, train=splits[0], test=splits[1])

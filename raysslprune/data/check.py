@@ -16,11 +16,8 @@ from rich.progress import track
 
 from raysslprune import data
 from raysslprune.command import FAILED, STOPPED, USAGE, Parser, say, told
-from raysslprune.data.dataset import DataError, Source, Split
-from raysslprune.data.files import SKIP, BrokenImage, Files, ahead, skipped
-
-Faults = list[tuple[str, DataError]]
-"""Images that can't be read or decoded, as name and error."""
+from raysslprune.data.dataset import DataError, Source, Split, counted
+from raysslprune.data.files import SKIP, BrokenImage, Files, ahead, levels_left, skipped
 
 
 @told
@@ -42,45 +39,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def check(name: str, source: Source, root: Path, skip_broken: bool) -> int:
     """Print what a data set has and which of its images are broken. Returns the exit code. Raises DataError."""
     found = source.load(root)
-    print(f"{name}: {len(found.train):,} training and {len(found.test):,} test images of {found.classes:,} classes")
-    faults = [*_faults(found.train, "training images"), *_faults(found.test, "test images")]
+    test, classes = counted(len(found.test), "test image", "test images"), counted(found.classes, "class", "classes")
+    print(f"{name}: {len(found.train):,} training and {test} of {classes}", *found.remarks, sep="\n")
+    seen = [*_looked_at(found.train, "training images"), *_looked_at(found.test, "test images")]
+    faults = [(image, error) for image, error in seen if isinstance(error, DataError)]
     for _, error in faults:
         print(error)
+    _tell_of_dark([(image, levels) for image, levels in seen if isinstance(levels, int)])
     broken = [image for image, error in faults if isinstance(error, BrokenImage)]
     if isinstance(found.train, Files):
         folder = Path(found.train.root)
         if broken and skip_broken:
             add_to_skip_file(folder, broken)
-        print(f"{len(skipped(folder)):,} images are left out by {folder / SKIP}")
+        print(f"{counted(len(skipped(folder)), 'image is', 'images are')} left out by {folder / SKIP}")
     left = len(faults) - len(broken) * skip_broken
-    print(f"{left:,} images are broken or can't be read" if left else "no image is broken")
+    print(f"{counted(left, 'image is', 'images are')} broken or can't be read" if left else "no image is broken")
     return FAILED if left else 0
 
 
 def add_to_skip_file(folder: Path, names: Sequence[str]) -> None:
     """Leave images out of a data set from now on. Raises DataError."""
     path, temporary = folder / SKIP, folder / f".{SKIP}-{os.getpid()}"
-    odd = [name for name in names if "\n" in name]
+    odd = [name for name in names if "\n" in name or "\r" in name]
     if odd:
         raise DataError(f"{odd[0]!r} in {folder} can't be a line of {path}; rename that file, or remove it")
-    temporary.write_text("".join(f"{name}\n" for name in sorted({*skipped(folder), *names})), encoding="utf-8")
+    before = path.read_text(encoding="utf-8").rstrip("\n") + "\n" if path.exists() else ""
+    temporary.write_text(before + "".join(f"{name}\n" for name in names), encoding="utf-8")
     temporary.replace(path)
 
 
-def _faults(split: Split, title: str) -> Faults:
+def _looked_at(split: Split, title: str) -> list[tuple[str, DataError | int | None]]:
+    """For each image its name, and what is wrong with it: an error, or how few levels of grey are left."""
     if not isinstance(split, Files):
         return []  # resident: decoded when it was loaded
     found = ahead(partial(_fault, split), range(len(split)), 64)
-    shown = track(found, title, len(split), console=Console(stderr=True))
-    return [(split.names[index], error) for index, error in enumerate(shown) if error]
+    return list(zip(split.names, track(found, title, len(split), console=Console(stderr=True)), strict=True))
 
 
-def _fault(files: Files, index: int) -> DataError | None:
+def _fault(files: Files, index: int) -> DataError | int | None:
     try:
-        files.image(index)
+        data = files.read(index)
+        files.decode(index, data)
     except DataError as error:
         return error
-    return None
+    return levels_left(data)
+
+
+def _tell_of_dark(images: Sequence[tuple[str, int]]) -> None:
+    if images:
+        darkest, levels = min(images, key=lambda image: image[1])
+        print(
+            f"{counted(len(images), 'image', 'images')} of 16 bits a channel hardly use the upper 8, which are all that"
+            f" is read: of {darkest} there {counted(levels, 'level of grey is', 'levels of grey are')} left; scale the"
+            " values of all images to the whole range of 16 bits"
+        )
 
 
 def _parser() -> Parser:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -79,7 +79,7 @@ class Resident:
 class Dataset:
     """mean, std: per channel, (channels, 1, 1), on the uint8 scale: what images are normalised by.
 
-    white: the largest value on that scale; digits end at 16.
+    white: the largest value on that scale; digits end at 16. remarks: as Source.locate returns them.
     """
 
     train: Split
@@ -88,6 +88,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     white: float = 255.0
+    remarks: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -128,9 +129,10 @@ class Dataset:
 class Source(Protocol):
     """Where a data set comes from. Made with what stands after the slash in its name, else with ''."""
 
-    def locate(self, root: Path, fetch: bool = False) -> None:
+    def locate(self, root: Path, fetch: bool = False) -> Sequence[str] | None:
         """Look whether all is there, without reading it, under the data root. ``fetch``: download it, where it can be.
 
+        Returns sentences on what a user may not expect, such as files that are not read; None if there are none.
         Raises DataError with the path and the layout that is wanted.
         """
         ...
@@ -138,6 +140,11 @@ class Source(Protocol):
     def load(self, root: Path) -> Dataset:
         """Read it, or the list of its files. Raises DataError."""
         ...
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """A number and what it counts: ``1 image is`` or ``1,200 images are``."""
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def no_argument(name: str, argument: str) -> None:

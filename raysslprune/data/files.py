@@ -11,6 +11,7 @@ import io
 import os
 import re
 import threading
+import unicodedata
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +41,14 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Of red, green and blue over ImageNet, on the uint8 scale; everybody's constants."""
 
 SKIP = "skip.txt"
-"""In a data set's folder: images that are left out, as paths from that folder with ``/``, one a line."""
+"""In a data set's folder: images that are left out, as paths from that folder, one a line, and comments after ``#``."""
+
+LITTER = ("@eaDir", "Thumbs.db", "desktop.ini")
+"""What Synology's file servers and Windows hide in folders of images."""
+
+DARK = 64
+"""Where the brightest pixel of an image with 16 bits a channel is below this after the cut to 8 bits, at most 14 of its
+16 bits are in use: it holds numbers of 10, 12 or 14 bits, and few levels of them are left."""
 
 Box = Sequence[float]
 """Left, top, right and bottom edge in pixels."""
@@ -62,6 +70,7 @@ class Files:
 
     root: the data set's folder. names: paths from there, numpy strings (n,), which hold 1.28 million in 80 MB.
     labels: as in Split. size: of the square crops. resize: what the shorter side becomes before the central crop.
+    check: the command that leaves broken images out.
     """
 
     root: str
@@ -69,6 +78,7 @@ class Files:
     labels: Tensor
     size: int = 224
     resize: int = 256
+    check: str = "python -m raysslprune.data.check NAME --skip-broken"
 
     @property
     def channels(self) -> int:
@@ -104,7 +114,10 @@ class Files:
 
     def views(self, index: int, chosen: Iterable[Choose | None]) -> list[np.ndarray]:
         """Several views of one image, which is decoded once: that takes longer than to crop and resize."""
-        image = self.image(index)
+        try:
+            image = self.image(index)
+        except BrokenImage as error:
+            raise BrokenImage(f"{error}; mend it, or leave out all that are broken: {self.check}") from error
         return [self._square(image, choose(*image.size) if choose else None) for choose in chosen]
 
     def _square(self, image: Image.Image, box: Box | None) -> np.ndarray:
@@ -120,41 +133,52 @@ class Files:
 
     def image(self, index: int) -> Image.Image:
         """One image, decoded, in mode RGB or L. Raises DataError where it can't be read, BrokenImage where decoded."""
-        name: str = self.names[index]
-        path = os.path.join(self.root, name)
+        return self.decode(index, self.read(index))
+
+    def path(self, index: int) -> str:
+        return os.path.join(self.root, self.names[index])
+
+    def read(self, index: int) -> bytes:
+        """The content of one image's file. Raises DataError."""
+        path = self.path(index)
         try:
             with open(path, "rb") as file:
-                data = file.read()
+                return file.read()
         except OSError as error:
             raise DataError(f"image {path} can't be read: {error.strerror}") from error
+
+    def decode(self, index: int, data: bytes) -> Image.Image:
+        """The image that is the content of that file. Raises BrokenImage."""
         try:
             image = decode(data)
             if self.resize**2 * max(image.size) > MAX_PIXELS * min(image.size):
                 raise ValueError(f"{image.width} x {image.height} pixels are too long and narrow")
         except ValueError as error:
-            raise BrokenImage(
-                f"image {path} is broken: {error}; mend it, or leave it out by the line {name} in"
-                f" {os.path.join(self.root, SKIP)}"
-            ) from error
+            raise BrokenImage(f"image {self.path(index)} is broken: {error}") from error
         return image
 
 
 def dataset(
-    root: Path, train: tuple[Sequence[str], Tensor], test: tuple[Sequence[str], Tensor], classes: int
+    root: Path,
+    train: tuple[Sequence[str], Tensor],
+    test: tuple[Sequence[str], Tensor],
+    classes: int,
+    remarks: Sequence[str] = (),
 ) -> Dataset:
     """A data set of images on disk under a folder, from names and labels, without those that its skip file lists.
 
-    Raises DataError, also where the skip file lists what is not in the data set, or all that is in it.
+    remarks: as Source.locate returns them. Raises DataError, also where the skip file lists what is not in the data
+    set, or all that is in it.
     """
     listed = skipped(root)
     unknown = set(listed).difference(train[0], test[0])
     if unknown:
-        raise DataError(f"{root / SKIP} lists {min(unknown)!r}, which is no image of this data set")
+        raise DataError(f"{root / SKIP} lists {spelled(min(unknown))}, which is no image of this data set")
     splits = [_without(set(listed), root, *split) for split in (train, test)]
     if not all(map(len, splits)):
         raise DataError(f"{root / SKIP} leaves no image for training or none for testing")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return Dataset(train=splits[0], test=splits[1], classes=classes, mean=mean, std=std)
+    return Dataset(train=splits[0], test=splits[1], classes=classes, mean=mean, std=std, remarks=tuple(remarks))
 
 
 def _without(listed: set[str], root: Path, names: Sequence[str], labels: Tensor) -> Files:
@@ -169,22 +193,37 @@ def _without(listed: set[str], root: Path, names: Sequence[str], labels: Tensor)
 
 
 def skipped(root: Path) -> list[str]:
-    """The images that a data set's skip file leaves out; none where there is no such file. Raises DataError."""
+    """The images that a data set's skip file leaves out; none where there is no such file. Raises DataError.
+
+    Paths may be as ``find``, Windows or an error message writes them: ``./train/a.jpg``, ``train\\a.jpg``, absolute.
+    """
     path = root / SKIP
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
-    return [line for line in lines if line]
+    stripped = [line.strip() for line in lines]
+    return [_below(root, line) for line in stripped if line and not line.startswith("#")]
+
+
+def _below(root: Path, line: str) -> str:
+    """A path of a skip file as it is from the data set's folder. Beside a ``/``, a backslash is part of a name."""
+    path = PurePosixPath(line if "/" in line else line.replace("\\", "/"))
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def spelled(name: str) -> str:
+    """A name in quotes; with escapes where it is written in another way than it seems, as macOS writes accents."""
+    return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
 
 
 def listed(folder: Path, layout: str) -> list[os.DirEntry[str]]:
     """What is in a folder and not hidden. Raises DataError."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in LITTER]
     except FileNotFoundError as error:
         raise DataError(f"there is no folder {folder}; {layout}") from error
     except NotADirectoryError as error:
@@ -224,6 +263,18 @@ def decode(data: bytes) -> Image.Image:
         raise ValueError(f"it is no image {kind}") from error
     except Exception as error:  # Pillow raises anything on bytes that make no sense: SyntaxError, struct.error, ...
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def levels_left(data: bytes) -> int | None:
+    """How many levels are left of an image that :func:`decode` takes, if cutting it to 8 bits a channel took most.
+
+    None for all images but those of 16 bits a channel in which the upper ones are hardly used; see DARK.
+    """
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if not any(";16" in str(tile.args) for tile in image.tile):
+        return None
+    pixels = np.asarray(_opaque(image))
+    return len(np.unique(pixels)) if pixels.max() < DARK else None
 
 
 def resized(image: Image.Image, shorter: int) -> Image.Image:

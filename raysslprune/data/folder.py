@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from raysslprune.data.dataset import DataError, Dataset, no_argument
-from raysslprune.data.files import EXTENSIONS, below, dataset, executor, listed
+from raysslprune.data.dataset import DataError, Dataset, counted, no_argument
+from raysslprune.data.files import EXTENSIONS, below, dataset, executor, listed, spelled
 
 
 class Folder:
     """``folder/NAME``: the images ``<data>/NAME/{train,val}/<class>/*``, as torchvision's ImageFolder wants them.
 
     Classes are numbered in the order of their names; images are in the order of class, then folder, then name.
-    Folders within a class belong to it; hidden files, and those that are no images by their names, are left out. For
-    training, crops of 224 x 224 pixels; for testing, the central such square of the image whose shorter side is 256.
-    Smaller images are enlarged.
+    Folders within a class belong to it; hidden files are left out, and so are those that are no images by their names,
+    which a remark counts. For training, crops of 224 x 224 pixels; for testing, the central such square of the image
+    whose shorter side is 256. Smaller images are enlarged.
     """
 
     wanted: ClassVar[int | None] = None
@@ -30,26 +33,26 @@ class Folder:
         self.name = argument
         below(Path(), "folder", argument)
 
-    def locate(self, root: Path, fetch: bool = False) -> None:
-        self.load(root)  # which lists the folders and reads no image
+    def locate(self, root: Path, fetch: bool = False) -> Sequence[str]:
+        return self.load(root).remarks  # it lists the folders and reads no image
 
     def load(self, root: Path) -> Dataset:
         folder = below(root, "folder", self.name)
-        classes = self.classes(folder, "train")
-        odd = set(classes).symmetric_difference(self.classes(folder, "val"))
-        if odd:
-            has, lacks = ("train", "val") if min(odd) in classes else ("val", "train")
-            raise DataError(f"class {min(odd)} is in {folder / has}, but not in {folder / lacks}")
+        unread = Counter[str]()
+        classes = self.classes(folder, "train", unread)
+        _demand_same(folder, classes, self.classes(folder, "val", unread))
         train, test = ([f"{split}/{name}" for name in classes] for split in ("train", "val"))
-        images = list(executor().map(partial(_images, folder), train + test))
+        found = list(executor().map(partial(_images, folder), train + test))
+        images = [names for names, _ in found]
+        unread = sum((others for _, others in found), unread)
         splits = []
         for some in (images[: len(classes)], images[len(classes) :]):
             labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(names) for names in some]))
             splits.append(([name for names in some for name in names], labels))
-        return dataset(folder, *splits, classes=len(classes))
+        return dataset(folder, *splits, classes=len(classes), remarks=[*_look_alike(classes), *_unread(folder, unread)])
 
-    def classes(self, folder: Path, split: str) -> list[str]:
-        """The names of a split's class folders, in order. Raises DataError."""
+    def classes(self, folder: Path, split: str, unread: Counter[str]) -> list[str]:
+        """The names of a split's class folders, in order. Counts other files in ``unread``. Raises DataError."""
         layout = f"wanted: {folder}/{{train,val}}/{self.example}"
         found = []
         for entry in listed(folder / split, layout):
@@ -59,8 +62,11 @@ class Folder:
                 raise DataError(f"image {entry.path} is not in the folder of its class; {layout}")
             elif not os.path.exists(entry):
                 raise DataError(f"{entry.path} is a link to nothing; {layout}")
+            else:
+                unread[_ending(entry.name)] += 1
         if not found or self.wanted not in (None, len(found)):
-            raise DataError(f"{folder / split} has {len(found):,} folders of classes; {layout}")
+            has = counted(len(found), "folder", "folders")
+            raise DataError(f"{folder / split} has {has} of classes; {layout}")
         return sorted(found)
 
 
@@ -86,8 +92,54 @@ class Places205(Folder):
         self.name = "places205"
 
 
-def _images(root: Path, part: str) -> list[str]:
-    """The images in a class's folder and below, as paths from ``root``, in order. Raises DataError."""
+def _demand_same(folder: Path, train: list[str], val: list[str]) -> None:
+    """Raise DataError where a class is in one split only."""
+    odd = set(train).symmetric_difference(val)
+    if odd:
+        (has, _), (lacks, others) = (("train", train), ("val", val))[:: 1 if min(odd) in train else -1]
+        twin = [name for name in others if _normal(name) == _normal(min(odd))]
+        hint = f", where {spelled(twin[0])} looks like it; rename one of the two" if twin else ""
+        raise DataError(f"class {spelled(min(odd))} is in {folder / has}, but not in {folder / lacks}{hint}")
+
+
+def _look_alike(classes: list[str]) -> Iterator[str]:
+    """A remark for each two classes whose names look the same."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        first = seen.setdefault(_normal(name), name)
+        if first != name:
+            yield f"{spelled(first)} and {spelled(name)} look the same, and are two classes"
+
+
+def _normal(name: str) -> str:
+    """The same for a name typed on Linux or Windows (NFC) as for that name on macOS (NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _unread(folder: Path, endings: Counter[str]) -> Iterator[str]:
+    """A remark on the files that are no images by their names, if there are any."""
+    if endings:
+        files = counted(endings.total(), "file", "files")
+        yield (
+            f"{files} in {folder} will not be read: {_listing(endings)}; images have names in {', '.join(EXTENSIONS)},"
+            " so rename or convert those that should be among them"
+        )
+
+
+def _listing(endings: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {ending}" for ending, count in sorted(endings.items(), key=lambda e: (-e[1], e[0])))
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "without an ending"
+
+
+def _images(root: Path, part: str) -> tuple[list[str], Counter[str]]:
+    """The images in a class's folder and below, as paths from ``root``, in order; and the endings of all other files.
+
+    Raises DataError.
+    """
+    others = Counter[str]()
     found: list[tuple[str, list[str]]] = []
     waiting, seen = [part], set[str]()
     while waiting:
@@ -102,11 +154,14 @@ def _images(root: Path, part: str) -> list[str]:
                 waiting.append(f"{folder}/{entry.name}")
             elif _is_image(entry.name):
                 names.append(entry.name)
+            else:
+                others[_ending(entry.name)] += 1
         found.append((folder, sorted(names)))
     images = [f"{folder}/{name}" for folder, names in sorted(found) for name in names]
     if not images:
-        raise DataError(f"{root / part} has no images; wanted: files with names in {', '.join(EXTENSIONS)}")
-    return images
+        only = f", only {_listing(others)}" if others else ""
+        raise DataError(f"{root / part} has no images{only}; wanted: files with names in {', '.join(EXTENSIONS)}")
+    return images, others
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

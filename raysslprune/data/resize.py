@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from raysslprune import data, names
 from raysslprune.command import FAILED, STOPPED, USAGE, Parser, path, say, told
-from raysslprune.data.dataset import DataError, Dataset
+from raysslprune.data.dataset import DataError, Dataset, counted
 from raysslprune.data.files import Files, ahead, below, resized
 from raysslprune.data.folder import Folder
 from raysslprune.progress import LINE_EVERY, duration, size
@@ -77,13 +77,15 @@ def resize(source: Folder, root: Path, out: Path, shorter: int = SHORTER) -> int
         for fault in faults:
             print(fault)
         if faults:
-            return say(f"{len(faults):,} images are missing in the copy, so it is not finished", FAILED)
+            missing = counted(len(faults), "image is", "images are")
+            mend = f"mend them, or leave out all that are broken: {splits[0].check}"
+            return say(f"{missing} missing in the copy, so it is not finished; {mend}", FAILED)
         _demand_same(found, out, unfinished, "remove it, and start again")
         unfinished.rename(target)
     _demand_same(found, out, target, "remove it to make it anew")
     before, after = (sum(_bytes(Path(root), files) for files in splits) for root in (splits[0].root, target))
-    images = sum(map(len, splits))
-    print(f"folder/{name}: {images:,} images in {target}, {size(after)} instead of {size(before)}")
+    images = counted(sum(map(len, splits)), "image", "images")
+    print(f"folder/{name}: {images} in {target}, {size(after)} instead of {size(before)}")
     return 0
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysslprune.data.dataset import IGNORED, DataError, Dataset, no_argument
+from raysslprune.data.dataset import IGNORED, DataError, Dataset, counted, no_argument
 from raysslprune.data.files import dataset, listed, skipped
 
 CLASSES = (
@@ -42,7 +42,8 @@ class VOC07:
         there = {f"{IMAGES}/{entry.name}" for entry in listed(folder / IMAGES, _wanted(folder))}
         missing = sorted({*train[0], *test[0]}.difference(there, skipped(folder)))
         if missing:
-            raise DataError(f"{len(missing):,} images, such as {folder / missing[0]}, are missing; {_wanted(folder)}")
+            gone = counted(len(missing), "image is", "images are")
+            raise DataError(f"{gone} missing, the first {folder / missing[0]}; {_wanted(folder)}")
         return dataset(folder, train, test, classes=len(CLASSES))
 
 
