@@ -31,6 +31,7 @@ class Command:
 
 COMMANDS = {
     "sweep": Command("raysslprune.sweep", "train what figures need, then draw them"),
+    "status": Command("raysslprune.status", "how far the sweep on a root is, while it runs or after"),
     "results": Command("raysslprune.results.__main__", "SQL over all results of a root"),
     "report": Command("raysslprune.report.__main__", "one HTML page of what sweeps found"),
     "analysis": Command("raysslprune.analysis", "what masks keep of each layer, and how much they share"),

@@ -100,7 +100,7 @@ def _is_flocked(path: str) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except OSError:  # nobody has made it, or it can't be flocked
         return False
     return False
 
@@ -153,14 +153,16 @@ class Holder:
         return f"process {self.process} on {self.host}"
 
 
-def look(files: Files, name: str, path: str) -> tuple[Holder | str | None, bool]:
+def look(files: Files, name: str, path: str | None) -> tuple[Holder | str | None, bool]:
     """The holder of a lease, and whether it lives. Writes nothing.
 
-    path: of the file that is flocked. Where the flock does not tell, the lease's age does, by this machine's clock.
+    path: of the file that is flocked, None if none can be. Where the flock does not tell, the lease's age does, by this
+    machine's clock.
     """
     holder = _holder(files, name)
-    if isinstance(holder, Holder) and holder.machine == machine():
-        return holder, _is_flocked(path)
+    if path and (holder is None or (isinstance(holder, Holder) and holder.machine == machine())):
+        flocked = _is_flocked(path)
+        return "unknown" if flocked and holder is None else holder, flocked
     modified = files.modified(name)
     return holder, modified is not None and time.time() - modified < STALE
 

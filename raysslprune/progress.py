@@ -105,7 +105,9 @@ class Progress:
         self.slots = cores()
         self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._polling = threading.Lock()
-        self.done, self.failed = 0, 0
+        self.done = 0
+        self.failures: dict[str, dict[str, str]] = {}
+        """Title and why, by the job's id."""
         self._titles: dict[str, str] = {}
         self._tallied: tuple[list[Tally], Tally] = [], Tally("", 0, 0)
         self._tally_at = 0.0
@@ -131,7 +133,7 @@ class Progress:
         self.rates = [*self.rates[-19:], facts["images_per_second"]]
 
     def job_failed(self, job: Job, why: str, skipped: int) -> None:
-        self.failed += 1
+        self._remember(job, why)
         behind = f"; {skipped} steps that need it are skipped" if skipped else ""
         self.note(f"failed: {self.title(job)} ({job.id}): {why}{behind}")
 
@@ -184,6 +186,13 @@ class Progress:
         """What was lost, and made again."""
         times = f"{self.lost} time{'s' * (self.lost > 1)}"
         return f"a process died {times}; {duration(self.repeated)} of work was done again, and nothing was lost"
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures)
+
+    def _remember(self, job: Job, why: str) -> None:
+        self.failures = {**self.failures, job.id: {"title": self.title(job), "why": why}}  # other threads read it
 
     @property
     def total(self) -> int:
@@ -252,6 +261,19 @@ class Progress:
         self._tally_at = time.monotonic() + 50 * (time.monotonic() - begun)
         return self._tallied
 
+    def snapshot(self) -> dict[str, Any]:
+        """How far it is, as values for JSON. ``samples``: seen and of all, by the last look."""
+        jobs = tuple(self.schedule.running.values())
+        return {
+            "finished": self.finished,
+            "total": self.total,
+            "seconds_left": round(self._seconds_left()),
+            "running": [{**self._of(job), "samples": self._seen.get(job.id)} for job in jobs],
+        }
+
+    def _of(self, job: Job) -> dict[str, str]:
+        return {"step": job.id, "title": self.title(job)}
+
     def _line(self) -> None:
         self._poll()
         now = [f"{self.title(job)}{self._percent(job)}" for job in list(self.schedule.running.values())]
@@ -304,7 +326,7 @@ class JsonLines(Progress):
         self._say("done", **self._of(job), **measured)
 
     def job_failed(self, job: Job, why: str, skipped: int) -> None:
-        self.failed += 1
+        self._remember(job, why)
         self._say("failed", **self._of(job), why=why, skipped=skipped)
 
     def process_lost(self, job: Job, why: str, seconds: float) -> None:
@@ -320,14 +342,7 @@ class JsonLines(Progress):
 
     def _line(self) -> None:
         self._poll()
-        running = [
-            {**self._of(job), "samples": self._seen.get(job.id)} for job in tuple(self.schedule.running.values())
-        ]
-        left = round(self._seconds_left())
-        self._say("progress", finished=self.finished, total=self.total, seconds_left=left, running=running)
-
-    def _of(self, job: Job) -> dict[str, str]:
-        return {"step": job.id, "title": self.title(job)}
+        self._say("progress", **self.snapshot())
 
     def _say(self, event: str, **what: Any) -> None:
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **what}

@@ -13,6 +13,7 @@ step at once therefore write the same bytes, and whichever finishes last leaves 
     <root>/checkpoints/<id>          of a training in progress
     <root>/index.parquet             every SUCCESS once more, to be read in one go: a view, which may be deleted
     <root>/results/<scale>/          tables and figures: views, which may be deleted
+    <root>/drafts/<scale>/           the same of a sweep that is not at its end, by sweep --draw
     <root>/damaged/                  what failed its checksum, set aside
     <root>/lock, lease               which sweep is at work
     <root>/status.json               how far it is
@@ -284,6 +285,10 @@ class Store:
                 )
         except lock.Taken as taken:
             raise StoreError(str(taken)) from None
+
+    def holder(self) -> tuple[lock.Holder | str | None, bool]:
+        """Who holds the root, and whether they live. Writes nothing."""
+        return lock.look(self, LEASE, self._at("lock")) if self.local else lock.look(self, "lock", None)
 
     # ------------------------------------------------------------------ steps
 

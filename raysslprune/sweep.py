@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from raysslprune import claims, names, picture, plan, progress, results, terminal
+from raysslprune import claims, names, picture, plan, progress, results, status, terminal
 from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, note, say, told
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:
-        return say("stopped; every finished step is kept, and the same command goes on from there", STOPPED)
+        return say(KEPT, STOPPED)
     except SweepError as error:
         return say(str(error), USAGE)
     except StoreError as error:
@@ -57,6 +57,8 @@ def _run(options: argparse.Namespace) -> int:
     if len(set(stems)) < len(stems):
         raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(wanted)}")
     store = Store(options.root)
+    if options.draw:
+        return draw(sweeps, options.scale, store)
     if not options.dry_run and options.explain is None:
         gpus = SETTINGS[options.scale].gpus if options.gpus_per_worker is None else options.gpus_per_worker
         how = Manner(
@@ -83,6 +85,10 @@ def _run(options: argparse.Namespace) -> int:
             terminal.stdout().print(sentence, highlight=False, soft_wrap=True, markup=False)
     return 0
 
+
+KEPT = (
+    "stopped; every finished step is kept, and the same command goes on from there; with --draw it draws what is there"
+)
 
 ASKING = "--seeds "
 
@@ -128,11 +134,11 @@ def make(
     tell_of_results(sweeps, scale, store, manner.asking)
     if mended := store.create():
         note(mended)
-    with store.lock() as lockless:
+    with store.lock() as lockless, status.Reporter(store, sweeps, scale, graph, records).reporting() as report:
         if lockless:
             note(lockless)
         _set_aside(store, damaged)
-        run = _Run(graph, sweeps, scale, records, store)
+        run = _Run(graph, sweeps, scale, records, store, report)
         failures = run.train(data_root, manner)
         records, _ = store.survey(graph.ids)
         try:
@@ -149,6 +155,44 @@ def make(
     if failures:
         return say(f"steps that failed or were skipped: {failures}; the results above are without them", FAILED)
     return FAILED if lacking else max(codes, default=0)
+
+
+def draw(sweeps: Sequence[Sweep], scale: str, store: Store) -> int:
+    """Draw what is done of the sweeps, also while they run. Returns the exit code. Raises StoreError and OSError.
+
+    It trains nothing and takes no lock. What it writes are drafts: a sweep alone writes results.
+    """
+    if store.is_new():
+        raise StoreError(f"there are no results in {store.shown}; --root wants the folder of a sweep")
+    records, _ = store.survey(planned(sweeps, "all").ids)
+    tell_of_results(sweeps, scale, store)
+    code = 0
+    for sweep in sweeps:
+        done, points = sum(point.step.id in records for point in sweep.points), len(sweep.points)
+        if points and not done:
+            code = say(f"{sweep.name}: none of its {points} points is done", FAILED)
+            continue
+        studies = _studies(sweep, scale, records, store)
+        lacks = f"{points - done} of {points} points are not done" if done < points else ""
+        if studies:  # which trains only what it chooses
+            lacks = "" if studies.ended else "its search has not ended"
+        if lacks:
+            note(f"{sweep.name}: {lacks}; this is a draft of what is done")
+        try:
+            code = _present(sweep, scale, records, store, ASKING, studies, folder="drafts") or code
+        except Damaged as damage:
+            code = say(f"step {damage.step_id}: {damage.why}; the sweep's own command makes it again", FAILED)
+    return code
+
+
+def _studies(sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store) -> Studies | None:
+    """The studies of a search as far as they are, to be looked at."""
+    if not isinstance(sweep.drawing, Search):
+        return None
+    from raysslprune.search import Studies  # imports Optuna, which takes a second
+
+    graph, nothing = plan.make(sweep.points), plan.Schedule([], {})
+    return Studies(f"{sweep.name}-{scale}", sweep.drawing.trials, sweep.points, graph, nothing, records, store, note)
 
 
 def planned(sweeps: Sequence[Sweep], keep: str) -> plan.Plan:
@@ -219,8 +263,15 @@ class _Run:
     """What is left of a plan, and the searches that choose among some of it."""
 
     def __init__(
-        self, graph: plan.Plan, sweeps: Sequence[Sweep], scale: str, records: Mapping[str, Record], store: Store
+        self,
+        graph: plan.Plan,
+        sweeps: Sequence[Sweep],
+        scale: str,
+        records: Mapping[str, Record],
+        store: Store,
+        report: status.Reporter,
     ) -> None:
+        self.report = report
         self.graph, self.records, self.store, self.sweeps = graph, records, store, sweeps
         self.figures: dict[str, list[str]] = {}
         """Which sweeps need a job, by its id; found out when it is asked."""
@@ -273,7 +324,7 @@ class _Run:
             left, of = self.graph.trainings_left(self.records), len(self.graph.jobs)
             done = [job for job in self.graph.jobs.values() if job.is_done(self.records)]
             kind = progress.JsonLines if manner.json_lines else progress.Progress
-            shown = kind(console, self.schedule, self.seconds, done)
+            shown = self.report.progress = kind(console, self.schedule, self.seconds, done)
             most = "at most " if self.searches else ""
             shown.say(f"{most}{left} of {of} trainings to run; Ray's own output goes to {log}")
             with shown.shown():
@@ -324,15 +375,16 @@ def _present(
     store: Store,
     asking: str,
     studies: Studies | None = None,
+    folder: str = "results",
 ) -> int:
     """Table, claims and figure of one sweep, from the store alone. Returns the exit code.
 
     The figure comes last, so that nothing which goes wrong with it can cost the numbers.
     """
-    console, drawing = terminal.stdout(), sweep.drawing
+    console, drawing, folder = terminal.stdout(), sweep.drawing, f"{folder}/{scale}"
     if isinstance(drawing, Listing):
         table = results.to_parquet(results.listing(drawing, sweep.rows))
-        written = _write(store, scale, sweep.name, {".parquet": table})
+        written = _write(store, folder, sweep.name, {".parquet": table})
         terminal.listing(console, drawing, sweep.rows)
         _tell(written)
         return 0
@@ -341,7 +393,7 @@ def _present(
         return 0
     provenance = results.provenance(sweep.points, records)
     tables = {".parquet": results.to_parquet(table), "-runs.parquet": results.to_parquet(provenance)}
-    written = _write(store, scale, sweep.name, tables)
+    written = _write(store, folder, sweep.name, tables)
     terminal.table(console, drawing, table)
     terminal.claims(console, claims.judge(sweep.claims, table), of_paper=sweep.name in known(), asking=asking)
     tried = None
@@ -353,19 +405,19 @@ def _present(
     drawn, code = table, 0
     if isinstance(drawing, Magnitudes):
         drawn = results.magnitudes(sweep.points, store)
-        written += _write(store, scale, sweep.name, {"-magnitudes.parquet": results.to_parquet(drawn)})
+        written += _write(store, folder, sweep.name, {"-magnitudes.parquet": results.to_parquet(drawn)})
     try:
         draw = partial(picture.draw, sweep, drawn, tried)
-        written += _write(store, scale, sweep.name, picture.files(sweep.name, draw, "png", "pdf"))
+        written += _write(store, folder, sweep.name, picture.files(sweep.name, draw, "png", "pdf"))
     except picture.NoPicture as fault:
         code = say(str(fault), FAILED)
     _tell(written)
     return code
 
 
-def _write(store: Store, scale: str, name: str, files: Mapping[str, bytes]) -> list[str]:
-    """Under results/; gives where."""
-    paths = [f"results/{scale}/{name}{suffix}" for suffix in files]
+def _write(store: Store, folder: str, name: str, files: Mapping[str, bytes]) -> list[str]:
+    """In a folder of the root; gives where."""
+    paths = [f"{folder}/{name}{suffix}" for suffix in files]
     for path, data in zip(paths, files.values(), strict=True):
         store.write(path, data)
     return [store.path(path) for path in paths]
@@ -411,6 +463,7 @@ def _parser() -> argparse.ArgumentParser:
         examples=[
             "python -m raysslprune.sweep fig3 --seeds 3",
             "python -m raysslprune.sweep all --scale paper --dry-run",
+            "python -m raysslprune.sweep fig3 --draw",
             "python -m raysslprune.sweep fig3 --explain 17",
         ],
         codes="0 all is done; 1 a step, a figure, the store or Ray failed; 2 a wrong call or sweep file; 130 Ctrl-C",
@@ -428,7 +481,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=["all", "needed"],
         help="final weights to keep: of all trainings (default), or only of those that others start from",
     )
-    parser.add_argument(
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument(
         "--explain",
         metavar="ROW",
         help="say how a row of the table came about, from its number (from 0) or its step's id, and end",
@@ -452,7 +506,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--curves", action="store_true", help="write learning curves for TensorBoard to ROOT/curves, a folder each"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
+    looks.add_argument(
+        "--draw", action="store_true", help="train nothing: draw what is done, to ROOT/drafts, also while a sweep runs"
+    )
+    looks.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
     return parser
 
 

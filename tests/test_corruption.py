@@ -74,6 +74,7 @@ KINDS = {
     "marker": r"raysslprune\.json",
     "index": r"index\.parquet",
     "lock": r"lock",
+    "status": r"status\.json",
     "spec": r"steps/\w+/spec\.json",
     "weights": r"steps/\w+/weights\.safetensors",
     "snapshot": r"steps/\w+/snapshot-\d+\.safetensors",
@@ -91,7 +92,7 @@ KINDS = {
 """Of all files of a root, to their names below it."""
 
 OF_STEPS = ("spec", "weights", "snapshot", "mask", "SUCCESS")
-VIEWS = ("index", "lock", "table", "runs", "magnitudes", "picture", "damaged", "log")
+VIEWS = ("index", "lock", "status", "table", "runs", "magnitudes", "picture", "damaged", "log")
 """What a damage to is no loss: made again without a word, or never read."""
 
 
