@@ -1,4 +1,4 @@
-"""``raysslprune status``: how far the sweep on a root is, asked from another terminal or another machine.
+"""``python -m raysslprune.status``: how far the sweep on a root is, asked from another terminal or another machine.
 
 A sweep writes a snapshot of its progress to ``status.json`` of its root every few seconds, and a last one when it ends.
 Whether it still runs is told by the root's lock and lease.
@@ -234,10 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="raysslprune status",
+        prog="python -m raysslprune.status",
         description="Say how far the sweep on a root is: what runs, what is done, what is left, what failed. It changes"
         " nothing, and needs no more than to read the root.",
-        examples=["raysslprune status", "raysslprune status --root s3://bucket/runs"],
+        examples=["python -m raysslprune.status", "python -m raysslprune.status --root s3://bucket/runs"],
         codes="0 said, whether a sweep runs or not; 1 the root can't be read; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_root()

@@ -40,6 +40,8 @@ STARTS_RAY = (
     "test_ray_up",
     "test_notebook",
     "test_docs",
+    "test_installed",
+    "test_status",
 )
 
 

@@ -22,10 +22,11 @@ import pytest
 from conftest import Command, Finished, finish, start, wait_until
 from pyarrow import fs
 
-from raysslprune import lock, plan
+from raysslprune import __main__ as command
+from raysslprune import lock, plan, status
 from raysslprune.loader import load
 from raysslprune.spec import Init, Prune, Recipe, Step, Train
-from raysslprune.store import MASK, WEIGHTS, Damaged, Store, StoreError
+from raysslprune.store import MASK, STATUS, WEIGHTS, Damaged, Store, StoreError
 
 KEY, SECRET = "AKIAEXAMPLE", "wJalrXUtnFEMI/bPxRfiCYEXAMPLEKEY"
 METRICS = {"top1": 98.5}
@@ -333,6 +334,29 @@ def test_of_those_that_start_at_once_exactly_one_wins(store: Store) -> None:
     assert refusals.count(None) == 1
     assert all("another sweep (process" in refusal for refusal in refusals if refusal)
     assert set(objects(store)) == {"raysslprune.json"}
+
+
+def test_the_status_of_a_sweep_is_told_from_another_machine(
+    store: Store, root: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said() -> str:
+        assert command.main(["status", "--root", root]) == 0
+        return capsys.readouterr().out
+
+    sweep = load("fig3", "smoke", 1)
+    with store.lock(), status.Reporter(store, [sweep], "smoke", plan.make(sweep.points), {}).reporting():
+        before = objects(store)
+        assert "running since " in said()
+        assert "0 of 24 done" in said()
+        assert objects(store) == before, "to look changes nothing"
+    assert "the last one ended " in said()
+    (running,) = (data for name, data in before.items() if name == STATUS)
+    store.write("lock", before["lock"])
+    store.write(STATUS, running)  # as if it had been killed
+    assert "running since " in said()
+    now = time.time
+    monkeypatch.setattr(lock.time, "time", lambda: now() + lock.STALE + 1)
+    assert "was killed or cut off" in said()
 
 
 # ------------------------------------------------------------------ the command
