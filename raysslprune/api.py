@@ -169,18 +169,11 @@ class Experiment:
 
     def draw(self) -> Canvas:
         """The figure of what is done. Raises ValueError for a listing, which is a table only."""
-        drawing, table, tried = self.sweep.drawing, self.table(), None
-        if isinstance(drawing, Magnitudes):
+        table = self.table()
+        if isinstance(self.sweep.drawing, Magnitudes):
             table = results.magnitudes(self.sweep.points, self.store)
-        if isinstance(drawing, Search):
-            from raysslprune.search import Studies  # imports Optuna, which takes a second
-
-            graph, nothing = plan.make(self.sweep.points), plan.Schedule([], {})
-            name = f"{self.sweep.name}-{self.scale}"
-            tried = Studies(
-                name, drawing.trials, self.sweep.points, graph, nothing, self._records(), self.store, note
-            ).tried
-        return _shown(picture.draw(self.sweep, table, tried))
+        studies = command.studies_of(self.sweep, self.scale, self._records(), self.store)
+        return _shown(picture.draw(self.sweep, table, studies and studies.tried))
 
     # ------------------------------------------------------------------ its masks
 

@@ -172,7 +172,7 @@ def draw(sweeps: Sequence[Sweep], scale: str, store: Store) -> int:
         if points and not done:
             code = say(f"{sweep.name}: none of its {points} points is done", FAILED)
             continue
-        studies = _studies(sweep, scale, records, store)
+        studies = studies_of(sweep, scale, records, store)
         lacks = f"{points - done} of {points} points are not done" if done < points else ""
         if studies:  # which trains only what it chooses
             lacks = "" if studies.ended else "its search has not ended"
@@ -185,7 +185,7 @@ def draw(sweeps: Sequence[Sweep], scale: str, store: Store) -> int:
     return code
 
 
-def _studies(sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store) -> Studies | None:
+def studies_of(sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store) -> Studies | None:
     """The studies of a search as far as they are, to be looked at."""
     if not isinstance(sweep.drawing, Search):
         return None
