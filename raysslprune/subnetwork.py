@@ -9,9 +9,10 @@ README.md           the model card
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from raysslprune import masks, models, names
 from raysslprune.masks import Mask
@@ -42,7 +45,7 @@ SHAPES = "shapes"
 class Subnetwork(models.Network):
     """Normalised images, float32 (n, channels, size, size), to outputs, as in training. ``trunk`` gives features.
 
-    config: what ``config.json`` says.
+    Its state dict has the names of ``model.safetensors``, torchvision's. config: what ``config.json`` says.
     """
 
     mean: Tensor
@@ -51,6 +54,8 @@ class Subnetwork(models.Network):
     def __init__(self, trunk: nn.Module, head: nn.Module, config: Mapping[str, Any]) -> None:
         super().__init__(trunk, head)
         self.config = dict(config)
+        self.register_state_dict_post_hook(_release_names)
+        self.register_load_state_dict_pre_hook(_restore_names)
         for name in ("mean", "std"):
             values = torch.tensor(config["images"][name], dtype=torch.float32, device="cpu").view(-1, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -58,15 +63,17 @@ class Subnetwork(models.Network):
     def preprocess(self, images: Tensor) -> Tensor:
         """Images as they are stored, uint8 (n, channels, size, size), to what the network takes, where its mean is.
 
-        Raises ValueError for others, which would be normalised as if they were on that scale.
+        Raises ValueError for other images, which would be normalised as if they were on that scale.
         """
         if not isinstance(images, Tensor):
             raise ValueError(f"images are a tensor, as torch.from_numpy makes, not {type(images).__name__}")
         kind, shape, channels = str(images.dtype).removeprefix("torch."), tuple(images.shape), len(self.mean)
+        white = self.config["images"].get("white", 255)
         if images.dtype != torch.uint8 or images.ndim != 4 or shape[1] != channels:
-            white = self.config["images"].get("white", 255)
             scale = f"; what is from 0 to 1 is multiplied by {white:g} first" if images.is_floating_point() else ""
             raise ValueError(f"images are uint8 of shape (n, {channels}, height, width), not {kind} {shape}{scale}")
+        if white < 255 and images.numel() and (brightest := int(images.max())) > white:
+            raise ValueError(f"images are from 0 to {white:g} here, and a pixel is {brightest}; scale them first")
         return images.to(self.mean.device, torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
 
@@ -74,7 +81,8 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
     """An exported network with its weights: in evaluation mode, float32, on the CPU.
 
     Its weights are channels-last, as in training, on which the last bits of its outputs depend;
-    ``net.to(memory_format=torch.contiguous_format)`` is for tools that need the usual order.
+    ``net.to(memory_format=torch.contiguous_format)`` is for tools that need the usual order. What the mask prunes stays
+    0 in training, as :func:`keep_pruned` has it; without ``mask.safetensors``, what is 0.
 
     trunk: the architecture, from image channels to a trunk, where it is not one of this package's. A folder's word
     alone makes nothing be imported, nor is anything in it unpickled. The weights are those of ``sparse.safetensors``
@@ -92,7 +100,7 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
     if not dense and not (folder / SPARSE).exists():
         raise ValueError(f"there is neither {MODEL} nor {SPARSE} in {folder}: one of them holds the weights")
     data, tensors = _read(folder, MODEL if dense else SPARSE, config)
-    state = own_names(tensors if dense else from_sparse(data, tensors), arch)
+    state = tensors if dense else from_sparse(data, tensors)
     with torch.device("meta"):
         body = trunk(config["channels"]) if trunk else models.trunk(arch, config["channels"])
         net = Subnetwork(body, make_head(config["head"]), config)
@@ -101,7 +109,13 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
     except RuntimeError as error:
         why = " ".join(str(error).split())
         raise ValueError(f"the weights in {folder} are not of {arch} as it is here: {why}") from None
-    return net.eval().to(memory_format=torch.channels_last)
+    net.eval().to(memory_format=torch.channels_last)
+    if (folder / MASK).exists():
+        mask = unpacked(*_read(folder, MASK, config))
+    else:
+        mask = {name: weight.detach() != 0 for name, weight in models.prunable(net.trunk).items()}
+    keep_pruned(net.trunk, mask)
+    return net
 
 
 def load_mask(path: str | Path) -> Mask:
@@ -115,7 +129,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{folder} is no folder that raysslprune exported: there is no {CONFIG} in it") from None
+        if not folder.exists():
+            raise ValueError(f"there is no folder {folder.absolute()}; raysslprune.export writes one") from None
+        where = (
+            f"{folder} is a file: give the folder that holds it" if folder.is_file() else f"{folder} has no {CONFIG}"
+        )
+        raise ValueError(f"{where}; a network's folder is what raysslprune.export wrote") from None
     except ValueError:
         config = None
     match config:
@@ -157,7 +176,139 @@ def shapes_in(data: bytes) -> dict[str, torch.Size]:
     return {name: torch.Size(shape) for name, shape in shapes.items()}
 
 
+# ------------------------------------------------------------------------------------- training
+
+
+def keep_pruned(module: nn.Module, mask: Mask) -> nn.Module:
+    """Set the weights that a mask prunes to 0, make them stay 0 when the module is trained, and give it back.
+
+    After each step of an optimiser of torch they are exactly 0, and so they are in copies of the module and of its
+    parts, pickled ones too, and after load_state_dict. Module, parameters and state dict are of the same types and
+    names as before; each pruned ``weight.pruned`` tells where it is 0, and None there lets it go.
+
+    mask: by the names of the module's weights; those of a trunk for ``net.trunk``.
+    Raises ValueError for a layer that the module does not have, or of another shape, before anything is changed.
+    """
+    weights = weights_of(module, mask)
+    for name, stays in mask.items():
+        if not stays.all():
+            pruned = torch.empty_like(weights[name], dtype=torch.bool).copy_(~stays)
+            layer = module.get_submodule(name.removesuffix(".weight"))
+            layer.register_load_state_dict_post_hook(StaysPruned(weights[name], pruned))
+            _zero(weights[name], pruned)
+    return module
+
+
+def weights_of(module: nn.Module, mask: Mask) -> dict[str, Tensor]:
+    """The prunable weights of a module, by name. Raises ValueError where a mask is not of them."""
+    weights = models.prunable(module)
+    for name, m in mask.items():
+        if name not in weights:
+            raise ValueError(f"the module has no weight {name} to prune")
+        if weights[name].shape != m.shape:
+            raise ValueError(f"the mask of {name} is {tuple(m.shape)}, not {tuple(weights[name].shape)}")
+    return weights
+
+
+class StaysPruned:
+    """Carries ``weight.pruned``, where a weight is pruned, from a layer to its copies.
+
+    A parameter loses its attributes when it is copied, while a layer takes its hooks along: this is one of them, for
+    load_state_dict. It holds the weight and not the layer, as a circle would keep networks in memory.
+    """
+
+    def __init__(self, weight: Tensor, pruned: Tensor | None) -> None:
+        _hook_optimisers()
+        self.weight = weight
+        setattr(weight, PRUNED, pruned)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StaysPruned, (self.weight, getattr(self.weight, PRUNED, None))
+
+    def __call__(self, layer: nn.Module, _keys: Any) -> None:
+        """Prune what the layer loaded, which is another parameter with ``assign=True``."""
+        pruned = getattr(self.weight, PRUNED, None)
+        loaded = dict(layer.named_parameters(recurse=False)).get("weight", self.weight)
+        if pruned is not None:
+            setattr(loaded, PRUNED, pruned)
+            _zero(loaded, pruned.to(loaded.device))
+        self.weight = loaded
+
+
+PRUNED = "pruned"
+"""The attribute of a weight that tells where it is pruned: a bool tensor, or None."""
+
+
+@torch.no_grad()
+def _zero(tensor: Tensor, where: Tensor) -> None:
+    tensor.masked_fill_(where, 0)  # not multiplied: -0 and NaN would be left
+
+
+@functools.cache
+def _hook_optimisers() -> None:
+    """Once a process, and only where there are such weights."""
+    register_optimizer_step_pre_hook(_before_step)
+    register_optimizer_step_post_hook(_after_step)
+
+
+def _pruned_weights(optimiser: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
+    """The weights of an optimiser that stay pruned, and where each is, on its device."""
+    for group in optimiser.param_groups:
+        for weight in group["params"]:
+            if (pruned := getattr(weight, PRUNED, None)) is not None:
+                if pruned.device != weight.device:
+                    setattr(weight, PRUNED, pruned := pruned.to(weight.device))
+                yield weight, pruned
+
+
+def _before_step(optimiser: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    """Take the pruned weights' part out of the gradients: out of those that a closure computes, too.
+
+    They would stay 0 without, but line searches and norms over a layer are to see the pruned network.
+    """
+    if next(_pruned_weights(optimiser), None) is None:
+        return None
+    _zero_gradients(optimiser)
+
+    def masked(value: Any) -> Any:
+        def closure() -> Any:
+            loss = value()
+            _zero_gradients(optimiser)
+            return loss
+
+        return closure if callable(value) else value
+
+    return (args[0], *map(masked, args[1:])), {name: masked(value) for name, value in kwargs.items()}
+
+
+def _zero_gradients(optimiser: Optimizer) -> None:
+    for weight, pruned in _pruned_weights(optimiser):
+        if weight.grad is not None:
+            _zero(weight.grad, pruned)
+
+
+def _after_step(optimiser: Optimizer, _args: Any, _kwargs: Any) -> None:
+    for weight, pruned in _pruned_weights(optimiser):
+        _zero(weight, pruned)
+
+
 # ------------------------------------------------------------------------------------- names
+
+
+def _release_names(net: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    """Rename what :class:`Subnetwork` put into a state dict."""
+    _rename(net, state, prefix, released_names)
+
+
+def _restore_names(net: nn.Module, state: dict[str, Any], prefix: str, *_rest: Any) -> None:
+    """Rename what :class:`Subnetwork` is to load."""
+    _rename(net, state, prefix, own_names)
+
+
+def _rename(net: nn.Module, state: dict[str, Any], prefix: str, renamed: Callable[..., dict[str, Any]]) -> None:
+    assert isinstance(net, Subnetwork)
+    ours = {name.removeprefix(prefix): state.pop(name) for name in [*state] if name.startswith(prefix)}
+    state.update({f"{prefix}{name}": value for name, value in renamed(ours, net.config["arch"]).items()})
 
 
 def released_names(state: Mapping[str, Tensor], arch: str) -> dict[str, Tensor]:

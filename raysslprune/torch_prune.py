@@ -33,12 +33,7 @@ def to_torch_prune(module: nn.Module, mask: Mask) -> nn.Module:
     mask: by the names of the module's weights; those of a trunk for ``net.trunk``.
     Raises ValueError for a layer that the module does not have, or of another shape, before anything is changed.
     """
-    weights = models.prunable(module)
-    for name, m in mask.items():
-        if name not in weights:
-            raise ValueError(f"the module has no weight {name} to prune")
-        if weights[name].shape != m.shape:
-            raise ValueError(f"the mask of {name} is {tuple(m.shape)}, not {tuple(weights[name].shape)}")
+    subnetwork.weights_of(module, mask)
     for name, m in mask.items():
         prune.custom_from_mask(module.get_submodule(name.removesuffix(".weight")), "weight", m)
     return module

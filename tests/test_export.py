@@ -421,11 +421,14 @@ def test_another_programs_folder_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_export_is_refused(tmp_path: Path, folders: dict[str, Path]) -> None:
     (tmp_path / "file").write_text("")
-    for name in ("empty", "nowhere", "file"):
+    (tmp_path / "empty").mkdir()
+    whys = {"empty": "there is no config.json in it", "nowhere": "it is not there", "file": "it is a file"}
+    for name, why in whys.items():
         for read in (raysslprune.load_subnetwork, subnetwork.load_mask):
-            with pytest.raises(ValueError, match=rf"{name} is no folder that raysslprune exported: there is no config"):
+            with pytest.raises(
+                ValueError, match=rf"/{name} is no folder of a network or mask: {why}; python -m raysslp"
+            ):
                 read(tmp_path / name)
-        (tmp_path / "empty").mkdir(exist_ok=True)
     (copy(str(folders["ticket"]), tmp_path / "ticket") / "mask.safetensors").unlink()
     with pytest.raises(ValueError, match=r"there is no mask\.safetensors in .*/ticket"):
         subnetwork.load_mask(tmp_path / "ticket")
