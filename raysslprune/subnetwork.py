@@ -129,12 +129,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        if not folder.exists():
-            raise ValueError(f"there is no folder {folder.absolute()}; raysslprune.export writes one") from None
-        where = (
-            f"{folder} is a file: give the folder that holds it" if folder.is_file() else f"{folder} has no {CONFIG}"
+        why = (
+            f"there is no {CONFIG} in it"
+            if folder.is_dir()
+            else "it is a file"
+            if folder.exists()
+            else "it is not there"
         )
-        raise ValueError(f"{where}; a network's folder is what raysslprune.export wrote") from None
+        made = "python -m raysslprune.export STEP --out DIR makes one"
+        raise ValueError(f"{folder.absolute()} is no folder of a network or mask: {why}; {made}") from None
     except ValueError:
         config = None
     match config:

@@ -112,7 +112,7 @@ def train(
     def closure() -> Tensor:
         nonlocal loss
         optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(net(IMAGES.to(dtype)).float(), CLASSES)
+        loss = nn.functional.cross_entropy(net(IMAGES.to(dtype)).double(), CLASSES)
         loss.backward()
         return loss
 
@@ -145,7 +145,7 @@ def by_torch(net: Subnetwork, folder: Path) -> Subnetwork:
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_pruned_weights_stay_zero_and_the_others_are_trained_as_by_torchs_pruning(name: str, folder: Path) -> None:
-    net = load_subnetwork(folder)
+    net = load_subnetwork(folder).double()
     before = {key: w.detach().clone() for key, w in models.prunable(net.trunk).items()}
 
     def check() -> None:
@@ -153,14 +153,14 @@ def test_pruned_weights_stay_zero_and_the_others_are_trained_as_by_torchs_prunin
         state = net.state_dict()
         assert all(not state[key][~stays].any() for key, stays in load_mask(folder).items())
 
-    train(net, OPTIMISERS[name](net.parameters()), 100, after=check)
-    reference = by_torch(load_subnetwork(folder), folder)
-    train(reference, OPTIMISERS[name](reference.parameters()), 100)
+    train(net, OPTIMISERS[name](net.parameters()), 100, after=check, dtype=torch.float64)
+    reference = by_torch(load_subnetwork(folder).double(), folder)
+    train(reference, OPTIMISERS[name](reference.parameters()), 100, dtype=torch.float64)
     for key, stays in load_mask(folder).items():
         weight = models.prunable(net.trunk)[key].detach()
         same = reference.trunk.get_parameter(f"{key}_orig").detach()
-        assert torch.allclose(weight[stays], same[stays], rtol=1e-3, atol=1e-4)
-        assert (weight[stays] != before[key][stays]).float().mean() > 0.9
+        assert torch.allclose(weight[stays], same[stays], rtol=1e-5, atol=1e-7)
+        assert (weight[stays] != before[key][stays]).float().mean() > 0.5
     last = models.prunable(net.trunk)["layers.conv4.weight"]
     assert last.flatten()[0] != 0  # was 0, and stays by the mask
 
