@@ -78,19 +78,21 @@ class Reporter:
             self._write(RUNNING)
 
     def _write(self, state: str) -> None:
-        now = self.progress.snapshot() if self.progress else self._before
-        failed = [{"step": i, **failure} for i, failure in (self.progress.failures if self.progress else {}).items()]
-        snapshot = {
+        with suppress(Exception):  # a full disk, say; whatever it is, no sweep ends for it
+            self.store.write(STATUS, json.dumps(self._snapshot(state), indent=1).encode())
+
+    def _snapshot(self, state: str) -> dict[str, Any]:
+        progress = self.progress
+        failed = [{"step": i, **failure} for i, failure in progress.failures.items()] if progress else []
+        return {
             **self._sweep,
             "state": state,
             "written": _now(),
-            **now,
+            **(progress.snapshot() if progress else self._before),
             "failed": failed[:MOST_FAILURES],
             "failures": len(failed),
-            "skipped": len(self.progress.schedule.skipped) if self.progress else 0,
+            "skipped": len(progress.schedule.skipped) if progress else 0,
         }
-        with suppress(OSError):
-            self.store.write(STATUS, json.dumps(snapshot, indent=1).encode())
 
 
 def _now() -> str:
