@@ -7,19 +7,29 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ray
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
+from ray._private.worker import get_dashboard_url
+from ray._raylet import (  # pyright: ignore[reportMissingImports]
+    AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
+    Config,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raysslprune.environment import changed, defaults
 from raysslprune.store import MARKER, Store, StoreError, versions
 
 CHECKED_WITHIN = 120.0
@@ -45,69 +55,178 @@ STARTED_WITHIN = 50.0
 REACHED_WITHIN = 10.0
 """Seconds in which the head of a cluster must take a connection."""
 
+SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_task_events_max_num_task_in_gcs": "10000",  # that the dashboard knows of; 100,000 would be 300 MB
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a trial again, and tells nobody
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard shows shared trainings
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a shared training is seen; default 2
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a cluster may have to grow first; default 60
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing about a sweep is sent to anybody
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # ReadyJobs bounds them; a lower bound here starves starting actors
+}
+"""Environment variables of Ray's and Tune's while a sweep runs, unless the user set others."""
+
+AUTH_MODES = ("token", "disabled")
+
 
 @contextmanager
 def connected(
     cpus: int | None = None, dashboard: bool = False, note: Callable[[str], None] = lambda _: None
 ) -> Iterator[str]:
-    """A Ray to run on: the one that RAY_ADDRESS names, else one of this machine's own for the time being.
+    """A Ray to run on: the one this program uses already, else the one that RAY_ADDRESS names, else one of its own.
 
-    Its own one asks for a token that only this process and its children know, and listens on 127.0.0.1 only.
-    dashboard: whether it has one. note: told where the start takes long. Gives the dashboard's address, if there is
-    one. Raises ClusterError.
+    A Ray that the program uses stays connected afterwards. One that is started here runs on this machine, asks for a
+    token that only this process and its children know, listens on 127.0.0.1 only, and ends here. cpus, dashboard: what
+    it has. note: told where the start takes long. Gives the dashboard's address, if there is one. Raises ClusterError.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    if address is None and os.environ["RAY_AUTH_MODE"] == "token":
-        os.environ.setdefault("RAY_AUTH_TOKEN", OWN_TOKEN)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    late = threading.Timer(
-        STARTED_WITHIN,
-        note,
-        [
-            f"Ray has not started within {STARTED_WITHIN:.0f} s; if this ends now, nothing is lost, and the same "
-            "command goes on from there"
-        ],
+    if ray.is_initialized():
+        if client.ray.is_connected():
+            raise ClusterError(
+                "this program is connected to Ray by Ray Client (ray://), which sweeps can't use: call ray.shutdown() "
+                "first, and start the sweep on a machine of that cluster, with RAY_ADDRESS=auto"
+            )
+        with changed(defaults(SETTINGS)):
+            yield get_dashboard_url() or ""
+        return
+    address = named_address()
+    mode = os.environ.get("RAY_AUTH_MODE") or "token"
+    if mode.lower() not in AUTH_MODES:
+        raise ClusterError(f"RAY_AUTH_MODE is {mode!r:.40}; it wants {' or '.join(AUTH_MODES)}")
+    settings = {**defaults(SETTINGS), "RAY_ADDRESS": address, "RAY_AUTH_MODE": mode}
+    if address is None and mode.lower() == "token":
+        settings |= defaults({"RAY_AUTH_TOKEN": OWN_TOKEN})
+    try:
+        with changed(settings), ExitStack() as stack:
+            read_environment_again()
+            folder = stack.enter_context(sockets()) if address is None else None
+            stack.callback(ray.shutdown, wait_for_processes=folder is not None)
+            with _told_when_late(note):
+                context = _joined(address) if address else _started(cpus, dashboard, folder)
+            yield context.dashboard_url or ""
+    finally:
+        read_environment_again()
+
+
+def named_address() -> str | None:
+    """The cluster that RAY_ADDRESS names; None where a sweep starts a Ray of its own. Raises ClusterError."""
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    if address in ("", "local"):
+        return None
+    host, _, port = address.rpartition(":")
+    if address == "auto" or (host and "/" not in host and port.isascii() and port.isdecimal()):
+        return address
+    kinds = {"http": "the dashboard's address", "https": "the dashboard's address", "ray": "an address for Ray Client"}
+    kind = kinds.get(address.partition("://")[0], "no address of a cluster's head")
+    raise ClusterError(
+        f"RAY_ADDRESS is {address}, which is {kind}; a sweep wants HOST:PORT of the head (usually 6379), or auto on "
+        "a machine of the cluster, or nothing at all for a Ray of its own"
     )
+
+
+def read_environment_again() -> None:
+    """Ray's C++ part keeps what it found in the environment: whether it asks for a token, and which."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _told_when_late(note: Callable[[str], None]) -> Iterator[None]:
+    sentence = (
+        f"Ray has not started within {STARTED_WITHIN:.0f} s; if this ends now, nothing is lost, and the same command "
+        "goes on from there"
+    )
+    late = threading.Timer(STARTED_WITHIN, note, [sentence])
     late.daemon = True
     late.start()
     try:
-        if address is None:
-            with _on_loopback():
-                context = ray.init(
-                    address="local", num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1", **quiet
-                )
-        else:
-            host, _, port = address.rpartition(":")
-            if host and port.isdecimal() and "/" not in host:  # where nobody listens Ray waits for minutes
-                socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
-            context = ray.init(address=address, **quiet)
+        yield
+    finally:
+        late.cancel()
+
+
+def _started(cpus: int | None, dashboard: bool, folder: str | None) -> Any:
+    """A Ray of this machine's alone: all of its parts listen on 127.0.0.1, as on macOS for its firewall's sake.
+
+    Ray has a variable for this, which all that this process starts would inherit, a ``ray start`` too, and refuse.
+    folder: for its files, None for Ray's own choice.
+    """
+    try:
+        with mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False), _without_uv():
+            return ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                _temp_dir=folder,
+                **QUIET,
+            )
     except Exception as error:
-        if address is None:
-            raise ClusterError(f"can't start Ray: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"can't start Ray: {' '.join(str(error).split())}") from error
+
+
+def _joined(address: str) -> Any:
+    """The cluster at this address."""
+    host, _, port = address.rpartition(":")
+    try:
+        if host:  # where nobody listens Ray waits for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
+        with _without_uv():
+            return ray.init(address=address, **QUIET)
+    except Exception as error:
         raise ClusterError(
             f"can't reach the Ray cluster at {address} that RAY_ADDRESS names: is it running, and has this process its "
             "token in RAY_AUTH_TOKEN or ~/.ray/auth_token (or RAY_AUTH_MODE=disabled, where it asks for none)?"
         ) from error
-    finally:
-        late.cancel()
-    try:
-        yield context.dashboard_url or ""
-    finally:
-        ray.shutdown()
+
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def _without_uv() -> AbstractContextManager[object]:
+    """Under ``uv run`` Ray would build a new environment in every worker. It reads its variable when it is imported."""
+    on = bool(os.environ.get("RAY_ENABLE_UV_RUN_RUNTIME_ENV")) and ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    return mock.patch.object(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", on)
+
+
+SOCKET_FOLDER = 103 - len("/session_2026-11-28_21-43-34_875189_1234567/sockets/dash_TaskEventsHead")
+"""Bytes that the name of Ray's folder may have: a socket's whole name may have 107 on Linux and 103 on macOS."""
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
-    """A Ray that starts listens on 127.0.0.1 alone: all of its parts, as they do on macOS for its firewall's sake.
+def sockets() -> Iterator[str | None]:
+    """A folder for the files of a Ray that starts; None where Ray's own choice will do. Raises ClusterError.
 
-    Ray has a variable for this, which all that this process starts would inherit, a ``ray start`` too, and refuse.
+    Ray's choice is ``ray`` in RAY_TMPDIR, TMPDIR or /tmp. It will not do where its sockets' names would be too long or
+    not ASCII, or where another user has it. The folder in its place is this user's alone, and is removed at the end.
     """
-    found = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    if will_do(Path(get_default_ray_temp_dir())):
+        yield None
+        return
+    for parent in filter(None, ("/tmp", os.environ.get("XDG_RUNTIME_DIR"))):
+        if len(os.fsencode(parent)) <= SOCKET_FOLDER - len("/ray-12345678") and os.access(parent, os.W_OK | os.X_OK):
+            with tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True) as folder:
+                yield folder
+            return
+    raise ClusterError(
+        f"can't start Ray: {get_default_ray_temp_dir()} is too long for its sockets, or not yours, and /tmp can't be "
+        "written; set RAY_TMPDIR to a folder of yours with a short name"
+    )
+
+
+def will_do(folder: Path) -> bool:
+    """Whether Ray can make its sockets in this folder, and nobody else owns it."""
+    if not str(folder).isascii() or len(str(folder)) > SOCKET_FOLDER:
+        return False
     try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = found
+        return all(found.st_uid == os.geteuid() for found in (folder.lstat(), folder.stat()))
+    except FileNotFoundError:
+        return os.access(folder.parent, os.W_OK | os.X_OK)
+    except OSError:
+        return False
 
 
 # ------------------------------------------------------------------------------------- what it has

@@ -24,6 +24,7 @@ from ray.train import (
 )
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from raysslprune.environment import LAUNCHER, changed
 from raysslprune.exchange import Exchange
 from raysslprune.progress import cores
 from raysslprune.run import Runner, Trained
@@ -74,6 +75,7 @@ class Team:
                 run_config=RunConfig(
                     name=f"{self.title} ({step.id})".replace("/", "-"),
                     storage_path=scratch,
+                    worker_runtime_env={"env_vars": {"TORCHELASTIC_USE_AGENT_STORE": "False"}},  # no torchrun is there
                     # by itself Ray Train would start a team again beside what is left of the first, and wait for ever
                     failure_config=FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=0),
                     logging_config=LoggingConfig("ERROR"),
@@ -89,13 +91,18 @@ class Team:
 
 
 def in_this_process(runner: Runner, step: Train, snapshots: set[int], keep_last: bool) -> Trained:
-    """Ray Train's local mode, which costs nothing to start."""
+    """Ray Train's local mode, which costs nothing to start.
+
+    It would take this process for one of a team, and wait for the others, where a launcher's variables are left over.
+    """
     done: list[Trained] = []
-    TorchTrainer(
+    trainer = TorchTrainer(
         lambda: done.append(runner.trained(step, snapshots, keep_last)),
         scaling_config=ScalingConfig(num_workers=0),
         run_config=RunConfig(name=step.id, storage_path=tempfile.gettempdir()),
-    ).fit()
+    )
+    with changed(dict.fromkeys(LAUNCHER)):
+        trainer.fit()
     return done[0]
 
 

@@ -7,19 +7,19 @@ not here, because it was dropped, or the actor died and came back empty, is read
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import ActorAlreadyExistsError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 CAPACITY = 256 << 20
 """Bytes of masks to hold; the least recently used go first."""
-
-NAME = "raysslprune-exchange"
 
 Packed = dict[str, np.ndarray]
 """Parameter name to packed bits (uint8), as masks.pack gives them."""
@@ -62,6 +62,11 @@ class _Board:
         return self.progress
 
 
+def _name() -> str:
+    """The actor's name, which differs between drivers: they may share a namespace."""
+    return f"raysslprune-exchange-{ray.get_runtime_context().get_job_id()}"
+
+
 class Exchange:
     """The handle to the actor. Every method is best effort: no failure of Ray's stops a training."""
 
@@ -70,18 +75,25 @@ class Exchange:
 
     @staticmethod
     def start() -> Exchange:
-        """Start the actor, on this node, which the sweep can't outlive anyway; should it die, Ray starts it anew."""
+        """Start the actor, on this node, which the sweep can't outlive anyway; should it die, Ray starts it anew.
+
+        An earlier sweep's, in a program that stays connected, may still be there; it makes way.
+        """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board = ray.remote(_Board).options(
-            name=NAME, num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=here
+            name=_name(), num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=here
         )
-        actor = board.remote(CAPACITY)
-        return Exchange(cast("ActorHandle[Any]", actor))
+        while True:
+            with suppress(ValueError):
+                ray.kill(ray.get_actor(_name()))
+            with suppress(ActorAlreadyExistsError):
+                return Exchange(cast("ActorHandle[Any]", board.remote(CAPACITY)))
+            time.sleep(0.1)  # the name is free a moment after the actor is gone
 
     @staticmethod
     def connect() -> Exchange:
         """To the actor that this job's driver started."""
-        return Exchange(ray.get_actor(NAME))
+        return Exchange(ray.get_actor(_name()))
 
     def put(self, mask_id: str, packed: Packed) -> None:
         self.actor.put.remote(mask_id, packed)

@@ -22,13 +22,14 @@ from typing import Any, NoReturn, Protocol
 
 from ray import tune
 from ray._raylet import setproctitle  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
-from ray.tune.execution import class_cache
+from ray.air.execution import PlacementGroupResourceManager
+from ray.tune.execution import class_cache, tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.util import get_node_ip_address
 
-from raysslprune.cluster import Capacity, ClusterError, Lifeline, Workers, check_nodes, complaint
+from raysslprune.cluster import SETTINGS, Capacity, ClusterError, Lifeline, Workers, check_nodes, complaint
 from raysslprune.exchange import Exchange
 from raysslprune.names import data_parts
 from raysslprune.plan import Job, Plan, Schedule
@@ -329,19 +330,25 @@ class Ends(tune.Callback):
 
 
 @contextmanager
-def _tune_restrained() -> Iterator[None]:
+def _tune_restrained(resources: PlacementGroupResourceManager) -> Iterator[None]:
     """Meanwhile Tune does not do two things that nobody can tell it to leave.
 
     It pickles each of its trials when it ends, so that it could be restored: some milliseconds a job. And it hands this
-    process's AWS keys on to its trials, by which they come into a log on each node, which has its own.
+    process's AWS keys on to its trials, by which they come into a log on each node, which has its own. Our settings it
+    does hand on. resources: what Tune is to hold its workers with; to clear it ends those that an interrupted Tune leaves
+    on a Ray that goes on.
     """
-    pickled, handed_on = TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE
+    module: Any = tune_controller
+    pickled, made = TuneController._get_trial_checkpoints, module.PlacementGroupResourceManager
+    handed_on = class_cache.ENV_VARS_TO_PROPAGATE
     TuneController._get_trial_checkpoints = lambda self: {}
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in handed_on if not name.startswith("AWS_")}
+    module.PlacementGroupResourceManager = lambda: resources
+    class_cache.ENV_VARS_TO_PROPAGATE = {n for n in handed_on if not n.startswith("AWS_")} | SETTINGS.keys()
     try:
         yield
     finally:
-        TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE = pickled, handed_on
+        TuneController._get_trial_checkpoints, module.PlacementGroupResourceManager = pickled, made
+        class_cache.ENV_VARS_TO_PROPAGATE = handed_on
 
 
 def run(
@@ -373,7 +380,7 @@ def run(
     searcher = ReadyJobs(
         schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, title, after_each, curves
     )
-    warm = Warm()
+    warm, resources = Warm(), PlacementGroupResourceManager()
     workers.check({job.parts for job in schedule.waiting.values()}, life.capacity)
     check_nodes(store, data_root, searcher.sources)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
@@ -396,8 +403,12 @@ def run(
             ),
         )
         try:
-            with life.held(), _tune_restrained(), warm.held():
-                tuner.fit()
+            with life.held(), _tune_restrained(resources), warm.held():
+                try:
+                    tuner.fit()
+                finally:
+                    if not life.lost:
+                        resources.clear()
         except (Exception, KeyboardInterrupt):
             if life.lost or searcher.unfit:
                 raise ClusterError(life.lost or searcher.unfit) from None

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from raysslprune import claims, names, picture, plan, progress, results, status, terminal
 from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, note, say, told
+from raysslprune.environment import changed
 from raysslprune.loader import Sweep, SweepError, known, load
 from raysslprune.recipes import NETS
 from raysslprune.scales import SETTINGS
@@ -314,6 +315,7 @@ class _Run:
         for studies in self.searches.values():
             studies.advance()
 
+    @changed({})  # to import Ray changes it, too
     def train(self, data_root: str, manner: Manner) -> int:
         """Run what there is to run on Ray; gives the number of jobs that failed or were skipped."""
         if self.schedule.finished:
@@ -365,7 +367,7 @@ def _dashboard(address: str, own: str) -> str:
     """own: the token of a Ray that is nobody's but this sweep's; another is a secret, and this may be logged."""
     token = os.environ.get("RAY_AUTH_TOKEN")
     asks = f", which asks for {f'the token {own}' if token == own else 'your token'}"
-    return f"Ray's dashboard: http://{address}{asks if os.environ['RAY_AUTH_MODE'] == 'token' else ''}"
+    return f"Ray's dashboard: http://{address}{asks if os.environ.get('RAY_AUTH_MODE') == 'token' else ''}"
 
 
 def _present(

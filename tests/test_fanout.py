@@ -15,6 +15,7 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 import pytest
 from conftest import Finished, done_steps, finish, frozen_at_work, start, sweep, table_of, wait_until
+from ray.air.execution import PlacementGroupResourceManager
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 
@@ -324,7 +325,7 @@ def test_tune_pickles_no_trial_and_hands_on_no_keys_while_a_sweep_runs() -> None
     """And then again, for whoever uses Tune in the same process."""
     before = TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE
     assert "AWS_SECRET_ACCESS_KEY" in before[1]
-    with contextlib.suppress(KeyError), fanout._tune_restrained():
+    with contextlib.suppress(KeyError), fanout._tune_restrained(PlacementGroupResourceManager()):
         assert TuneController._get_trial_checkpoints(cast(TuneController, None)) == {}
         assert before[1] - class_cache.ENV_VARS_TO_PROPAGATE == {n for n in before[1] if n.startswith("AWS_")}
         raise KeyError
