@@ -334,9 +334,9 @@ def _tune_restrained(resources: PlacementGroupResourceManager) -> Iterator[None]
     """Meanwhile Tune does not do two things that nobody can tell it to leave.
 
     It pickles each of its trials when it ends, so that it could be restored: some milliseconds a job. And it hands this
-    process's AWS keys on to its trials, by which they come into a log on each node, which has its own. Our settings it
-    does hand on. resources: what Tune is to hold its workers with; to clear it ends those that an interrupted Tune leaves
-    on a Ray that goes on.
+    process's AWS keys on to its trials, by which they come into a log on each node, which has its own. It does hand on
+    this package's settings. resources: what Tune is to hold its workers with; to clear it ends the workers that an
+    interrupted Tune leaves behind.
     """
     module: Any = tune_controller
     pickled, made = TuneController._get_trial_checkpoints, module.PlacementGroupResourceManager

@@ -42,6 +42,7 @@ STARTS_RAY = (
     "test_docs",
     "test_installed",
     "test_status",
+    "test_environment",
 )
 
 

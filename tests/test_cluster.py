@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+from ray._private import ray_constants
+from ray._raylet import (  # pyright: ignore[reportMissingImports]
+    AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
+    get_authentication_mode,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 from raysslprune import cluster
 from raysslprune.cluster import Capacity, ClusterError, Lifeline, Workers, complaint, connected, largest
@@ -189,7 +199,7 @@ def test_a_start_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(told) == 1
     assert told[0].startswith("Ray has not started within 0 s; if this ends now, nothing is lost")
     monkeypatch.setattr(cluster.ray, "init", lambda **_: SimpleNamespace(dashboard_url="x"))
-    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: None)
     with connected(note=told.append) as address:
         assert address == "x"
         time.sleep(0.3)
@@ -238,4 +248,260 @@ def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     sentence = rf"^can't reach the Ray cluster at 127\.0\.0\.1:{port} that RAY_ADDRESS names: is it running, "
     with pytest.raises(ClusterError, match=sentence), connected():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("", None),
+        ("  ", None),
+        ("local", None),
+        (" local\n", None),
+        ("auto", "auto"),
+        ("10.0.0.7:6379", "10.0.0.7:6379"),
+        ("head.example.org:6379\n", "head.example.org:6379"),
+        ("[::1]:6379", "[::1]:6379"),
+    ],
+)
+def test_what_names_a_cluster(said: str, address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", said)
+    assert cluster.named_address() == address
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("http://127.0.0.1:8265", "the dashboard's address"),
+        ("https://head:8265/", "the dashboard's address"),
+        ("ray://127.0.0.1:10001", "an address for Ray Client"),
+        ("head", "no address of a cluster's head"),
+        ("head:", "no address of a cluster's head"),
+        (":6379", "no address of a cluster's head"),
+        ("head:ray", "no address of a cluster's head"),
+        ("LOCAL", "no address of a cluster's head"),
+        ("anyscale://mine", "no address of a cluster's head"),
+    ],
+)
+def test_what_names_no_cluster_is_said_at_once(said: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", said)
+    monkeypatch.setattr(cluster.ray, "init", None)
+    with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS is {said}, which is {kind}; a sweep wants "), connected():
+        pass
+
+
+def test_a_mode_that_ray_would_take_for_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "tokens")
+    monkeypatch.setattr(cluster.ray, "init", None)
+    with pytest.raises(ClusterError, match=r"^RAY_AUTH_MODE is 'tokens'; it wants token or disabled$"), connected():
+        pass
+
+
+# ------------------------------------------------------------------------------------- its environment
+
+
+@dataclass
+class Begun:
+    """How Ray was called, and what it would have found in the environment."""
+
+    arguments: dict[str, Any]
+    environment: dict[str, str]
+    mode: int
+    has_token: bool
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Begun]:
+    """Ray is not started, but asked how it would be."""
+    found: list[Begun] = []
+
+    def init(**arguments: Any) -> SimpleNamespace:
+        token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+        found.append(Begun(arguments, dict(os.environ), get_authentication_mode(), token))
+        os.environ["RAY_LEFT"] = "as Ray leaves some"
+        return SimpleNamespace(dashboard_url=None)
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/nowhere")
+    return found
+
+
+DISABLED, TOKEN = 0, 1
+"""Ray's numbers for them."""
+
+
+@pytest.mark.parametrize("address", [None, "", "local"])
+def test_a_ray_of_its_own_has_a_token_of_its_own(
+    address: str | None, begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    before = dict(os.environ)
+    with connected(cpus=1):
+        assert len(begun) == 1
+    assert begun[0].arguments["address"] == "local"
+    assert begun[0].arguments["dashboard_host"] == "127.0.0.1"
+    assert (begun[0].mode, begun[0].has_token) == (TOKEN, True)
+    assert begun[0].environment["RAY_AUTH_TOKEN"] == cluster.OWN_TOKEN
+    assert "RAY_ADDRESS" not in begun[0].environment, "its workers must not go to another"
+    assert dict(os.environ) == before
+    cached = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    assert (get_authentication_mode(), cached) == (DISABLED, False), "a later ray.init() is as without a sweep"
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "token"),
+    [
+        ({"RAY_AUTH_TOKEN": "0123456789abcdef" * 4}, TOKEN, "0123456789abcdef" * 4),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""}, TOKEN, cluster.OWN_TOKEN),
+        ({"RAY_AUTH_MODE": "Token"}, TOKEN, cluster.OWN_TOKEN),
+        ({"RAY_AUTH_MODE": "disabled"}, DISABLED, None),
+        ({"RAY_ADDRESS": "auto"}, TOKEN, None),
+        ({"RAY_ADDRESS": "auto", "RAY_AUTH_MODE": "disabled"}, DISABLED, None),
+    ],
+)
+def test_what_the_user_set_stays(
+    given: dict[str, str], mode: int, token: str | None, begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "7")
+    with connected():
+        pass
+    assert begun[0].mode == mode
+    assert begun[0].environment.get("RAY_AUTH_TOKEN") == token
+    assert begun[0].environment["TUNE_GLOBAL_CHECKPOINT_S"] == "7"
+    assert begun[0].environment["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
+    assert {name: os.environ.get(name) for name in given} == given
+
+
+def test_the_environment_is_as_before_though_ray_did_not_start(
+    begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: Any) -> None:
+        os.environ["RAY_LEFT"] = "1"
+        raise OSError("no")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    before = dict(os.environ)
+    with pytest.raises(ClusterError, match=r"^can't start Ray: no$"), connected():
+        pass
+    assert dict(os.environ) == before
+    assert get_authentication_mode() == DISABLED
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, False), ("0", False), ("1", True)])
+def test_uv_run_builds_no_environments(
+    said: str | None, expected: bool, begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though Ray was imported, and so had read its variable, before the sweep began."""
+    monkeypatch.setattr(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", True if said is None else said == "1")
+    monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
+    if said is not None:
+        monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", said)
+    init, found = cluster.ray.init, list[bool]()
+
+    def looked(**arguments: Any) -> Any:
+        found.append(ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV)
+        return init(**arguments)
+
+    monkeypatch.setattr(cluster.ray, "init", looked)
+    before = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    with connected():
+        pass
+    assert found == [expected]
+    assert before == ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+
+
+# ------------------------------------------------------------------------------------- its folder
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a short name, which TMPDIR names."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        monkeypatch.setenv("TMPDIR", name)
+        yield Path(name)
+
+
+def test_rays_own_folder_will_do(short: Path) -> None:
+    for _ in ("it is made", "it is there"):
+        with cluster.sockets() as folder:
+            assert folder is None
+        (short / "ray").mkdir(exist_ok=True)
+
+
+def spoilt_by_length(short: Path) -> Path:
+    return short / ("x" * 60)
+
+
+def spoilt_by_letters(short: Path) -> Path:
+    return short / "Münch"
+
+
+def spoilt_by_its_parent(short: Path) -> Path:
+    return short / "nowhere/at/all"
+
+
+def spoilt_by_a_file(short: Path) -> Path:
+    (short / "ray").touch()
+    (short / "file").touch()
+    return short / "file"
+
+
+def spoilt_by_its_owner(short: Path) -> Path:
+    if os.geteuid():
+        pytest.skip("needs root")
+    (short / "ray").mkdir()
+    os.chown(short / "ray", 65534, 65534)
+    return short
+
+
+def spoilt_by_a_link_of_another(short: Path) -> Path:
+    """Ray would make what it leads to writable for everybody."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    (short / "mine").mkdir()
+    (short / "ray").symlink_to(short / "mine")
+    os.chown(short / "ray", 65534, 65534, follow_symlinks=False)
+    return short
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoilt_by_length,
+        spoilt_by_letters,
+        spoilt_by_its_parent,
+        spoilt_by_a_file,
+        spoilt_by_its_owner,
+        spoilt_by_a_link_of_another,
+    ],
+)
+def test_another_folder_takes_its_place(
+    spoil: Callable[[Path], Path], variable: str, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This user's alone, and gone in the end."""
+    monkeypatch.setenv(variable, str(spoil(short)))
+    with cluster.sockets() as folder:
+        assert folder
+        found = Path(folder).lstat()
+        assert (found.st_uid, found.st_mode) == (os.geteuid(), stat.S_IFDIR | 0o700)
+        with socket.socket(socket.AF_UNIX) as one:  # as long as Ray's own may be
+            (Path(folder) / "session_2026-11-28_21-43-34_875189_1234567/sockets").mkdir(parents=True)
+            one.bind(f"{folder}/session_2026-11-28_21-43-34_875189_1234567/sockets/dash_TaskEventsHead")
+    assert not Path(folder).exists()
+
+
+def test_where_no_folder_will_do_it_is_said(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(short / "Münch"))
+    monkeypatch.setattr(cluster.os, "access", lambda *_: False)
+    sentence = r"^can't start Ray: .*/Münch/ray is too long for its sockets, .*; set RAY_TMPDIR to a folder"
+    with pytest.raises(ClusterError, match=sentence), cluster.sockets():
         pass

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -325,3 +327,33 @@ def test_features_and_accuracy_count_every_sample_once(monkeypatch: pytest.Monke
 
 if __name__ == "__main__":
     on_a_rank(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+
+
+LEFT_OVER = {
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_RANK": "0",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "TORCHELASTIC_USE_AGENT_STORE": "False",
+}
+"""By torchrun, Slurm or Kubeflow."""
+
+
+def test_who_trains_alone_meets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though what launched the program left its variables, and another process has that port."""
+    from raysslprune.distribute import in_this_process
+
+    class Alone:
+        def trained(self, *_: object) -> tuple[bool, set[str]]:
+            return dist.is_initialized(), os.environ.keys() & {*LEFT_OVER, "MASTER_PORT"}
+
+    for name, value in LEFT_OVER.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MASTER_PORT", str(server.getsockname()[1]))
+        before = dict(os.environ)
+        in_a_team, left = cast(Any, in_this_process(cast(Any, Alone()), step("labels"), set(), True))
+    assert not in_a_team
+    assert left == {"TORCHELASTIC_USE_AGENT_STORE"}
+    assert dict(os.environ) == before

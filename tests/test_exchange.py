@@ -18,7 +18,7 @@ from raysslprune.run import Runner
 from raysslprune.spec import RandomPrune
 from raysslprune.store import Store
 
-ray = cluster.ray  # imported with the package's settings, which must come first
+ray = cluster.ray
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,30 @@ def test_the_command_starts_without_torch_ray_and_matplotlib() -> None:
     found = imported_by("import raysslprune.sweep")
     assert "rich" in found
     assert not found & {"torch", "ray", "matplotlib", "sklearn", "scipy", "optuna"}
+
+
+OTHERS = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "RAY_CLIENT_MODE"}
+"""What scikit-learn and Ray themselves set when they are imported."""
+
+
+def test_to_import_the_package_changes_no_environment() -> None:
+    """Its importer may use a Ray of its own."""
+    names = [name for name in modules(PACKAGE) if not name.endswith("__main__")]
+    assert {"raysslprune.api", "raysslprune.cluster", "raysslprune.fanout"} <= set(names)
+    program = f"""
+import importlib, os, sys
+before = dict(os.environ)
+import raysslprune.api
+assert dict(os.environ) == before
+assert "ray" not in sys.modules
+for name in {names}:
+    importlib.import_module(name)
+print(*(name for name in os.environ.keys() | before.keys() if os.environ.get(name) != before.get(name)))
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_", "KMP_"))}
+    run = subprocess.run([sys.executable, "-P", "-c", program], env=clean, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert set(run.stdout.split()) <= OTHERS
 
 
 # ------------------------------------------------------------------------------------- in the source

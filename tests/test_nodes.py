@@ -325,6 +325,34 @@ def drain(address: str, node: str) -> None:
     )
 
 
+LAUNCHED = """
+from raysslprune.spec import Init, Recipe, Train
+from raysslprune.sweepfile import Curve, Figure, Point
+
+FIGURE = Figure(title="t", references=(Curve(task="a", init="b"),))
+
+
+def points(scale, seed):
+    for level, part in ((1, 64), (2, 32)):  # the second is shared by two workers
+        recipe = Recipe(samples=128, batch=64, bn_batch=part, lr=0.05)
+        step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=seed, start=Init(seed=seed))
+        yield Point(step=step, task="a", init="b", level=level, seed=seed)
+"""
+
+
+@pytest.mark.slow
+def test_what_launched_a_node_is_not_taken_for_a_team(nodes: Nodes, tmp_path: Path) -> None:
+    """Neither by who trains alone nor by a team: torchrun's variables are in the environment of Ray's nodes."""
+    (tmp_path / "launched.py").write_text(LAUNCHED)
+    left = {"RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "127.0.0.1"}
+    left |= {"GROUP_RANK": "0", "ROLE_RANK": "1", "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for _ in range(2):
+        nodes.add(MASTER_PORT="29400", **left)
+    done = finish(nodes.start("launched.py", "--scale", "smoke", "--workers-per-step", "2", cwd=tmp_path))
+    assert done.code == 0, done.err
+    assert len(pq.read_table(tmp_path / "runs/results/smoke/launched.parquet")) == 2
+
+
 def kill_all(ancestor: int) -> None:
     """A process and all that it started at once: of a raylet, as when its machine is taken away."""
     for pid in (ancestor, *(pid for pid, _ in descendants(ancestor))):

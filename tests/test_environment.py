@@ -1,0 +1,176 @@
+"""The environment while a sweep runs and afterwards, and what becomes of a Ray that the program started itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysslprune.environment import changed, defaults
+
+# ------------------------------------------------------------------------------------- variables
+
+
+def test_changes_are_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"KEPT": "1", "GONE": "2", "OTHER": "3"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NEW", raising=False)
+    before = dict(os.environ)
+    with pytest.raises(KeyError), changed({"NEW": "4", "GONE": None, "NEVER": None, "KEPT": "5"}):
+        assert {**before, "NEW": "4", "KEPT": "5"} == {**os.environ, "GONE": "2"}
+        assert "GONE" not in os.environ
+        os.environ |= {"OTHER": "6", "MORE": "7"}
+        del os.environ["NEW"]
+        raise KeyError
+    assert dict(os.environ) == before
+
+
+def test_what_is_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SET", "1")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("UNSET", raising=False)
+    assert defaults({"SET": "2", "EMPTY": "2", "UNSET": "2"}) == {"EMPTY": "2", "UNSET": "2"}
+
+
+# ------------------------------------------------------------------------------------- a program with a sweep in it
+
+POINTS = """
+from raysslprune.spec import Init, Recipe, Train
+from raysslprune.sweepfile import Curve, Figure, Point
+
+FIGURE = Figure(title="t", references=(Curve(task="a", init="b"),))
+
+
+def points(scale, seed):
+    recipe = Recipe(samples=64, batch=64, bn_batch=16, lr=0.05)
+    step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=seed, start=Init(seed=seed))
+    yield Point(step=step, task="a", init="b", level=1, seed=seed)
+"""
+
+COMMON = (
+    POINTS
+    + """
+import json, logging, os, sys
+
+def seen():
+    loggers = {name: (logging.getLogger(name).level, len(logging.getLogger(name).handlers)) for name in ("", "ray")}
+    return dict(os.environ), loggers
+
+def run(name):
+    from raysslprune.api import Experiment
+    one = Experiment.of(points, FIGURE, name="own", scale="smoke", root=f"{sys.argv[1]}/{name}", data=sys.argv[1])
+    one.run()
+    return len(one.table())
+"""
+)
+
+BEFORE = (
+    COMMON
+    + """
+import ray
+ray.init(**json.loads(sys.argv[2]))
+
+@ray.remote(num_cpus=0)
+class Mine:
+    def who(self):
+        return os.getpid()
+
+mine = Mine.remote()
+pid, before = ray.get(mine.who.remote()), seen()
+import raysslprune.api
+rows = [run("first"), run("second")]
+facts = {"rows": rows, "same": seen() == before, "up": ray.is_initialized(), "mine": ray.get(mine.who.remote()) == pid}
+print(json.dumps(facts))
+"""
+)
+
+AFTER = (
+    COMMON
+    + """
+before = dict(os.environ)
+if sys.argv[2] == "with":
+    import raysslprune.api
+    run("first")
+    assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
+import ray
+ray.init(num_cpus=1, include_dashboard=False)
+where = ray.nodes()[0]
+changes = {name: value for name, value in os.environ.items() if before.get(name) != value}
+level = logging.getLogger("ray").level
+ray.shutdown()
+print(json.dumps({"changes": changes, "address": where["NodeManagerAddress"], "level": level}))
+"""
+)
+
+
+def program(source: str, *arguments: str, home: Path, **environment: str) -> dict[str, Any]:
+    """Run a program in a new home; gives the JSON in its last line."""
+    home.mkdir()
+    given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    given |= {"HOME": str(home), "RAY_worker_niceness": "0", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", source, *arguments], env=given, cwd=home, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    return next(json.loads(line) for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_rays_program_keeps_it(tmp_path: Path) -> None:
+    """Twice in a row, without a new Ray, and all that the program has there goes on."""
+    how = json.dumps({"num_cpus": 2, "include_dashboard": False, "namespace": "mine"})
+    found = program(BEFORE, str(tmp_path), how, home=tmp_path / "home")
+    assert found == {"rows": [1, 1], "same": True, "up": True, "mine": True}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_later_ray_of_the_program_is_as_without_a_sweep(tmp_path: Path) -> None:
+    """By what the same program does without this package; the sweep itself writes no token."""
+    shared = {"RAY_ADDRESS": "", "TMPDIR": str(tmp_path / "Münch" / ("x" * 60))}
+    Path(shared["TMPDIR"]).mkdir(parents=True)
+    shared["RAY_TMPDIR"] = "/tmp"
+    without = program(AFTER, str(tmp_path), "without", home=tmp_path / "without", **shared)
+    found = program(AFTER, str(tmp_path), "with", home=tmp_path / "with", **shared)
+    assert found == without
+    tokens = [(tmp_path / which / ".ray/auth_token").exists() for which in ("with", "without")]
+    assert tokens[0] == tokens[1]
+
+
+SWEEP = ("-m", "raysslprune.sweep", "own.py", "--scale", "smoke")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_another_users_files_are_in_nobodys_way(tmp_path: Path) -> None:
+    """One who owns ``ray`` in TMPDIR and one who does not, with a TMPDIR whose name is not ASCII, too."""
+    if os.geteuid() or not shutil.which("setpriv"):
+        pytest.skip("needs root and setpriv")
+    other = 65534
+    home, temporary = tmp_path / "other", tmp_path / "Münch"
+    for folder in (home, temporary):
+        folder.mkdir()
+        os.chown(folder, other, other)
+    for folder in [home, *home.parents]:
+        if folder.stat().st_uid == 0 and folder != folder.parent:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    (home / "own.py").write_text(POINTS)
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "XDG_"))}
+    given |= {"HOME": str(home), "TMPDIR": str(temporary), "RAY_worker_niceness": "0", "RAY_ADDRESS": "local"}
+    as_other = ("setpriv", f"--reuid={other}", f"--regid={other}", "--clear-groups")
+    if subprocess.run([*as_other, sys.executable, "-c", "import raysslprune"], env=given, cwd=home).returncode:
+        pytest.skip("another user can't read this installation")
+    done = subprocess.run(
+        [*as_other, sys.executable, *SWEEP], env=given, cwd=home, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert (home / "runs/results/smoke/own.parquet").is_file()
+    assert not (home / ".ray").exists()
+    assert list(temporary.glob("ray*")) == []
