@@ -67,8 +67,8 @@ def test_the_command_starts_without_torch_ray_and_matplotlib() -> None:
     assert not found & {"torch", "ray", "matplotlib", "sklearn", "scipy", "optuna"}
 
 
-OTHERS = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "RAY_CLIENT_MODE"}
-"""What scikit-learn and Ray themselves set when they are imported."""
+OTHERS = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "RAY_CLIENT_MODE", "TORCHINDUCTOR_CACHE_DIR"}
+"""What scikit-learn, Ray and torch themselves set when they are imported."""
 
 
 def test_to_import_the_package_changes_no_environment() -> None:
