@@ -70,8 +70,6 @@ SETTINGS = {
 }
 """Environment variables of Ray's and Tune's while a sweep runs, unless the user set others."""
 
-AUTH_MODES = ("token", "disabled")
-
 
 @contextmanager
 def connected(
@@ -94,8 +92,8 @@ def connected(
         return
     address = named_address()
     mode = os.environ.get("RAY_AUTH_MODE") or "token"
-    if mode.lower() not in AUTH_MODES:
-        raise ClusterError(f"RAY_AUTH_MODE is {mode!r:.40}; it wants {' or '.join(AUTH_MODES)}")
+    if mode.lower() not in ("token", "disabled"):
+        raise ClusterError(f"RAY_AUTH_MODE is {mode!r:.40}; it wants token or disabled")
     settings = {**defaults(SETTINGS), "RAY_ADDRESS": address, "RAY_AUTH_MODE": mode}
     if address is None and mode.lower() == "token":
         settings |= defaults({"RAY_AUTH_TOKEN": OWN_TOKEN})
@@ -340,7 +338,9 @@ class Workers:
         wanted = f"{need} worker{'s' * (need > 1)} with {f'{self.gpus:g} GPU' if self.gpus else 'a core'} each"
         if need == 1:
             wanted = f"{self.gpus:g} GPU and a core" if self.gpus else "a core"
-        advice = "--gpus-per-worker 0 computes on cores" if self.gpus and not has.gpus else "ask for fewer"
+        advice = "ask for fewer" if need > 1 else "start Ray with more"
+        if self.gpus and not has.gpus:
+            advice = "--gpus-per-worker 0 computes on cores"
         raise ClusterError(
             f"a step wants {wanted}; this cluster has {has.gpus:g} GPUs and {has.cpus:g} cores at most; {advice}"
         )

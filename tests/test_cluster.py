@@ -75,7 +75,8 @@ def test_workers_of_a_cluster() -> None:
         (Workers(per_step=8), has(cpus=2), "a step wants 8 workers with a core each; this cluster has 0 GPUs and 2 "
          "cores at most; ask for fewer"),
         (Workers(per_step=8, gpus=1), has(gpus=4), "a step wants 8 workers with 1 GPU each; this cluster has 4 GPUs"),
-        (Workers(), has(cpus=0.5), "a step wants a core; this cluster has 0 GPUs and 0.5 cores at most"),
+        (Workers(), has(cpus=0.5), "a step wants a core; this cluster has 0 GPUs and 0.5 cores at most; start "
+         "Ray with more"),
     ],
 )  # fmt: skip
 def test_what_a_cluster_can_never_hold_is_said(workers: Workers, there: Capacity, sentence: str) -> None:
