@@ -434,7 +434,58 @@ def test_a_download_that_fails_is_one_sentence(
     ) as e:
         data.source(name).locate(tmp_path, fetch=True)
     assert "\n" not in str(e.value)
-    assert os.listdir(tmp_path / name) == []
+    assert not (tmp_path / name).exists()
+    with pytest.raises(DataError, match="refused"):
+        data.source(name).locate(tmp_path / "a/b", fetch=True)
+    assert not (tmp_path / "a").exists()
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="refused"):
+        data.source(name).locate(tmp_path, fetch=True)
+    assert os.listdir(tmp_path / name) == []  # somebody else's, who may be about to put the archive there
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_sentence_on_missing_cifar_says_what_lies_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    monkeypatch.setattr(kind, "url", "http://127.0.0.1:9/none.tar.gz")
+    root = tmp_path / "sets"
+
+    with pytest.raises(DataError, match=f"unpacked in {root}/{name}$"):
+        data.source(name).locate(root)
+    (root / kind.base_folder).mkdir(parents=True)
+    for fetch in (False, True):
+        with pytest.raises(DataError, match=f"; {root}/{kind.base_folder} is there: move it into {root}/{name}$"):
+            data.source(name).locate(root, fetch)
+    (root / kind.base_folder).rename(root / kind.filename)
+    for fetch in (False, True):
+        with pytest.raises(DataError, match=f"; {root}/{kind.filename} is there: move it into {root}/{name}$"):
+            data.source(name).locate(root, fetch)
+    (root / kind.filename).rmdir()
+    for file in (
+        f"{name}-{{}}.parquet",
+        f"{name}/{{}}-00000-of-00001.parquet",
+        f"{name}/plain/{{}}.parquet",
+    ):
+        paths = [root / file.format(split) for split in ("train", "test")]
+        paths[0].parent.mkdir(exist_ok=True)
+        for path in paths:
+            path.write_text("")
+        use = f"parquet/{name}/plain" if "plain" in file else f"parquet/{name}"
+        for fetch in (False, True):
+            with pytest.raises(
+                DataError, match=f'; {root} has Parquet files of that name: data="{use}" in a sweep file'
+            ):
+                data.source(name).locate(root, fetch)
+        for path in paths:
+            path.unlink()
+
+
+def test_a_data_root_that_is_the_folder_of_cifar_itself_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cifar10/cifar-10-batches-py").mkdir(parents=True)
+    with pytest.raises(DataError, match=rf"-py is there: --data wants the folder above, {tmp_path}$"):
+        data.source("cifar10").locate(tmp_path / "cifar10")
 
 
 def test_nothing_is_unpickled_whose_checksum_is_wrong(
@@ -548,8 +599,12 @@ def test_parquet_rows_that_are_wrong_are_named(
 @pytest.mark.parametrize(
     ("columns", "found"),
     [
-        ({"img": TWO, "label": [0, 1]}, r"img \(binary\), label \(int64\)"),
-        ({"image": TWO, "fine_label": [0, 1]}, r"image \(binary\), fine_label \(int64\)"),
+        (
+            {"img": TWO, "fine_label": [0, 1], "coarse_label": [0, 1]},
+            r"img .*coarse_label .*",
+        ),
+        ({"image": TWO, "class": [0, 1]}, r"image .*class .*"),
+        ({"jpg": TWO, "label": [0, 1]}, r"jpg .*"),
         ({"image": TWO, "label": ["a", "b"]}, r"image \(binary\), label \(string\)"),
         ({"image": TWO, "label": [0.0, 1.0]}, r"image \(binary\), label \(double\)"),
         ({"image": ["a", "b"], "label": [0, 1]}, r"image \(string\), label \(int64\)"),
@@ -561,6 +616,110 @@ def test_parquet_columns_that_are_wrong_are_named(tmp_path: Path, columns: dict[
     source = put(tmp_path, pa.table(columns))
     for look in (source.locate, source.load):
         with pytest.raises(DataError, match=f"^{tmp_path}/x-train.parquet has the columns {found}.*; wanted: .*image"):
+            look(tmp_path)
+
+
+@pytest.mark.parametrize("image", ["image", "img"])
+@pytest.mark.parametrize("label", ["label", "labels", "fine_label"])
+def test_parquet_columns_as_the_hub_has_them(tmp_path: Path, image: str, label: str) -> None:
+    column = pa.array([{"bytes": one, "path": None} for one in TWO])
+    table = pa.table({"id": [7, 8], label: [1, 0], image: column})
+    source = put(tmp_path, table, table)
+    source.locate(tmp_path)
+    found = source.load(tmp_path)
+    assert isinstance(found.train, data.Resident)
+    wanted = np.stack([np.asarray(Image.open(io.BytesIO(one))) for one in TWO]).transpose(0, 3, 1, 2)
+    assert np.array_equal(found.train.images.numpy(), wanted)
+    assert found.train.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "near"),
+    [
+        (["img", "fine_label", "coarse_label"], "name it parquet/x:fine_label or parquet/x:coarse_label"),
+        (["image", "class"], "name it parquet/x:class"),
+        (["image", "class", "id"], "name it parquet/x:class or parquet/x:id"),
+        (["jpg", "label"], "rename jpg to image"),
+    ],
+)
+def test_the_sentence_on_columns_ends_with_the_nearest_fit(tmp_path: Path, columns: list[str], near: str) -> None:
+    source = put(tmp_path, pa.table({columns[0]: TWO, **{name: [0, 1] for name in columns[1:]}}))
+    sentence = rf"has the columns {columns[0]} \(binary\), .*; wanted: .*; to use it, {near}$"
+    with pytest.raises(DataError, match=sentence):
+        source.locate(tmp_path)
+
+
+def test_of_two_columns_of_labels_the_name_says_which(tmp_path: Path) -> None:
+    hub = pa.table({"img": TWO * 2, "fine_label": [0, 1, 2, 3], "coarse_label": [1, 1, 0, 0]})
+    put(tmp_path, hub, hub)
+    for name, labels in (("fine_label", [0, 1, 2, 3]), ("coarse_label", [1, 1, 0, 0])):
+        assert data.load(f"parquet/x:{name}", tmp_path).train.labels.tolist() == labels
+    assert len(data.load("parquet/x:coarse_label:50%-of-classes", tmp_path).train) == 2
+    with pytest.raises(DataError, match=r"no whole numbers label; .* parquet/x:fine_label or parquet/x:coarse"):
+        data.source("parquet/x:label").locate(tmp_path)
+    more = pa.table({"image": TWO, "img": TWO[::-1], "label": [0, 1], "coarse_label": [1, 0]})
+    put(tmp_path, more, table(TWO, [1, 0]))
+    found = data.source("parquet/x").load(tmp_path)  # as it was read before there were other names
+    assert isinstance(found.train, data.Resident)
+    assert found.train.labels.tolist() == [0, 1]
+    assert np.array_equal(found.train.images[0, 0].numpy(), np.asarray(Image.open(io.BytesIO(TWO[0])))[:, :, 0])
+
+
+HASH = "-a09b74b3ef9c3b56"
+
+
+@pytest.mark.parametrize("folder", ["x", "x/data"])
+@pytest.mark.parametrize("end", ["", HASH])
+def test_parquet_in_several_files_is_read_in_their_order(tmp_path: Path, folder: str, end: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    images, labels = pictures(*[8] * 5), [0, 1, 2, 1, 0]
+    for part in (2, 0, 1):
+        rows = slice(2 * part, 2 * part + 2)
+        path = tmp_path / folder / f"train-{part:05}-of-00003{end}.parquet"
+        pq.write_table(pa.table({"img": images[rows], "label": labels[rows]}), path)
+    pq.write_table(pa.table({"img": images[:1], "label": [2]}), tmp_path / folder / "test-00000-of-00001.parquet")
+    source = data.source("parquet/x")
+    source.locate(tmp_path)
+    found = source.load(tmp_path)
+    assert isinstance(found.train, data.Resident)
+    wanted = np.stack([np.asarray(Image.open(io.BytesIO(one))) for one in images]).transpose(0, 3, 1, 2)
+    assert np.array_equal(found.train.images.numpy(), wanted)
+    assert (found.train.labels.tolist(), found.test.labels.tolist()) == (labels, [2])
+    missing = tmp_path / folder / f"train-00001-of-00003{end}.parquet"
+    other = missing.with_name(f"train-00001-of-00002{end}.parquet")
+    missing.rename(other)
+    with pytest.raises(DataError, match=rf"{folder} has not each of the 3 parts of train once, but train-00000-of-0"):
+        source.locate(tmp_path)
+    pq.write_table(pa.table({"image": TWO, "label": [0, 1]}), missing)
+    other.unlink()
+    with pytest.raises(DataError, match=rf"{missing} has the columns image and label, but .* img and label"):
+        source.locate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ([], r"there is no {r}/x-train.parquet, and no train\*.parquet in {r}/x or {r}/x/data; wanted: .*columns"),
+        (
+            ["x/train", "x/validation"],
+            r"{r}/x has no split test, only train, validation; .* as test, rename",
+        ),
+        (["x/test"], r"{r}/x has no split train, only test; "),
+        (["x/data/validation"], r"{r}/x/data has no split train, only validation; "),
+        (["x/plain/train", "x/plain/test"], r"no {r}/x-train.parquet, .*, but parquet/x/plain would be one; wanted"),
+        (
+            ["x/train", "x/test", "x/train-00000-of-00001"],
+            r"{r}/x has not each of the 1 parts of train once, but",
+        ),
+        (["x-train", "x/train", "x/test"], r"there is no {r}/x-test.parquet"),
+    ],
+)
+def test_parquet_splits_that_are_missing_are_named(tmp_path: Path, files: list[str], sentence: str) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table(TWO, [0, 1]), tmp_path / f"{file}.parquet")
+    for look in (data.source("parquet/x").locate, data.source("parquet/x").load):
+        with pytest.raises(DataError, match=sentence.format(r=tmp_path)):
             look(tmp_path)
 
 

@@ -16,6 +16,7 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from raysslprune.data.dataset import DataError, Dataset, no_argument, resident
+from raysslprune.data.parquet import nearest
 
 
 class CIFAR10:
@@ -33,20 +34,37 @@ class CIFAR10:
         files = [*kind.train_list, *kind.test_list, [kind.meta["filename"], kind.meta["md5"]]]
         wrong = [name for name, md5 in files if not check_integrity(folder / kind.base_folder / name, md5)]
         if wrong and fetch:
-            self.fetch(folder)
+            try:
+                self.fetch(folder)
+            except DataError as error:
+                raise DataError(f"{error}{self.hint(root)}") from error
         elif wrong:
             path = folder / kind.base_folder / wrong[0]
             raise DataError(
                 f"{path} is {'damaged' if path.exists() else 'missing'}; wanted: what is in {kind.url},"
-                f" unpacked in {folder}"
+                f" unpacked in {folder}{self.hint(root)}"
             )
+
+    def hint(self, root: Path) -> str:
+        """The rest of a sentence on what lies under the data root in another layout, and how to use it."""
+        root, hints = root.absolute(), list[str]()
+        for name in (self.kind.base_folder, self.kind.filename):
+            if (root / name).exists() and root.name == self.name:
+                hints.append(f"{root / name} is there: --data wants the folder above, {root.parent}")
+            elif (root / name).exists():
+                hints.append(f"{root / name} is there: move it into {root / self.name}")
+        if images := nearest(root, self.name):
+            use = f'data="parquet/{images}" in a sweep file of your own'
+            hints.append(f"{root} has Parquet files of that name: {use} uses them")
+        return "".join(f"; {hint}" for hint in hints)
 
     def fetch(self, folder: Path) -> None:
         """Download and unpack. Two that do so at once do no harm: each file is moved to its place when it is whole.
 
-        Raises DataError.
+        Folders that were made for it and stayed empty are removed. Raises DataError.
         """
         kind = self.kind
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
@@ -62,6 +80,10 @@ class CIFAR10:
             raise DataError(
                 f"{kind.url} could not be downloaded ({reason}); without a network, put that file into {folder}"
             ) from error
+        finally:
+            for path in made:
+                with contextlib.suppress(OSError):  # it is not empty
+                    path.rmdir()
 
     def load(self, root: Path) -> Dataset:
         return resident(self.split(root, True), self.split(root, False))
