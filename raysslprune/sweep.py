@@ -59,6 +59,8 @@ def _run(options: argparse.Namespace) -> int:
         raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(wanted)}")
     store = Store(options.root)
     if options.draw:
+        if options.dry_run or options.explain is not None:
+            raise SweepError("--draw goes neither with --dry-run nor with --explain")
         return draw(sweeps, options.scale, store)
     if not options.dry_run and options.explain is None:
         gpus = SETTINGS[options.scale].gpus if options.gpus_per_worker is None else options.gpus_per_worker
@@ -483,8 +485,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=["all", "needed"],
         help="final weights to keep: of all trainings (default), or only of those that others start from",
     )
-    looks = parser.add_mutually_exclusive_group()
-    looks.add_argument(
+    parser.add_argument(
         "--explain",
         metavar="ROW",
         help="say how a row of the table came about, from its number (from 0) or its step's id, and end",
@@ -508,10 +509,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--curves", action="store_true", help="write learning curves for TensorBoard to ROOT/curves, a folder each"
     )
-    looks.add_argument(
+    parser.add_argument(
         "--draw", action="store_true", help="train nothing: draw what is done, to ROOT/drafts, also while a sweep runs"
     )
-    looks.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
     return parser
 
 
