@@ -93,6 +93,33 @@ print(json.dumps(facts))
 """
 )
 
+INTERRUPTED = (
+    COMMON.replace("samples=64", "samples=64_000_000")
+    + """
+import signal, threading, time
+import ray
+ray.init(num_cpus=2, include_dashboard=False)
+
+def until(free, seconds):
+    end = time.monotonic() + seconds
+    while (ray.available_resources().get("CPU") == 2) != free and time.monotonic() < end:
+        time.sleep(0.2)
+    return ray.available_resources().get("CPU") == 2
+
+def stop():
+    until(False, 100)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=stop, daemon=True).start()
+kept = None
+try:
+    run("first")
+except BaseException as error:
+    kept = error  # as a notebook keeps it, with all that its frames hold
+print(json.dumps({"stopped": type(kept).__name__, "free": until(True, 20), "up": ray.is_initialized()}))
+"""
+)
+
 AFTER = (
     COMMON
     + """
@@ -132,6 +159,13 @@ def test_a_rays_program_keeps_it(tmp_path: Path) -> None:
     how = json.dumps({"num_cpus": 2, "include_dashboard": False, "namespace": "mine"})
     found = program(BEFORE, str(tmp_path), how, home=tmp_path / "home")
     assert found == {"rows": [1, 1], "same": True, "up": True, "mine": True}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_interrupted_sweep_leaves_no_worker_on_a_ray_that_goes_on(tmp_path: Path) -> None:
+    found = program(INTERRUPTED, str(tmp_path), home=tmp_path / "home")
+    assert found == {"stopped": "KeyboardInterrupt", "free": True, "up": True}
 
 
 @pytest.mark.slow
