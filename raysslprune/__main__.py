@@ -13,8 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+from typing import NoReturn
 
-from raysslprune.command import STOPPED, Parser, say, told
+from raysslprune import process
+from raysslprune.command import Parser, told
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Command:
 
     def load(self) -> ModuleType:
         """Its module, which may take seconds."""
-        return import_module(self.module)
+        with process.importing():
+            return import_module(self.module)
 
 
 COMMANDS = {
@@ -59,10 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(completion.script(options.shell, tree()))
         return 0
-    try:
-        return COMMANDS[given[0]].load().main(given[1:])
-    except KeyboardInterrupt:  # while its modules were imported
-        return say("stopped", STOPPED)
+    return COMMANDS[given[0]].load().main(given[1:])
+
+
+def program() -> NoReturn:
+    """The whole process that a shell starts as ``raysslprune``."""
+    process.begin()
+    process.end(main())
 
 
 def tree() -> argparse.ArgumentParser:
@@ -95,4 +101,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -8,10 +8,14 @@ index: of the weights that either mask keeps, the fraction that both keep) stand
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import argparse
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -627,4 +631,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

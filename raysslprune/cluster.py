@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import socket
 import tempfile
 import threading
@@ -30,19 +29,16 @@ from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysslprune.environment import changed, defaults
+from raysslprune.ray_thread import ClusterError
 from raysslprune.store import MARKER, Store, StoreError, versions
 
 CHECKED_WITHIN = 120.0
 """Seconds for all nodes to import the package and to look at the root and the data."""
 
-LOOK_EVERY, SILENT, LINGER = 2.0, 30.0, 15.0
-"""Seconds between looks at the cluster; without an answer, until it counts as dead; and then for this process to end in
-good order. Ray itself waits for ever where a node's raylet died, and ends a process without a word where the head did.
+LOOK_EVERY, SILENT = 2.0, 30.0
+"""Seconds between looks at the cluster; and without an answer, until it counts as dead. Ray itself waits for ever where
+a node's raylet died, and ends a process without a word where the head did.
 """
-
-
-class ClusterError(Exception):
-    """The cluster can't be used. The message is a sentence for the user."""
 
 
 OWN_TOKEN = secrets.token_hex(32)
@@ -251,12 +247,11 @@ def capacity() -> Capacity:
 class Lifeline:
     """What is known of the connected cluster, from a thread that asks, since a dead Ray does not answer."""
 
-    def __init__(self, end: Callable[[str], None]) -> None:
-        """end: called with a sentence when this process can't leave a dead Ray in good order; it should not return."""
-        self.end = end
+    def __init__(self, lost: Callable[[str], None]) -> None:
+        """lost: called once with a sentence, from another thread, when Ray is dead."""
+        self.lost = lost
+        self.dead = False
         self.capacity = capacity()
-        self.lost = ""
-        """That Ray is dead, as a sentence; then the main thread gets a KeyboardInterrupt."""
         self._gone = False
         self._here = ray.get_runtime_context().get_node_id()
         self._answered = time.monotonic()
@@ -287,10 +282,8 @@ class Lifeline:
             if self._stop.wait(0.5):
                 return
         why = "its process on this machine ended" if self._gone else f"its head did not answer for {SILENT:.0f} s"
-        self.lost = f"Ray died: {why}; what was finished is kept, and the same command goes on from there"
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it from whatever it waits for
-        if not self._stop.wait(LINGER):
-            self.end(self.lost)
+        self.dead = True
+        self.lost(f"Ray died: {why}; what was finished is kept, and the same command goes on from there")
 
 
 GROWS_TO = "~/ray_bootstrap_config.yaml"

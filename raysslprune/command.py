@@ -11,13 +11,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any, NoReturn
 
-from raysslprune import __version__, names
+from raysslprune import __version__, names, process
 
 USAGE, FAILED, STOPPED = 2, 1, 130
-"""Exit codes: a wrong call; a step, the store, the data or the cluster failed; Ctrl-C."""
+"""Exit codes: a wrong call; a step, the store, the data or the cluster failed; Ctrl-C (see process.exit_code)."""
 
 ROOT = "runs"
 """Where results live, unless another place is named."""
@@ -36,7 +37,8 @@ def say(sentence: str, code: int) -> int:
     """Tell it on stderr, as one line, with nothing in it that could steer a terminal. Returns the code."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(sentence.split()))
     shown = line if len(line) <= LONGEST else f"{line[:LONGEST]}…"  # it may quote what somebody typed
-    print(f"raysslprune: {shown}", file=sys.stderr)
+    with suppress(OSError):  # a terminal that was closed; the exit code says the same
+        print(f"raysslprune: {shown}", file=sys.stderr, flush=True)
     return code
 
 
@@ -72,26 +74,20 @@ Main = Callable[..., int]
 
 
 def told(main: Main) -> Main:
-    """A command's ``main`` that has written what it printed when it ends, or says in a sentence why not; and one more
-    sentence, where it meets an error that it does not know.
+    """Make a function the ``main`` of a command.
+
+    It flushes stdout at the end, turns an unexpected error and Ctrl-C into one sentence, and gives the exit code that
+    a shell expects of a program that a signal stopped.
     """
 
     @wraps(main)
     def whole(arguments: Sequence[str] | None = None) -> int:
-        code = 0
         try:
-            try:
-                code = main(arguments)
-            finally:  # after --help, too
-                sys.stdout.flush()
-        except BrokenPipeError:  # as by `| head`
-            return without_stdout(code)
-        except OSError as error:
-            why = f"can't write to stdout: {error.strerror or error}"
-            return without_stdout(code or say(why, FAILED))
-        except Exception as error:
-            return _fault(error)
-        return code
+            with process.unwinding():
+                code = _flushed(main, arguments)
+        except KeyboardInterrupt:
+            code = say("stopped", STOPPED)
+        return process.exit_code(code)
 
     return whole
 
@@ -101,6 +97,23 @@ def path(text: str) -> str:
     ``--out=~/x``.
     """
     return os.path.expanduser(text)
+
+
+def _flushed(main: Main, arguments: Sequence[str] | None) -> int:
+    code = 0
+    try:
+        try:
+            code = main(arguments)
+        finally:  # after --help, too
+            sys.stdout.flush()
+    except BrokenPipeError:  # as by `| head`
+        return without_stdout(code)
+    except OSError as error:
+        why = f"can't write to stdout: {error.strerror or error}"
+        return without_stdout(code or say(why, FAILED))
+    except Exception as error:
+        return _fault(error)
+    return code
 
 
 def count(text: str) -> int:

@@ -6,9 +6,13 @@ and a model card. ``raysslprune.load_subnetwork`` reads it.
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -126,4 +130,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from ray import tune
 from ray._raylet import setproctitle  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
@@ -29,10 +29,11 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.util import get_node_ip_address
 
-from raysslprune.cluster import SETTINGS, Capacity, ClusterError, Lifeline, Workers, check_nodes, complaint
+from raysslprune.cluster import SETTINGS, Capacity, Lifeline, Workers, check_nodes, complaint
 from raysslprune.exchange import Exchange
 from raysslprune.names import data_parts
 from raysslprune.plan import Job, Plan, Schedule
+from raysslprune.ray_thread import ClusterError, RayThread
 from raysslprune.store import Damaged, Store, versions
 from raysslprune.warm import Warm
 
@@ -50,7 +51,7 @@ class Watcher(Protocol):
     """Who is told of what happens; progress.Progress is one."""
 
     def slots_are(self, count: int) -> None: ...
-    def job_started(self, job: Job) -> None: ...
+    def job_started(self, job: Job, workers: int) -> None: ...
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None: ...
     def job_failed(self, job: Job, why: str, skipped: int) -> None: ...
     def process_lost(self, job: Job, why: str, seconds: float) -> None: ...
@@ -216,7 +217,7 @@ class ReadyJobs(Searcher):
             return None
         workers = self.schedule.share(job, free, slots)
         self.running[trial_id] = Running(job=job, workers=workers, begun=self.clock())
-        self.watcher.job_started(job)
+        self.watcher.job_started(job, workers)
         return self.running[trial_id]
 
     def name_of(self, trial: Trial) -> str:
@@ -329,6 +330,20 @@ class Ends(tune.Callback):
         self.searcher.process_lost(trial.trial_id, cause)
 
 
+class StopWhenAsked(tune.Callback):
+    """Ends Tune's loop when nobody waits for it any more."""
+
+    def __init__(self, thread: RayThread) -> None:
+        self.thread = thread
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.thread.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as of the searcher."""
+        return {}
+
+
 @contextmanager
 def _tune_restrained(resources: PlacementGroupResourceManager) -> Iterator[None]:
     """Meanwhile Tune does not do two things that nobody can tell it to leave.
@@ -361,22 +376,19 @@ def run(
     title: Callable[[Job], str] = lambda job: job.title,
     after_each: Callable[[], None] = lambda: None,
     curves: str = "",
+    thread: RayThread | None = None,
 ) -> None:
     """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
 
     workers: that each training is given. title: of a job, for Ray's dashboard. after_each: called when a job has
-    ended, well or not; a search adds to the schedule then. curves: a folder for learning curves, '' for none. Raises
-    ClusterError where the cluster or one of its nodes can't do it, and where Ray dies.
+    ended, well or not; a search adds to the schedule then. curves: a folder for learning curves, '' for none. thread:
+    that this runs in; it is abandoned where Ray dies. Raises ClusterError where the cluster or one of its nodes can't
+    do it.
 
     The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
     """
-    workers = workers or Workers()
-
-    def end(why: str) -> NoReturn:
-        watcher.note(f"raysslprune: {why}")
-        os._exit(1)
-
-    life = Lifeline(end)
+    workers, thread = workers or Workers(), thread or RayThread()
+    life = Lifeline(lambda why: thread.abandon(ClusterError(why)))
     searcher = ReadyJobs(
         schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, title, after_each, curves
     )
@@ -398,7 +410,7 @@ def run(
                 storage_path=scratch,
                 verbose=0,
                 progress_reporter=tune.CLIReporter(),  # that of notebooks would clear the cell
-                callbacks=[Ends(searcher), warm],
+                callbacks=[Ends(searcher), warm, StopWhenAsked(thread)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # else scratch must be on all nodes
             ),
         )
@@ -407,9 +419,9 @@ def run(
                 try:
                     tuner.fit()
                 finally:
-                    if not life.lost:
+                    if not life.dead:
                         resources.clear()
-        except (Exception, KeyboardInterrupt):
-            if life.lost or searcher.unfit:
-                raise ClusterError(life.lost or searcher.unfit) from None
+        except Exception:
+            if searcher.unfit:
+                raise ClusterError(searcher.unfit) from None
             raise

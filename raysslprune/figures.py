@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysslprune import results as tables
-from raysslprune.picture import any_backend
+from raysslprune.backend import any_backend
 from raysslprune.sweepfile import Curve, Figure, Magnitudes, Search
 
 with any_backend():

@@ -6,7 +6,11 @@ that nothing can be taken for it.
 
 from __future__ import annotations
 
-import sys
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,4 +108,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

@@ -17,11 +17,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -117,27 +116,20 @@ def machine() -> str:
 
 
 @contextmanager
-def lease(files: Files, name: str, root: str, *, flocked: bool = False) -> Iterator[None]:
+def lease(files: Files, name: str, root: str, *, flocked: bool = False) -> Iterator[Callable[[], None]]:
     """Hold the lease ``name`` of a root, called ``root`` for people. flocked: whether its flock is held, too.
 
-    Raises Taken; also later, if another sweep takes it over, which it may when this one was suspended or cut off for
-    STALE seconds. The main thread is interrupted then as by Ctrl-C, so that no work is done twice for long.
+    Raises Taken. Yields a function that raises Taken once another sweep has taken the lease over, as it may when this
+    one was suspended or cut off for STALE seconds; whoever works long calls it now and then.
     """
     mine = _Lease(files, name, root, flocked)
     try:
         mine.take()
         mine.refresher.start()
-        yield
-    except KeyboardInterrupt:
-        if mine.lost_to is None:
-            raise
+        yield mine.check
     finally:
         mine.give_back()
-    if mine.lost_to is not None:
-        raise Taken(
-            f"another sweep ({mine.lost_to}) has taken over {root} while this one was suspended or cut off; "
-            "every finished step is kept"
-        )
+    mine.check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +177,6 @@ class _Lease:
         )
         self.lost_to: Holder | str | None = None
         self.refresher = threading.Thread(target=self.keep, name="lease", daemon=True)
-        self.interrupts = threading.current_thread() is threading.main_thread()
         self._ended = threading.Event()
         self._written = False
 
@@ -213,10 +204,16 @@ class _Lease:
                 holder = self.holder()
                 if holder is not None and holder != self.me:
                     self.lost_to = holder
-                    if self.interrupts and not self._ended.is_set():
-                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
                 self.write()  # also where it is gone: nobody else has it
+
+    def check(self) -> None:
+        """Raise Taken if another sweep has the lease."""
+        if self.lost_to is not None:
+            raise Taken(
+                f"another sweep ({self.lost_to}) has taken over {self.root} while this one was suspended or cut off; "
+                "every finished step is kept"
+            )
 
     def give_back(self) -> None:
         self._ended.set()

@@ -63,9 +63,9 @@ class Watchers:
         for watcher in self.watchers:
             watcher.slots_are(count)
 
-    def job_started(self, job: Job) -> None:
+    def job_started(self, job: Job, workers: int = 1) -> None:
         for watcher in self.watchers:
-            watcher.job_started(job)
+            watcher.job_started(job, workers)
 
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
         for watcher in self.watchers:
@@ -127,7 +127,7 @@ class Monitor:
         self._slots = count
 
     @_harmless
-    def job_started(self, job: Job) -> None:
+    def job_started(self, job: Job, workers: int = 1) -> None:
         self._forget(job)
         self._started[job.id] = time.time()
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from raysslprune.command import traceback_file
@@ -62,23 +59,3 @@ def about(points: Sequence[Point]) -> str:
     """Data and network of the points; empty where there are several, since the panels then say which."""
     of = {f"{point.step.data}, {point.step.arch}" for point in points}
     return of.pop() if len(of) == 1 else ""
-
-
-@contextmanager
-def any_backend() -> Iterator[None]:
-    """Import Matplotlib meanwhile, whatever the variable MPLBACKEND says.
-
-    Matplotlib refuses to be imported while it names a backend that is not installed, as that of the notebook which
-    started a command may not be. Nothing here needs a backend; one that is installed is still what pyplot then uses.
-    """
-    named = os.environ.get("MPLBACKEND", "")
-    if not named or "matplotlib" in sys.modules:
-        yield
-        return
-    del os.environ["MPLBACKEND"]
-    try:
-        yield
-    finally:
-        os.environ["MPLBACKEND"] = named
-    with suppress(ValueError):
-        sys.modules["matplotlib"].rcParams["backend"] = named

@@ -244,7 +244,13 @@ class Schedule:
     @property
     def longest_path(self) -> float:
         """Seconds that even endless workers would need, with as many for each job as it may have."""
-        return max((self._path[i] for i in (*self.waiting, *self.running)), default=0.0)
+        return self.path_left({})
+
+    def path_left(self, done: Mapping[str, float]) -> float:
+        """The same once these fractions of running jobs are done, by id; other threads may ask, too."""
+        paths = (self._path[i] for i in tuple(self.waiting))
+        begun = (self._path[i] - done.get(i, 0.0) * self._time_of(job) for i, job in self.running.copy().items())
+        return max((*paths, *begun), default=0.0)
 
     def next(self, fits: Callable[[Job], bool] = lambda _job: True) -> Job | None:
         """The next job, now running; None while none is ready, or while it does not fit."""
@@ -337,9 +343,11 @@ class Schedule:
             self._offer(job_id)
 
     def _time(self, job_id: str) -> float:
+        return self._time_of(self.waiting.get(job_id) or self.running[job_id])
+
+    def _time_of(self, job: Job) -> float:
         """On as many workers as it may have."""
-        job = self.waiting.get(job_id) or self.running[job_id]
-        return self._seconds[job_id] / self._most[job.parts]
+        return self._seconds[job.id] / self._most[job.parts]
 
     def _lengthen(self, job_id: str) -> None:
         """The paths of all that a job waits for, now that it is behind them."""
@@ -361,10 +369,16 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """seconds: that each job has left, on one worker, by id. disk: bytes of all artefacts of those jobs."""
+    """What jobs take.
+
+    seconds: that each has left, on one worker, by id. guessed: ids of the trainings whose speed nobody has measured.
+    disk: bytes of all artefacts. unsized: the networks whose weights are missing from it, as their size is not known.
+    """
 
     seconds: dict[str, float]
+    guessed: frozenset[str]
     disk: int
+    unsized: tuple[str, ...]
 
 
 START = 20.0
@@ -389,7 +403,13 @@ def cost(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, 
             return OVERHEAD + SVMS
         return OVERHEAD + job.samples / speeds.of(job)[0]
 
-    return Cost(seconds={job.id: seconds(job) for job in jobs}, disk=_disk(jobs, nets).kept)
+    left = [job for job in jobs if not job.is_trained(records)]
+    return Cost(
+        seconds={job.id: seconds(job) for job in jobs},
+        guessed=frozenset(job.id for job in left if speeds.of(job)[1] == GUESSED),
+        disk=_disk(jobs, nets).kept,
+        unsized=tuple(dict.fromkeys(job.train.arch for job in jobs if job.train.arch not in nets)),
+    )
 
 
 # ------------------------------------------------------------------------------------- what figures cost
@@ -518,13 +538,13 @@ class _Speeds:
         self, jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net], device: str | None = None
     ) -> None:
         """device: only what was measured on such a device counts, and what is stated of it."""
-        measured: dict[tuple[str, str, str, bool], list[float]] = {}
+        measured: dict[Kind, list[float]] = {}
         for job in jobs:
             if job.id in records and not isinstance(job.train.recipe, SVM):
                 facts = records[job.id].facts
                 if device is None or facts["device"].startswith(device):
                     each = facts["images_per_second"] / facts.get("workers", 1)
-                    measured.setdefault(_kind(job), []).append(each)
+                    measured.setdefault(kind_of(job), []).append(each)
         speeds = ((kind, [value for value in values if value]) for kind, values in measured.items())
         self.measured = {kind: median(values) for kind, values in speeds if values}  # 0: resumed at its very end
         speeds = {arch: net.on_gpu if device == "cuda" else net.images_per_second for arch, net in nets.items()}
@@ -537,8 +557,8 @@ class _Speeds:
         step = job.train
         if isinstance(step.recipe, SVM):
             return math.inf, ON_CPU
-        if _kind(job) in self.measured:
-            return self.measured[_kind(job)], MEASURED
+        if kind_of(job) in self.measured:
+            return self.measured[kind_of(job)], MEASURED
         cost = FORWARD if step.trunk_frozen else VIEWS.get(step.task, 1)
         if step.arch not in self.stated:
             return self.middle / cost, GUESSED
@@ -551,7 +571,11 @@ FORWARD = 1 / 3
 """Of a training's multiplications, those that are forward: all that a frozen trunk takes."""
 
 
-def _kind(job: Job) -> tuple[str, str, str, bool]:
+Kind = tuple[str, str, str, bool]
+"""Network, task, source of the data, whether the trunk is frozen."""
+
+
+def kind_of(job: Job) -> Kind:
     """Trainings of one kind are about as fast."""
     step = job.train
     return step.arch, step.task, _source(step), step.trunk_frozen

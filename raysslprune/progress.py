@@ -19,11 +19,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from raysslprune.plan import OVERHEAD, START, Job, Schedule, begins, prunings, recipe_facts, titles, told_apart
+from raysslprune.plan import OVERHEAD, Job, Schedule, begins, prunings, recipe_facts, titles, told_apart
 from raysslprune.spec import Prune, Rewind
+from raysslprune.time_left import TimeLeft
 
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
+
+LOOK_EVERY = 0.5
+"""Seconds between looks at how far the trainings are."""
 
 MOST_CHAINS = 12
 """That are shown one by one."""
@@ -97,12 +101,18 @@ class Progress:
     """Shows a schedule at work. Its methods are what fanout.Watcher wants."""
 
     def __init__(
-        self, console: Console, schedule: Schedule, expected: Mapping[str, float], done: Collection[Job] = ()
+        self,
+        console: Console,
+        schedule: Schedule,
+        expected: Mapping[str, float],
+        done: Collection[Job] = (),
+        guessed: Collection[str] = (),
     ) -> None:
-        """expected: seconds of each job, by id. done: the jobs that the store already had."""
+        """expected: seconds of each job, by id. done: the jobs that the store already had. guessed: as TimeLeft has."""
         self.console, self.schedule, self.expected, self.before = console, schedule, expected, done
         self.live = console.is_terminal
-        self.slots = cores()
+        self.time_left = TimeLeft(schedule, expected, guessed)
+        self.time_left.slots = cores()
         self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
         self._polling = threading.Lock()
         self.done = 0
@@ -112,40 +122,37 @@ class Progress:
         self._tallied: tuple[list[Tally], Tally] = [], Tally("", 0, 0)
         self._tally_at = 0.0
         self.lost, self.repeated = 0, 0.0
-        self.pace = 1.0
-        self.spent, self.promised = 0.0, 0.0
         self.phase = "starting Ray"
-        self.begun = time.monotonic()
         self.rates: list[float] = []
         self._seen: Mapping[str, tuple[int, int]] = {}
 
     # ------------------------------------------------------------------ events
 
-    def job_started(self, job: Job) -> None:
+    def job_started(self, job: Job, workers: int = 1) -> None:
         self.phase = ""
+        self.time_left.started(job, workers)
 
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
         self.done += 1
-        if self.expected[job.id] > OVERHEAD:  # else only masks were made, beside an older training
-            self.spent += facts["seconds"] * facts.get("workers", 1)
-            self.promised += self.expected[job.id]
-        self.pace = self.spent / self.promised if self.promised else 1.0
+        self.time_left.done(job, facts["seconds"] * facts.get("workers", 1))
         self.rates = [*self.rates[-19:], facts["images_per_second"]]
 
     def job_failed(self, job: Job, why: str, skipped: int) -> None:
         self._remember(job, why)
+        self.time_left.ended(job)
         behind = f"; {skipped} steps that need it are skipped" if skipped else ""
         self.note(f"failed: {self.title(job)} ({job.id}): {why}{behind}")
 
     def process_lost(self, job: Job, why: str, seconds: float) -> None:
         self.lost += 1
         self.repeated += seconds
+        self.time_left.ended(job)
         self.note(
             f"lost: {self.title(job)}: {why}; it goes on from its last checkpoint, {duration(seconds)} of work ago"
         )
 
     def slots_are(self, count: int) -> None:
-        self.slots = count
+        self.time_left.slots = count
 
     def note(self, sentence: str) -> None:
         """What one should look at."""
@@ -169,17 +176,23 @@ class Progress:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Keep the display alive meanwhile."""
-        live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True)
-        every, act = (0.5, self._poll) if self.live else (LINE_EVERY, self._line)
+        live = Live(
+            get_renderable=self.render,
+            console=self.console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,  # they go to the log; and Ray keeps what it finds in their places for good
+            redirect_stderr=False,
+        )
         stop = threading.Event()
-        thread = threading.Thread(target=self._look, args=(stop, every, act), daemon=True)
+        thread = threading.Thread(target=self._look, args=(stop,), daemon=True)
         with live if self.live else nullcontext():
             thread.start()
             try:
                 yield
             finally:
                 stop.set()
-                thread.join()
+                thread.join(2)  # it may be asking a Ray that is dead
 
     @property
     def losses(self) -> str:
@@ -267,7 +280,8 @@ class Progress:
         return {
             "finished": self.finished,
             "total": self.total,
-            "seconds_left": round(self._seconds_left()),
+            "seconds_left": round(self.time_left.seconds),
+            "guess": self.time_left.is_guess,
             "running": [{**self._of(job), "samples": self._seen.get(job.id)} for job in jobs],
         }
 
@@ -275,23 +289,19 @@ class Progress:
         return {"step": job.id, "title": self.title(job)}
 
     def _line(self) -> None:
-        self._poll()
         now = [f"{self.title(job)}{self._percent(job)}" for job in list(self.schedule.running.values())]
         doing = self.phase or (f"training {' | '.join(now)}" if now else "ending")
         text = f"{self.finished} of {self.total} trainings, {self._left()}; {doing}"
         self.say(text)
 
     def _left(self) -> str:
-        return f"{duration(self._seconds_left())} left"
-
-    def _seconds_left(self) -> float:
-        jobs = (*self.schedule.waiting, *self.schedule.running)
-        seconds = sum(self.expected.get(i, 0.0) for i in tuple(jobs)) / max(1, self.slots)
-        starting = 0.0 if self.done else max(0.0, START - (time.monotonic() - self.begun))
-        return starting + self.pace * max(seconds, self.schedule.longest_path)
+        left = duration(self.time_left.seconds)
+        return f"about {left} left, a guess" if self.time_left.is_guess else f"{left} left"
 
     def _rate(self) -> Text:
-        return Text(f"{sum(self.rates) / len(self.rates):,.0f} images/s each" if self.rates else "", style="dim")
+        seen = self.time_left.images_per_second
+        rates = [seen] if seen else self.rates
+        return Text(f"{sum(rates) / len(rates):,.0f} images/s each" if rates else "", style="dim")
 
     def _percent(self, job: Job) -> str:
         seen, end = self._seen.get(job.id, (0, 0))
@@ -300,24 +310,34 @@ class Progress:
     def _poll(self) -> None:
         with self._polling:
             self._seen = self._training()
+        self.time_left.look(self._seen)
 
-    @staticmethod
-    def _look(stop: threading.Event, every: float, act: Callable[[], None]) -> None:
-        while not stop.wait(every):
-            act()
+    def _look(self, stop: threading.Event) -> None:
+        """Look at what runs until the end; where there is no live display, write a line from time to time."""
+        line_at = time.monotonic() + LINE_EVERY
+        while not stop.wait(min(LOOK_EVERY, LINE_EVERY)):
+            self._poll()
+            if not self.live and time.monotonic() >= line_at:
+                self._line()
+                line_at += LINE_EVERY
 
 
 class JsonLines(Progress):
     """The same as an object of JSON a line, for programs. All have ``time`` (UTC) and ``event``."""
 
     def __init__(
-        self, console: Console, schedule: Schedule, expected: Mapping[str, float], done: Collection[Job] = ()
+        self,
+        console: Console,
+        schedule: Schedule,
+        expected: Mapping[str, float],
+        done: Collection[Job] = (),
+        guessed: Collection[str] = (),
     ) -> None:
-        super().__init__(console, schedule, expected, done)
+        super().__init__(console, schedule, expected, done, guessed)
         self.live = False
 
-    def job_started(self, job: Job) -> None:
-        super().job_started(job)
+    def job_started(self, job: Job, workers: int = 1) -> None:
+        super().job_started(job, workers)
         self._say("started", **self._of(job))
 
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
@@ -327,11 +347,13 @@ class JsonLines(Progress):
 
     def job_failed(self, job: Job, why: str, skipped: int) -> None:
         self._remember(job, why)
+        self.time_left.ended(job)
         self._say("failed", **self._of(job), why=why, skipped=skipped)
 
     def process_lost(self, job: Job, why: str, seconds: float) -> None:
         self.lost += 1
         self.repeated += seconds
+        self.time_left.ended(job)
         self._say("lost", **self._of(job), why=why, seconds=seconds)
 
     def note(self, sentence: str) -> None:
@@ -341,7 +363,6 @@ class JsonLines(Progress):
         self._say("said", text=sentence)
 
     def _line(self) -> None:
-        self._poll()
         self._say("progress", **self.snapshot())
 
     def _say(self, event: str, **what: Any) -> None:

@@ -159,6 +159,16 @@ class Record:
             raise Damaged(step_id, "its SUCCESS is not whole") from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """The lock of a root. check: raises once another sweep has taken the root over. lockless: a sentence if the file
+    system has no locks and ought to.
+    """
+
+    check: Callable[[], None]
+    lockless: str = ""
+
+
 class Store:
     """The files under one root. Cheap to make; safe to use from many processes."""
 
@@ -266,23 +276,22 @@ class Store:
         self.write(MARKER, json.dumps({"raysslprune": FORMAT}).encode())
 
     @contextmanager
-    def lock(self) -> Iterator[str]:
-        """One sweep at a time; yields a sentence if the root has no locks and ought to. Raises StoreError while another
-        sweep holds the root, and if another takes it over.
-        """
+    def lock(self) -> Iterator[Held]:
+        """One sweep at a time. Raises StoreError while another sweep holds the root, and if another takes it over."""
         try:
             if not self.local:
-                with lock.lease(self, "lock", self.shown):
-                    yield ""
+                with lock.lease(self, "lock", self.shown) as check:
+                    yield Held(check=check)
                 return
             with (
                 lock.flock(self._at("lock"), self.shown) as lacking,
-                lock.lease(self, LEASE, self.shown, flocked=not lacking),
+                lock.lease(self, LEASE, self.shown, flocked=not lacking) as check,
             ):
-                yield lacking and (
+                sentence = (
                     f"the file system of {self.shown} has no locks ({lacking}), so this sweep holds a lease; if it is "
                     f"killed, the root is free again {lock.STALE:.0f} s later"
                 )
+                yield Held(check=check, lockless=sentence if lacking else "")
         except lock.Taken as taken:
             raise StoreError(str(taken)) from None
 

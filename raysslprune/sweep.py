@@ -5,19 +5,21 @@ The same command again goes on where the last one ended; when nothing is missing
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import argparse
-import contextlib
 import math
 import os
 import re
-import signal
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -25,6 +27,7 @@ from raysslprune import claims, names, picture, plan, progress, results, status,
 from raysslprune.command import FAILED, STOPPED, USAGE, Parser, count, note, say, told
 from raysslprune.environment import changed
 from raysslprune.loader import Sweep, SweepError, known, load
+from raysslprune.ray_thread import ClusterError, RayThread
 from raysslprune.recipes import NETS
 from raysslprune.scales import SETTINGS
 from raysslprune.store import Damaged, Record, Store, StoreError
@@ -137,12 +140,12 @@ def make(
     tell_of_results(sweeps, scale, store, manner.asking)
     if mended := store.create():
         note(mended)
-    with store.lock() as lockless, status.Reporter(store, sweeps, scale, graph, records).reporting() as report:
-        if lockless:
-            note(lockless)
+    with store.lock() as held, status.Reporter(store, sweeps, scale, graph, records).reporting() as report:
+        if held.lockless:
+            note(held.lockless)
         _set_aside(store, damaged)
         run = _Run(graph, sweeps, scale, records, store, report)
-        failures = run.train(data_root, manner)
+        failures = run.train(data_root, manner, held.check)
         records, _ = store.survey(graph.ids)
         try:
             codes = [
@@ -278,11 +281,11 @@ class _Run:
         self.graph, self.records, self.store, self.sweeps = graph, records, store, sweeps
         self.figures: dict[str, list[str]] = {}
         """Which sweeps need a job, by its id; found out when it is asked."""
-        self.seconds = plan.cost(graph.jobs.values(), records, NETS).seconds
+        self.cost = plan.cost(graph.jobs.values(), records, NETS)
         chosen = [sweep for sweep in sweeps if isinstance(sweep.drawing, Search)]
         certain = [point for sweep in sweeps if sweep not in chosen for point in sweep.points]
         wanted = {job.id for job in graph.behind(certain)}
-        self.schedule = plan.Schedule([job for job in graph.pending(records) if job.id in wanted], self.seconds)
+        self.schedule = plan.Schedule([job for job in graph.pending(records) if job.id in wanted], self.cost.seconds)
         self.searches: dict[str, Studies] = {}
         for sweep in chosen:
             from raysslprune.search import Studies  # imports Optuna, which takes a second
@@ -318,8 +321,11 @@ class _Run:
             studies.advance()
 
     @changed({})  # to import Ray changes it, too
-    def train(self, data_root: str, manner: Manner) -> int:
-        """Run what there is to run on Ray; gives the number of jobs that failed or were skipped."""
+    def train(self, data_root: str, manner: Manner, check: Callable[[], None]) -> int:
+        """Run what there is to run on Ray; gives the number of jobs that failed or were skipped.
+
+        check: called now and then; what it raises ends the training.
+        """
         if self.schedule.finished:
             return 0
         log = _log_file(self.store)
@@ -328,41 +334,58 @@ class _Run:
             left, of = self.graph.trainings_left(self.records), len(self.graph.jobs)
             done = [job for job in self.graph.jobs.values() if job.is_done(self.records)]
             kind = progress.JsonLines if manner.json_lines else progress.Progress
-            shown = self.report.progress = kind(console, self.schedule, self.seconds, done)
+            shown = self.report.progress = kind(console, self.schedule, self.cost.seconds, done, self.cost.guessed)
             most = "at most " if self.searches else ""
             shown.say(f"{most}{left} of {of} trainings to run; Ray's own output goes to {log}")
             with shown.shown():
-                from raysslprune import cluster, fanout, monitor  # imports Ray, which takes seconds
-
-                workers = cluster.Workers(per_step=manner.workers_per_step, gpus=manner.gpus_per_worker)
+                thread = RayThread()
                 try:
-                    with (
-                        cluster.connected(dashboard=manner.dashboard, note=shown.note) as dashboard,
-                        _sigterm_as_interrupt(),
-                    ):
-                        if manner.dashboard:
-                            shown.note(_dashboard(dashboard, cluster.OWN_TOKEN))
-                        metrics = monitor.Monitor(self.schedule, done)
-                        exchange = fanout.Exchange.start()
-                        with shown.watching(exchange.training), metrics.watching(exchange.training):
-                            both = monitor.Watchers(shown, metrics)
-                            fanout.run(
-                                self.graph,
-                                self.schedule,
-                                self.store,
-                                data_root,
-                                both,
-                                workers=workers,
-                                title=self.title,
-                                after_each=self.advance,
-                                curves=self.store.path("curves") if manner.curves else "",
-                            )
-                except cluster.ClusterError as error:
+                    thread.run(lambda: self._on_ray(thread, shown, done, data_root, manner), check)
+                except ClusterError as error:
                     raise StoreError(str(error)) from error
             if shown.lost:
                 shown.say(shown.losses)
         self.store.mark()
         return len(self.schedule.failed) + len(self.schedule.skipped) + len(self.schedule.waiting)
+
+    def _on_ray(
+        self,
+        thread: RayThread,
+        shown: progress.Progress,
+        done: Sequence[plan.Job],
+        data_root: str,
+        manner: Manner,
+    ) -> None:
+        """All that calls Ray, in its thread. done: the jobs that the store already had."""
+        try:
+            Path.home()
+        except RuntimeError:
+            raise ClusterError(
+                "Ray wants a home folder, and this user has none: set HOME to a folder that is this user's own"
+            ) from None
+        from raysslprune import cluster, fanout, monitor  # imports Ray, which takes seconds
+
+        workers = cluster.Workers(per_step=manner.workers_per_step, gpus=manner.gpus_per_worker)
+        thread.check()
+        with cluster.connected(dashboard=manner.dashboard, note=shown.note) as dashboard:
+            if manner.dashboard:
+                shown.note(_dashboard(dashboard, cluster.OWN_TOKEN))
+            thread.check()
+            metrics = monitor.Monitor(self.schedule, done)
+            exchange = fanout.Exchange.start()
+            with shown.watching(exchange.training), metrics.watching(exchange.training):
+                fanout.run(
+                    self.graph,
+                    self.schedule,
+                    self.store,
+                    data_root,
+                    monitor.Watchers(shown, metrics),
+                    workers=workers,
+                    title=self.title,
+                    after_each=self.advance,
+                    curves=self.store.path("curves") if manner.curves else "",
+                    thread=thread,
+                )
 
 
 def _dashboard(address: str, own: str) -> str:
@@ -446,20 +469,6 @@ def _log_file(store: Store) -> str:
     return os.path.join(folder, f"ray-{progress.stamp()}.log")
 
 
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Any:
-    """A polite end stops as Ctrl-C does, instead of with Ray's stack trace."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m raysslprune.sweep",
@@ -523,4 +532,4 @@ def _fraction(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

@@ -71,9 +71,23 @@ def dry_run(
     seconds = sum(cost.seconds[job.id] for job in pending)
     longest = plan.Schedule(pending, cost.seconds).longest_path
     wall = max(seconds / cores, longest) + (plan.START if pending else 0)
-    grid.add_row("time", f"about {duration(wall)} on {cores} cores ({duration(seconds)} of training)")
-    grid.add_row("disk", f"about {size(cost.disk)} when all is done")
+    grid.add_row(
+        "time", f"about {duration(wall)} on {cores} cores ({duration(seconds)} of training){_guess(graph, cost)}"
+    )
+    grid.add_row("disk", _disk(cost))
     console.print(grid, highlight=False)
+
+
+def _guess(graph: plan.Plan, cost: plan.Cost) -> str:
+    """Which networks the time is a guess for."""
+    nets = dict.fromkeys(escape(graph.jobs[job_id].train.arch) for job_id in sorted(cost.guessed))
+    return f"; a guess, since {' and '.join(nets)} never ran here" if nets else ""
+
+
+def _disk(cost: plan.Cost) -> str:
+    known = f"about {size(cost.disk)} when all is done" if cost.disk else ""
+    unknown = f"weights of {escape(' and '.join(cost.unsized))} not counted: their size is not known"
+    return "; ".join(filter(None, (known, unknown if cost.unsized else "")))
 
 
 def _gpu_hours(

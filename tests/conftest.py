@@ -43,6 +43,7 @@ STARTS_RAY = (
     "test_installed",
     "test_status",
     "test_environment",
+    "test_pty",
 )
 
 
@@ -111,7 +112,7 @@ def nothing_left_running() -> Iterator[None]:
             process.communicate()
 
 
-STARTED: list[subprocess.Popen[str]] = []
+STARTED: list[subprocess.Popen[Any]] = []
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 280) -> Command:
@@ -154,6 +155,13 @@ def descendants(pid: int) -> list[tuple[int, str]]:
             except OSError:
                 continue
     return found
+
+
+def processes_of(root: Path) -> list[str]:
+    """Command lines of processes that still name this root, after a moment to end."""
+    time.sleep(3)
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listing.splitlines() if str(root) in line]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:

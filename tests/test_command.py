@@ -403,7 +403,7 @@ def test_the_citation_has_the_software_and_the_paper() -> None:
 
 def test_the_entry_point_and_the_marker_of_types() -> None:
     module, _, attribute = PROJECT_FILE["scripts"]["raysslprune"].partition(":")
-    assert getattr(import_module(module), attribute) is command.main
+    assert getattr(import_module(module), attribute) is command.program
     assert (PACKAGE / "py.typed").read_bytes() == b""
 
 

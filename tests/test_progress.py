@@ -265,6 +265,7 @@ def test_json_lines() -> None:
     progress.say('7 of 8 "trainings"')
     progress.job_started(first)
     with progress.watching(lambda: {first.id: (64, 640)}):
+        progress._poll()
         progress._line()
     progress.process_lost(first, "the node\nwent", 12.5)
     progress.schedule.done(first.id)
@@ -288,6 +289,7 @@ def test_json_lines() -> None:
             "event": "progress",
             "finished": 0,
             "total": progress.total,
+            "guess": False,
             "running": [{**names[0], "samples": [64, 640]}],
         },
         {"event": "lost", **names[0], "why": "the node\nwent", "seconds": 12.5},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Finished, done_steps, finish, start, sweep, table_of, wait_until
+from conftest import Finished, done_steps, finish, processes_of, start, sweep, table_of, wait_until
 
 from raysslprune import plan
 from raysslprune.sweep import known, load
@@ -149,13 +149,6 @@ def test_ctrl_c_ends_with_one_sentence_and_the_same_command_goes_on(finished: Fi
     assert sweep("fig3", "--scale", "smoke", "--root", str(root)).code == 0
     assert before.items() <= done_steps(root).items()
     assert table_of(root) == finished.table
-
-
-def processes_of(root: Path) -> list[str]:
-    """Command lines of processes that still name this root, after a moment to end."""
-    time.sleep(3)
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listing.splitlines() if str(root) in line]
 
 
 def test_damage_is_seen_set_aside_and_made_again(finished: Finished, tmp_path: Path) -> None:

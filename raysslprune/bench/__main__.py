@@ -6,9 +6,13 @@ each task learns, ``rewind`` that Optuna's search is worth it (docs/results.md).
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import json
 import platform
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -98,4 +102,4 @@ def _shown(value: float | str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

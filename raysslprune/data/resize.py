@@ -9,6 +9,11 @@ The copy gets its name when it is whole. Until then it lies in a hidden folder b
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import io
 import os
 import shutil
@@ -199,4 +204,4 @@ def _pixels(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

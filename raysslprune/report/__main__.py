@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
 from raysslprune.command import FAILED, STOPPED, USAGE, Parser, note, path, say, told
@@ -73,4 +77,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

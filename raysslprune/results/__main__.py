@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -110,4 +115,4 @@ def _file(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())
