@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import wait_until
 from ray._private import ray_constants
 from ray._raylet import (  # pyright: ignore[reportMissingImports]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     get_authentication_mode,  # pyright: ignore[reportAttributeAccessIssue]
 )
-from conftest import wait_until
 
 from raysslprune import cluster
 from raysslprune.cluster import Capacity, ClusterError, Lifeline, Workers, complaint, connected, largest
