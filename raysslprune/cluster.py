@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
@@ -19,12 +20,12 @@ from unittest import mock
 
 import ray
 from ray._common.utils import get_default_ray_temp_dir
-from ray._private import ray_constants
-from ray._private.worker import get_dashboard_url
+from ray._private import ray_constants, worker
 from ray._raylet import (  # pyright: ignore[reportMissingImports]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     Config,  # pyright: ignore[reportAttributeAccessIssue]
 )
+from ray.tune import registry
 from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -44,15 +45,15 @@ a node's raylet died, and ends a process without a word where the head did.
 OWN_TOKEN = secrets.token_hex(32)
 """Of a Ray that is started here, unless RAY_AUTH_TOKEN says another."""
 
-STARTED_WITHIN = 50.0
-"""Seconds for Ray to start or to answer. After 60 it may end this process without a word, so the word comes before."""
-
+STARTED_WITHIN = 120.0
+"""Seconds for Ray to start or to answer; it would wait for ever for a head that dies meanwhile."""
 
 REACHED_WITHIN = 10.0
 """Seconds in which the head of a cluster must take a connection."""
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",  # by default Ray ends this process 60 s after its head died
     "RAY_task_events_max_num_task_in_gcs": "10000",  # that the dashboard knows of; 100,000 would be 300 MB
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a trial again, and tells nobody
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard shows shared trainings
@@ -69,13 +70,14 @@ SETTINGS = {
 
 @contextmanager
 def connected(
-    cpus: int | None = None, dashboard: bool = False, note: Callable[[str], None] = lambda _: None
+    cpus: int | None = None, dashboard: bool = False, abandon: Callable[[ClusterError], None] = lambda _: None
 ) -> Iterator[str]:
     """A Ray to run on: the one this program uses already, else the one that RAY_ADDRESS names, else one of its own.
 
     A Ray that the program uses stays connected afterwards. One that is started here runs on this machine, asks for a
     token that only this process and its children know, listens on 127.0.0.1 only, and ends here. cpus, dashboard: what
-    it has. note: told where the start takes long. Gives the dashboard's address, if there is one. Raises ClusterError.
+    it has. abandon: called, from another thread, if it does not start within STARTED_WITHIN. Gives the dashboard's
+    address, if there is one. Raises ClusterError.
     """
     if ray.is_initialized():
         if client.ray.is_connected():
@@ -84,7 +86,7 @@ def connected(
                 "first, and start the sweep on a machine of that cluster, with RAY_ADDRESS=auto"
             )
         with changed(defaults(SETTINGS)):
-            yield get_dashboard_url() or ""
+            yield worker.get_dashboard_url() or ""
         return
     address = named_address()
     mode = os.environ.get("RAY_AUTH_MODE") or "token"
@@ -98,7 +100,7 @@ def connected(
             read_environment_again()
             folder = stack.enter_context(sockets()) if address is None else None
             stack.callback(ray.shutdown, wait_for_processes=folder is not None)
-            with _told_when_late(note):
+            with _in_time(abandon):
                 context = _joined(address) if address else _started(cpus, dashboard, folder)
             yield context.dashboard_url or ""
     finally:
@@ -127,13 +129,24 @@ def read_environment_again() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
+def drop_exit_hooks() -> None:
+    """Let this program end without asking a Ray that does not answer, which would take for ever."""
+    atexit.unregister(worker.shutdown)
+    atexit.unregister(registry._unregister_all)
+
+
 @contextmanager
-def _told_when_late(note: Callable[[str], None]) -> Iterator[None]:
-    sentence = (
-        f"Ray has not started within {STARTED_WITHIN:.0f} s; if this ends now, nothing is lost, and the same command "
-        "goes on from there"
+def _in_time(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
+    why = (
+        f"Ray has not started within {STARTED_WITHIN:.0f} s; what was finished is kept, and the same command goes on "
+        "from there"
     )
-    late = threading.Timer(STARTED_WITHIN, note, [sentence])
+
+    def too_late() -> None:
+        drop_exit_hooks()
+        abandon(ClusterError(why))
+
+    late = threading.Timer(STARTED_WITHIN, too_late)
     late.daemon = True
     late.start()
     try:
@@ -283,6 +296,7 @@ class Lifeline:
                 return
         why = "its process on this machine ended" if self._gone else f"its head did not answer for {SILENT:.0f} s"
         self.dead = True
+        drop_exit_hooks()
         self.lost(f"Ray died: {why}; what was finished is kept, and the same command goes on from there")
 
 

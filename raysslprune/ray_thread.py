@@ -36,6 +36,11 @@ class RayThread:
 
         Interrupted, as by Ctrl-C, it waits PATIENCE seconds more for the thread, which :meth:`check` tells.
         """
+        if any(other.name == process.RAY_THREAD for other in threading.enumerate()):
+            raise ClusterError(
+                "another run() works with Ray in this program, or the Ray of one has died, and Ray can't be started "
+                "twice: wait for it, or restart the program (in a notebook, its kernel)"
+            )
         thread = threading.Thread(target=self._run, args=(work,), name=process.RAY_THREAD, daemon=True)
         try:
             thread.start()

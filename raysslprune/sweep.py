@@ -367,7 +367,7 @@ class _Run:
 
         workers = cluster.Workers(per_step=manner.workers_per_step, gpus=manner.gpus_per_worker)
         thread.check()
-        with cluster.connected(dashboard=manner.dashboard, note=shown.note) as dashboard:
+        with cluster.connected(dashboard=manner.dashboard, abandon=thread.abandon) as dashboard:
             if manner.dashboard:
                 shown.note(_dashboard(dashboard, cluster.OWN_TOKEN))
             thread.check()

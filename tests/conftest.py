@@ -44,6 +44,7 @@ STARTS_RAY = (
     "test_status",
     "test_environment",
     "test_pty",
+    "test_threads",
 )
 
 

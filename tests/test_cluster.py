@@ -167,8 +167,8 @@ def test_a_dead_ray_is_told_once(what: str, why: str, fake: Fake) -> None:
     assert told == [f"Ray died: {why}; what was finished is kept, and the same command goes on from there"]
 
 
-def test_a_start_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+def test_a_start_that_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    abandoned: list[ClusterError] = []
     monkeypatch.setattr(cluster, "STARTED_WITHIN", 0.1)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
 
@@ -177,16 +177,16 @@ def test_a_start_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ConnectionError("no")
 
     monkeypatch.setattr(cluster.ray, "init", never)
-    with pytest.raises(ClusterError, match="can't reach the Ray cluster"), connected(note=told.append):
+    with pytest.raises(ClusterError, match="can't reach the Ray cluster"), connected(abandon=abandoned.append):
         pass
-    assert len(told) == 1
-    assert told[0].startswith("Ray has not started within 0 s; if this ends now, nothing is lost")
+    assert len(abandoned) == 1
+    assert str(abandoned[0]).startswith("Ray has not started within 0 s; what was finished is kept")
     monkeypatch.setattr(cluster.ray, "init", lambda **_: SimpleNamespace(dashboard_url="x"))
     monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: None)
-    with connected(note=told.append) as address:
+    with connected(abandon=abandoned.append) as address:
         assert address == "x"
         time.sleep(0.3)
-    assert len(told) == 1, "one that did start is not told of"
+    assert len(abandoned) == 1, "one that did start is not"
 
 
 # ------------------------------------------------------------------------------------- nodes
