@@ -13,8 +13,10 @@ import pytest
 from conftest import Finished, done_steps, processes_of, table_of, wait_until
 from pty_terminal import CTRL_C, Terminal, sentences, sweep
 
+from raysslprune.sweep import KEPT
+
 FIG3 = ("fig3", "--scale", "smoke", "--root")
-STOPPED = "raysslprune: stopped; every finished step is kept, and the same command goes on from there"
+STOPPED = f"raysslprune: {KEPT}"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 
