@@ -295,8 +295,7 @@ class Progress:
         self.say(text)
 
     def _left(self) -> str:
-        left = duration(self.time_left.seconds)
-        return f"about {left} left, a guess" if self.time_left.is_guess else f"{left} left"
+        return left_in_words(self.time_left.seconds, self.time_left.is_guess)
 
     def _rate(self) -> Text:
         seen = self.time_left.images_per_second
@@ -408,6 +407,11 @@ def duration(seconds: float) -> str:
     if whole < 48 * 3600:
         return f"{whole // 3600}:{whole % 3600 // 60:02} h"
     return f"{whole / 86400:.1f} days"
+
+
+def left_in_words(seconds: float, guess: bool) -> str:
+    """As ``3:07 min left``, or ``about 3:07 min left, a guess``."""
+    return f"about {duration(seconds)} left, a guess" if guess else f"{duration(seconds)} left"
 
 
 def size(count: float) -> str:

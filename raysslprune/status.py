@@ -6,11 +6,15 @@ Whether it still runs is told by the root's lock and lease.
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import argparse
 import json
 import os
 import platform
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +27,7 @@ from raysslprune import lock, terminal
 from raysslprune.command import FAILED, STOPPED, Parser, say, sweep_command, told
 from raysslprune.loader import Sweep, known
 from raysslprune.plan import Plan
-from raysslprune.progress import Progress, duration
+from raysslprune.progress import Progress, duration, left_in_words
 from raysslprune.scales import SETTINGS
 from raysslprune.store import STATUS, Record, Store, StoreError
 
@@ -182,8 +186,9 @@ def lines(store: Store, seen: Seen) -> Iterator[tuple[str, str]]:
         return
     seeds = f", {known['seeds']} seed{'s' * (known['seeds'] != 1)}" if known["seeds"] else ""
     yield "sweep", f"{', '.join(known['sweeps'])} at scale {known['scale']}{seeds}"
-    left = f", {duration(known['seconds_left'])} left" if live and "seconds_left" in known else ""
-    yield "trainings", f"{known['finished']:,} of {known['total']:,} done{left}"
+    done = f"{known['finished']:,} of {known['total']:,} done"
+    asked = live and "seconds_left" in known
+    yield "trainings", f"{done}, {left_in_words(known['seconds_left'], known.get('guess', False))}" if asked else done
     for job in known["running"] if live else ():
         yield "now", f"{job['title']}{_percent(job)}"
     if known.get("failures"):
@@ -247,4 +252,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

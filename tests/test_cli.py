@@ -619,6 +619,23 @@ def test_dry_run_of_figure_3_counts_what_one_counts_by_hand(cli: Cli, monkeypatc
     assert cli.files() == before, "a dry run writes nothing"
 
 
+def test_dry_run_says_what_it_guesses(cli: Cli) -> None:
+    """A network of one's own has no known speed and no known size."""
+    (cli.folder / "mine.py").write_text(
+        "from raysslprune.scales import SETTINGS\nfrom raysslprune.spec import Init, Train\n"
+        "from raysslprune.sweepfile import Figure, Point\nFIGURE = Figure(title='Mine')\n"
+        "def points(scale, seed):\n    labels = SETTINGS[scale].recipes['labels']\n"
+        "    for arch in ('conv4', 'own:Net'):\n"
+        "        start = Init(seed=seed)\n"
+        "        step = Train(task='labels', data='digits', arch=arch, recipe=labels, seed=seed, start=start)\n"
+        "        yield Point(step=step, task=arch, init='', level=0, seed=seed)\n"
+    )
+    said = rows(cli("mine.py", "--dry-run", "--seeds", "1"))
+    assert said["time"].endswith("of training); a guess, since own:Net never ran here")
+    weights = progress.size(4 * NETS["conv4"].parameters)
+    assert said["disk"] == f"about {weights} when all is done; weights of own:Net not counted: their size is not known"
+
+
 def test_dry_run_of_figure_3_of_the_paper_in_gpu_hours(cli: Cli) -> None:
     """By hand: three seeds, fourteen levels up to 30; ResNet-50 on ImageNet, and ResNet-18 on CIFAR-10.
 

@@ -346,6 +346,7 @@ def test_a_ray_of_its_own_has_a_token_of_its_own(
         ({"RAY_ADDRESS": "auto"}, TOKEN, None),
         ({"RAY_ADDRESS": "auto", "RAY_AUTH_MODE": "disabled"}, DISABLED, None),
     ],
+    ids=["a token", "nothing", "a mode", "no token", "a cluster", "a cluster without"],  # not the token that is drawn
 )
 def test_what_the_user_set_stays(
     given: dict[str, str], mode: int, token: str | None, begun: list[Begun], monkeypatch: pytest.MonkeyPatch

@@ -958,11 +958,16 @@ def test_cost_of_each_network_by_its_own_speed() -> None:
     assert cost.seconds[wide.id] == pytest.approx(plan.OVERHEAD + 100)
     assert cost.seconds[unknown.id] == pytest.approx(plan.OVERHEAD + 40)  # as the known nets in the middle
     assert cost.disk == 4 * (10 + 10 + 20)
+    assert cost.guessed == {unknown.id}
+    assert cost.unsized == ("unknown",)
+    measured = {unknown.id: record(unknown.id, speed=48)}
+    again = plan.cost(plan.make(points([unknown, replace(unknown, seed=1)])).jobs.values(), measured, nets)
+    assert not again.guessed, "one like it has run here"
 
 
 def test_cost_of_nothing() -> None:
     cost = plan.cost([], {}, {})
-    assert (cost.seconds, cost.disk) == ({}, 0)
+    assert (cost.seconds, cost.disk, cost.guessed, cost.unsized) == ({}, 0, frozenset(), ())
 
 
 # ------------------------------------------------------------------ what figures cost
