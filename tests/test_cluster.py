@@ -167,6 +167,13 @@ def test_a_dead_ray_is_told_once(what: str, why: str, fake: Fake) -> None:
     assert told == [f"Ray died: {why}; what was finished is kept, and the same command goes on from there"]
 
 
+def test_a_program_on_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(cluster.client.ray, "is_connected", lambda: True)
+    with pytest.raises(ClusterError, match=r"^this program is connected to Ray by Ray Client \(ray://\)"), connected():
+        pytest.fail("connected")
+
+
 def test_a_start_that_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     abandoned: list[ClusterError] = []
     monkeypatch.setattr(cluster, "STARTED_WITHIN", 0.1)

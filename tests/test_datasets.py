@@ -17,6 +17,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from torchvision import datasets
 from raysslprune import api, data, export, names, sweep
 from raysslprune.data import DataError, check, cifar, files, folder, resize
 from raysslprune.data.files import Files
+from raysslprune.scales import SETTINGS
+from raysslprune.spec import Init, Train
+from raysslprune.train import Loop
 
 # ----------------------------------------------------------------------------------------- folders
 
@@ -170,6 +174,15 @@ def test_names_that_look_the_same_are_told_apart(tmp_path: Path) -> None:
     )
     tree(tmp_path / "pets", train=[f"{DECOMPOSED}/1.jpg"], val=[f"{COMPOSED}/1.jpg"])
     assert source.locate(tmp_path) == (rf"'cafe\u0301' and '{COMPOSED}' look the same, and are two classes",)
+
+
+@pytest.mark.parametrize("task", ["rotnet", "exemplar", "npid"])
+def test_one_class_is_enough_without_labels(task: str, tmp_path: Path) -> None:
+    tree(tmp_path / "photos", train=[f"all/{n}.jpg" for n in range(8)], val=[f"all/{n}.jpg" for n in range(4)])
+    recipe = replace(SETTINGS["smoke"].recipes[task], batch=4, samples=8, pad=0, crop=0.5)
+    step = Train(task=task, data="folder/photos", arch="conv4", recipe=recipe, seed=0, start=Init(seed=0))
+    outcome = Loop(step=step, data=data.load(step.data, str(tmp_path))).run()
+    assert outcome.metrics["density"] == 1.0
 
 
 def files_of(split: data.Split) -> Files:
