@@ -85,7 +85,7 @@ def _guess(graph: plan.Plan, cost: plan.Cost) -> str:
 
 
 def _disk(cost: plan.Cost) -> str:
-    known = f"about {size(cost.disk)} when all is done" if cost.disk else ""
+    known = f"about {size(cost.disk)} when all is done" if cost.disk or not cost.unsized else ""
     unknown = f"weights of {escape(' and '.join(cost.unsized))} not counted: their size is not known"
     return "; ".join(filter(None, (known, unknown if cost.unsized else "")))
 

@@ -96,7 +96,7 @@ VIEWS = ("index", "lock", "status", "table", "runs", "magnitudes", "picture", "d
 """What a damage to is no loss: made again without a word, or never read."""
 
 
-def train(run: sweep._Run, data_root: str, manner: sweep.Manner) -> int:
+def train(run: sweep._Run, data_root: str, manner: sweep.Manner, check: object) -> int:
     """In the place of ``_Run.train``: the same schedule, and what hands out jobs and repairs, in this process."""
     from ray.tune.search import Searcher
 
@@ -196,14 +196,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         (folder / name).write_text(text)
     sys.path.insert(0, str(folder))
-    patch = pytest.MonkeyPatch()
-    patch.setattr(sweep._Run, "train", train)
-    patch.setattr(figures, "save", lambda _canvas, kind: kind.encode())
     root = folder / "runs"
     assert SETTINGS["smoke"]
-    assert sweep.main([*(str(folder / name) for name in SWEEPS), "--scale", "smoke", "--root", str(root)]) == 0
-    assert sweep.main([str(folder / "mine.py"), "--scale", "smoke", "--root", str(root)]) == 0  # and an index of all
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep._Run, "train", train)
+        patch.setattr(figures, "save", lambda _canvas, kind: kind.encode())
+        assert sweep.main([*(str(folder / name) for name in SWEEPS), "--scale", "smoke", "--root", str(root)]) == 0
+        assert sweep.main([str(folder / "mine.py"), "--scale", "smoke", "--root", str(root)]) == 0  # an index of all
     store = Store(str(root))
     for point in load(str(folder / "mine.py"), "smoke", 1).points:  # as trainings leave them that are killed half way
         runner = Runner(store=store, exchange=NoExchange(), progress=_stop_half_way, checkpoint_every=0)

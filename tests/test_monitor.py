@@ -302,7 +302,7 @@ def test_all_watchers_are_told_all() -> None:
     job, both = chain()[0], Watchers(noting, noting)
     calls: list[tuple[Any, ...]] = [
         ("slots_are", 3),
-        ("job_started", job),
+        ("job_started", job, 2),
         ("job_done", job, facts()),
         ("job_failed", job, "why", 4),
         ("process_lost", job, "why", 1.0),
