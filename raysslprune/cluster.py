@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import secrets
@@ -99,12 +100,28 @@ def connected(
         with changed(settings), ExitStack() as stack:
             read_environment_again()
             folder = stack.enter_context(sockets()) if address is None else None
-            stack.callback(ray.shutdown, wait_for_processes=folder is not None)
+            stack.callback(shut_down, wait=folder is not None)
             with _in_time(abandon):
                 context = _joined(address) if address else _started(cpus, dashboard, folder)
             yield context.dashboard_url or ""
     finally:
         read_environment_again()
+
+
+def shut_down(wait: bool) -> None:
+    """Shut Ray down; wait: until its processes have ended.
+
+    Without the garbage collector: where that finds an object reference meanwhile, in whichever thread, Ray 2.60 ends
+    the process.
+    """
+    gc.collect()  # what it would find
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown(wait_for_processes=wait)
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def named_address() -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import stat
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +167,22 @@ def test_a_dead_ray_is_told_once(what: str, why: str, fake: Fake) -> None:
         wait_until(lambda: bool(told), 10)
         time.sleep(1)
     assert told == [f"Ray died: {why}; what was finished is kept, and the same command goes on from there"]
+
+
+def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference in it, which Ray would end the process for, is gone before."""
+
+    class Reference:
+        me: object
+
+    circle = Reference()
+    circle.me = circle
+    alive, seen = weakref.ref(circle), []
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: seen.append((alive(), gc.isenabled())))
+    del circle
+    cluster.shut_down(wait=False)
+    assert seen == [(None, False)]
+    assert gc.isenabled()
 
 
 def test_a_program_on_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
