@@ -94,6 +94,7 @@ def connected(
     if mode.lower() not in ("token", "disabled"):
         raise ClusterError(f"RAY_AUTH_MODE is {mode!r:.40}; it wants token or disabled")
     settings = {**defaults(SETTINGS), "RAY_ADDRESS": address, "RAY_AUTH_MODE": mode}
+    settings |= {"PYTHONWARNINGS": None}  # that is for this program: Ray's own processes end at their first warning
     if address is None and mode.lower() == "token":
         settings |= defaults({"RAY_AUTH_TOKEN": OWN_TOKEN})
     try:

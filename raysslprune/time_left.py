@@ -95,6 +95,8 @@ class TimeLeft:
 
     @property
     def seconds(self) -> float:
+        if self.schedule.finished:
+            return 0.0
         if self._left is None:
             self.look({})
         return max(0.0, (self._left or 0.0) - (self.clock() - self._at))

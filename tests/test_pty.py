@@ -101,8 +101,14 @@ def test_a_terminal_that_is_closed(tmp_path: Path, finished: Finished) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [20, 100])
-def test_narrow_and_wide(columns: int, tmp_path: Path) -> None:
-    shown = sweep("fig6", "--scale", "smoke", "--root", str(tmp_path / "runs"), columns=columns)
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONWARNINGS": "error"}, {"LANG": "C", "LC_ALL": "C"}, {"TERM": "dumb"}, {"NO_COLOR": "1"}],
+    ids=lambda environment: min(environment),
+)
+def test_narrow_and_wide_and_plain(environment: dict[str, str], columns: int, tmp_path: Path) -> None:
+    root = str(tmp_path / "runs")
+    shown = sweep("fig6", "--scale", "smoke", "--root", root, columns=columns, environment=environment)
     assert shown.finish() == 0, shown.text
     clean(shown.text)
     assert re.sub(r"\s", "", shown.text).endswith("fig6.pdf"), "paths are not cut"
