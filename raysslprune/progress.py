@@ -100,6 +100,9 @@ def _row(rows: Table, kind: str, tally: Tally) -> None:
 class Progress:
     """Shows a schedule at work. Its methods are what fanout.Watcher wants."""
 
+    draws = True
+    """Whether a terminal gets a live display."""
+
     def __init__(
         self,
         console: Console,
@@ -110,7 +113,7 @@ class Progress:
     ) -> None:
         """expected: seconds of each job, by id. done: the jobs that the store already had. guessed: as TimeLeft has."""
         self.console, self.schedule, self.expected, self.before = console, schedule, expected, done
-        self.live = console.is_terminal
+        self.live = self.draws and console.is_terminal
         self.time_left = TimeLeft(schedule, expected, guessed)
         self.time_left.slots = cores()
         self._training: Callable[[], Mapping[str, tuple[int, int]]] = dict
@@ -324,16 +327,7 @@ class Progress:
 class JsonLines(Progress):
     """The same as an object of JSON a line, for programs. All have ``time`` (UTC) and ``event``."""
 
-    def __init__(
-        self,
-        console: Console,
-        schedule: Schedule,
-        expected: Mapping[str, float],
-        done: Collection[Job] = (),
-        guessed: Collection[str] = (),
-    ) -> None:
-        super().__init__(console, schedule, expected, done, guessed)
-        self.live = False
+    draws = False
 
     def job_started(self, job: Job, workers: int = 1) -> None:
         super().job_started(job, workers)
