@@ -87,7 +87,9 @@ for seeds in ("1", "2", "3"):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_process_that_runs_several_sweeps_gets_its_files_and_processes_back(tmp_path: Path) -> None:
-    """As a notebook does. Ray itself keeps its driver's log, two sockets and two threads or three of each start."""
+    """As a notebook does. Ray itself keeps its driver's log, two sockets and two threads or three of each start, and
+    gRPC has up to three more or less at work from one moment to the next.
+    """
     (tmp_path / "tiny.py").write_text(soak_memory.SWEEP)
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     run = subprocess.run([sys.executable, "-c", TWICE], cwd=tmp_path, env=env, capture_output=True, text=True)
@@ -98,7 +100,7 @@ def test_a_process_that_runs_several_sweeps_gets_its_files_and_processes_back(tm
     assert left == 0
     for sweeps, now in enumerate(others, 1):
         assert now[0] <= files + 3 * sweeps, counts
-        assert now[1] <= threads + 4 * sweeps, counts
+        assert now[1] <= threads + 3 + 3 * sweeps, counts
         assert now[2] == 0
 
 
@@ -130,7 +132,7 @@ def test_no_process_outlives_a_sweep(how: str, tmp_path: Path) -> None:
     if signals := {"Ctrl-C": signal.SIGINT, "terminate": signal.SIGTERM, "kill -9": signal.SIGKILL}.get(how):
         os.kill(process.pid, signals)
     code = finish(process, 120).code
-    assert code == {"success": 0, "kill -9": -signal.SIGKILL}.get(how, 130)
+    assert code == {"success": 0, "Ctrl-C": 130, "terminate": 143, "kill -9": -signal.SIGKILL}[how]
     assert ended({pid: since for pid, since in family.items() if pid not in agents}, 15)
     assert ended(agents, 90 if how == "kill -9" else 15), "they wait a minute for a head that does not answer"
     if how != "kill -9":
