@@ -93,8 +93,8 @@ def snapshots_in(names: Iterable[str]) -> set[int]:
 def read_parquet(data: bytes, schema: pa.Schema | None = None) -> pa.Table:
     """A Parquet file's table. Raises pa.ArrowException or OSError for what is not whole.
 
-    Without Arrow's threads, those that read ahead among them: one that lets go of ``data`` while the interpreter ends would abort the process
-    (https://github.com/apache/arrow/issues/34314), as happened to one command in twenty.
+    Without Arrow's threads, those that read ahead among them: one that lets go of ``data`` while the interpreter ends
+    would abort the process (https://github.com/apache/arrow/issues/34314), as happened to one command in twenty.
     """
     return pq.read_table(pa.BufferReader(data), schema=schema, use_threads=False, pre_buffer=False)
 
