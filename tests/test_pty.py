@@ -22,7 +22,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 def clean(text: str) -> None:
     """Nothing that only a developer understands."""
-    for word in ("Traceback", "Exception ignored", "Error:", "WARNING", "a fault in raysslprune"):
+    for word in ("Traceback", "Exception ignored", "WARNING", "a fault in raysslprune"):
         assert word not in text, text
 
 
