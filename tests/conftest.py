@@ -22,6 +22,7 @@ from raysslprune.store import Store
 from raysslprune.sweepfile import Point
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves its workers beside the other half of the tests
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a shell's background jobs ignore Ctrl-C, and so their children

@@ -368,6 +368,18 @@ def points(scale, seed):
 """
 
 
+PRIVATE = (
+    "/api/cluster_status",
+    "/api/jobs/",
+    "/api/v0/tasks",
+    "/api/v0/logs",
+    "/events",
+    "/logical/actors",
+    "/nodes?view=summary",
+)
+"""Pages of Ray's dashboard that tell of the sweep; its first page, which asks for the token, does not."""
+
+
 @dataclass
 class Seen:
     """What could be seen of a real sweep on s3://, with a dashboard and secrets in its environment."""
@@ -378,8 +390,8 @@ class Seen:
     command_lines: str
     visits: dict[str, tuple[int, str]]
     """Exit code and output of those who came with this token."""
-    pages: dict[str, int]
-    """Status of what the dashboard was asked without a token."""
+    pages: dict[tuple[str, str], tuple[int, str]]
+    """Port of the dashboard's process and path to what was answered without a token: status and text."""
     elsewhere: list[str]
     """Addresses that took a connection on another interface than loopback."""
     left: dict[str, bytes]
@@ -452,8 +464,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         with ThreadPoolExecutor(4) as pool:
             came = pool.map(lambda who: visit(gcs, HOME=nowhere, **who), visitors.values())
             visits = dict(zip(visitors, came, strict=True))
-        port = next(address.split()[1] for address, name in where.items() if "dashboard/dashboard.py" in name)
-        pages = {path: status(f"http://127.0.0.1:{port}{path}") for path in ("/api/jobs/", "/api/cluster_status")}
+        ports = [address.split()[1] for address, name in where.items() if "dashboard/dashboard.py" in name]
+        pages = {(port, path): page(f"http://127.0.0.1:{port}{path}") for port in ports for path in ("/", *PRIVATE)}
         outside = [
             address for address in where for ip in own_addresses() if takes_a_connection(ip, int(address.split()[1]))
         ]
@@ -472,11 +484,12 @@ def short_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def status(url: str) -> int:
+def page(url: str) -> tuple[int, str]:
     try:
-        return urllib.request.urlopen(url, timeout=10).status
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code
+        return error.code, error.read().decode()
 
 
 def own_addresses() -> set[str]:
@@ -513,14 +526,19 @@ def test_who_has_not_the_token_is_refused(seen: Seen) -> None:
         code, said = seen.visits[token]
         assert code != 0, said
         assert '"CPU"' not in said
-    assert set(seen.pages.values()) == {401}
+    own = re.search(r"http://127\.0\.0\.1:(\d+), which asks for your token", seen.command.out + seen.command.err)
+    assert own
+    assert seen.pages[own[1], "/"][0] == 200
+    assert {path: seen.pages[own[1], path][0] for path in PRIVATE} == dict.fromkeys(PRIVATE, 401)
+    metrics = [said for (port, _), (_, said) in seen.pages.items() if port != own[1]]
+    assert all(line.startswith(("# ", "ray_")) for said in metrics for line in said.splitlines())
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_secret_is_written_or_shown(seen: Seen) -> None:
     """Not in the root, not in what Ray wrote, not on the terminal, and not where `ps` shows it to everybody."""
-    shown = seen.command.out + seen.command.err + seen.command_lines
+    shown = seen.command.out + seen.command.err + seen.command_lines + "".join(said for _, said in seen.pages.values())
     assert any("gcs_server" in name for name in seen.left)
     assert any(name.endswith("weights.safetensors") for name in seen.left)
     assert "which asks for your token" in shown
