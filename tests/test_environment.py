@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import raysslprune
 from raysslprune.environment import changed, defaults
 
 # ------------------------------------------------------------------------------------- variables
@@ -182,14 +184,30 @@ def test_a_later_ray_of_the_program_is_as_without_a_sweep(tmp_path: Path) -> Non
     assert tokens[0] == tokens[1]
 
 
-ELSEWHERE = """
-set -e
-mount --make-rprivate /
-mkdir -p {folder}/python && mount --bind {python} {folder}/python
-mount -t tmpfs -o mode=755 tmpfs {home} && mkdir -p {python} && mount --bind {folder}/python {python}
-exec setpriv --reuid={user} --regid={user} --clear-groups {command}
-"""
-"""Another user's process, which can read this interpreter where it is in the home of root."""
+def closed(path: Path) -> Path | None:
+    """Return the outermost folder above a path that other users can't enter, None if there is none."""
+    return next((folder for folder in reversed(path.parents) if folder.stat().st_mode & 0o005 != 0o005), None)
+
+
+def as_another_user(command: list[str], user: int, needed: Iterable[Path], aside: Path) -> list[str]:
+    """Return the command that runs this one as another user, who can read the needed folders where they are.
+
+    Each closed folder above them, such as root's home, is covered by an empty open one, in which only they are mounted,
+    in a mount namespace of the command's own. aside: an empty folder to keep them in meanwhile.
+    """
+    command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
+    covers = {path: folder for path in sorted(needed) if (folder := closed(path))}
+    if not covers:
+        return command
+    kept = [(str(path), str(aside / str(number))) for number, path in enumerate(covers)]
+    lines = [
+        "mount --make-rprivate /",
+        *(f"mkdir {place} && mount --bind {shlex.quote(path)} {place}" for path, place in kept),
+        *(f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(folder))}" for folder in sorted({*covers.values()})),
+        *(f"mkdir -p {shlex.quote(path)} && mount --bind {place} {shlex.quote(path)}" for path, place in kept),
+        f"exec {shlex.join(command)}",
+    ]
+    return ["unshare", "--mount", "bash", "-ec", "\n".join(lines)]
 
 
 @pytest.mark.slow
@@ -198,25 +216,23 @@ def test_users_with_one_temporary_folder_are_in_nobodys_way(tmp_path: Path) -> N
     """One owns ``ray`` in TMPDIR, and the other's sweep runs all the same, and writes nothing there."""
     if os.geteuid() or not shutil.which("setpriv") or not shutil.which("unshare"):
         pytest.skip("needs root, setpriv and unshare")
-    user, python = 65534, Path(sys.base_prefix)
+    user = 65534
+    package = Path(raysslprune.__file__).parent
+    needed = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent.parent}
+    needed |= {package, *package.parent.glob("sweeps")}
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
         for own in (folder / "home", folder / "tmp"):
             own.mkdir()
             os.chown(own, user, user)
+        (folder / "aside").mkdir()
         (folder / "tmp/ray").mkdir()  # as root has begun a Ray there
         (folder / "home/own.py").write_text(POINTS)
         given = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "XDG_"))}
         given |= {"HOME": f"{folder}/home", "TMPDIR": f"{folder}/tmp", "RAY_worker_niceness": "0"}
         command = [sys.executable, "-m", "raysslprune.sweep", "own.py", "--scale", "smoke"]
-        if python.is_relative_to("/root"):
-            script = ELSEWHERE.format(
-                folder=folder, python=python, home="/root", user=user, command=shlex.join(command)
-            )
-            command = ["unshare", "--mount", "bash", "-c", script]
-        else:
-            command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
+        command = as_another_user(command, user, needed, folder / "aside")
         done = subprocess.run(command, env=given, cwd=folder / "home", capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
         assert (folder / "home/runs/results/smoke/own.parquet").stat().st_uid == user
