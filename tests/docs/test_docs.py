@@ -1,0 +1,369 @@
+"""What the documents show: every command is one that the parsers take, and every message one that the code says."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raysslprune import __main__ as command
+from raysslprune.loader import known
+from tests.helpers import CHECKOUT
+
+PROJECT = CHECKOUT
+DOCS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+TEXT = {path.name: path.read_text() for path in DOCS}
+BY_MODULE = {kind.module.removesuffix(".__main__"): name for name, kind in command.COMMANDS.items()}
+
+OWN = {"bites.py": "README.md", "stripes.py": "extending.md"}
+"""Sweep files that a document has the reader write, and which document. Other tests run them."""
+
+ELSEWHERE = {
+    ".": "",
+    "aws": "needs an account with Amazon",
+    "cd": "",
+    "export": "",
+    "for": "",
+    "jq": "not a program of the environment",
+    "ls": "",
+    "mkdir": "",
+    "pip": "the set-up, which .ci/run does by the README's own command",
+    "pre-commit": "its configuration is checked by test_command.py; it was run by hand",
+    "prometheus": "not a program of the environment; docs/monitoring.md says with which version it was run",
+    "python": "a module that is not ours: venv, pytest, ruff, pyright; .ci/run runs them",
+    "ray": "starts, asks or stops a cluster: tests/ray/test_ray_up.py, and the last test of this file",
+    "split": "",
+    "ssh": "needs other machines: tests/ray/test_ray_up.py",
+    "tar": "",
+    "uv": "the set-up, as pip",
+}
+"""Programs in the documents' shell blocks that are not ours, and why they are not run here; '': plain shell."""
+
+
+def spans(text: str) -> list[str]:
+    """Code within a line, which may be broken into two."""
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", outside)]
+
+
+def blocks(text: str) -> list[str]:
+    """What is to be typed: fenced as sh; or indented by four, where that is a command and not a drawing."""
+    fenced = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    indented = re.findall(r"(?<=\n\n)((?:    .*\n)+)", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    return fenced + [block for block in indented if re.match(r"    (python|ray|raysslprune)\b", block)]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The simple commands of a piece of shell, those in quotes too, without assignments and keywords."""
+    text = re.sub(r"(^|\s)#.*$", "", text.replace("\\\n", " "), flags=re.M)
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=";|&()<>\n")
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
+    words: list[str] = []
+    redirected = False
+    for token in [*lexer, "\n"]:
+        if redirected:
+            redirected = False
+        elif not set(token) <= set(";|&()<>\n"):
+            words.append(token)
+        elif set(token) <= set("<>"):
+            redirected = True
+        else:
+            while words and (re.match(r"\w+=", words[0]) or words[0] in ("do", "done", "then", "fi", "{", "}")):
+                words = words[1:]
+            if words:
+                yield words
+                for word in words:
+                    if re.search(r"raysslprune[\w.]* |raysslprune$", word) and " " in word:
+                        yield from commands(word)
+            words = []
+
+
+def ours(words: list[str]) -> tuple[str, list[str]] | None:
+    """A command of ours, as its name ('' for raysslprune itself) and its arguments."""
+    program = words[0].rpartition("/")[2]
+    if program == "raysslprune":
+        if len(words) > 1 and words[1] in command.COMMANDS:
+            return words[1], words[2:]
+        return "", words[1:]
+    if program == "python" and words[1:2] == ["-m"] and words[2].partition(".")[0] == "raysslprune":
+        assert words[2] == "raysslprune" or words[2] in BY_MODULE, f"{words[2]} is no command"
+        return BY_MODULE.get(words[2], ""), words[3:]
+    return None
+
+
+def shown() -> dict[tuple[str, str], tuple[str, list[str]]]:
+    """Every command of ours in the documents: (document, as it stands there) to name and arguments."""
+    found: dict[tuple[str, str], tuple[str, list[str]]] = {}
+    for document, text in TEXT.items():
+        inline = [s for s in spans(text) if re.match(r"(\.venv/bin/)?(python -m raysslprune[\w.]*|raysslprune) \S", s)]
+        for piece in [*blocks(text), *inline]:
+            for words in commands(piece):
+                call = ours(words)
+                if call is not None:
+                    found[document, shlex.join(words)] = call
+    return found
+
+
+SHOWN = shown()
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    documents = {document for document, _ in SHOWN}
+    assert {"README.md", "cluster.md", "data.md", "performance.md", "faq.md", "troubleshooting.md"} <= documents
+    names = {name for name, _ in SHOWN.values()}
+    assert {"sweep", "check", "bench", "results", "report", "export", ""} <= names
+    text = """
+A=1 python -m raysslprune.sweep fig3 --seeds 3 > log  # three
+for x in 1 2; do raysslprune check $x \\
+    --skip-broken; done
+ray exec c.yaml 'cd x && python -m raysslprune.sweep "my file.py"' | cat
+"""
+    assert [call for words in commands(text) if (call := ours(words))] == [
+        ("sweep", ["fig3", "--seeds", "3"]),
+        ("check", ["$x", "--skip-broken"]),
+        ("sweep", ["my file.py"]),
+    ]
+
+
+@pytest.mark.parametrize(("document", "line"), SHOWN, ids=[" ".join(key) for key in SHOWN])
+def test_a_command_is_taken(document: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, arguments = SHOWN[document, line]
+    parser = command.COMMANDS[name].load()._parser() if name else command._parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as end:
+        if end.code or not {"--help", "--version"} & set(arguments):
+            pytest.fail(capsys.readouterr().err)
+        return
+    given = [*getattr(options, "sweeps", []), *filter(None, [getattr(options, "sweep", None)])]
+    for sweep in given if name != "bench" else []:
+        assert sweep in {*known(), "all"} or sweep in OWN
+
+
+def test_files_of_ones_own_are_where_they_are_said_to_be() -> None:
+    for name, document in OWN.items():
+        assert re.search(rf"```python {name}|[Ss]ave it as `{name}`", TEXT[document])
+
+
+@pytest.mark.parametrize("document", TEXT)
+def test_what_is_typed_is_shell_and_each_program_is_accounted_for(document: str) -> None:
+    for block in blocks(TEXT[document]):
+        assert subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True).stderr == ""
+        for words in commands(block):
+            if ours(words) is None:
+                assert words[0].rpartition("/")[2].removesuffix("3") in ELSEWHERE, f"{words[0]} in {document}"
+
+
+def test_no_program_is_accounted_for_in_vain() -> None:
+    used = {w[0].rpartition("/")[2].removesuffix("3") for t in TEXT.values() for b in blocks(t) for w in commands(b)}
+    assert set(ELSEWHERE) <= used
+
+
+HARMLESS = ("--dry-run", "--help", "--version")
+MINE = ("faq.md", "troubleshooting.md", "comparison.md", "CONTRIBUTING.md")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[name, *given] for (document, _), (name, given) in SHOWN.items() if document in MINE and set(HARMLESS) & {*given}],
+    ids=" ".join,
+)
+def test_what_only_looks_is_run(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = command.main([word for word in arguments if word])
+    except SystemExit as end:
+        code = end.code
+    assert code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_size_of_a_root_is_what_the_dry_run_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((line, size),) = re.findall(r"`raysslprune ([^`]*--dry-run)` says it beforehand: ([\d.]+ MB)", TEXT["faq.md"])
+    monkeypatch.chdir(tmp_path)
+    assert command.main(line.split()) == 0
+    assert f"about {size} when all is done" in capsys.readouterr().out
+
+
+def test_the_checks_are_those_of_ci() -> None:
+    (checks,) = (block for block in blocks(TEXT["CONTRIBUTING.md"]) if "pyright" in block)
+    ci = (PROJECT / ".ci/run").read_text() + TEXT["README.md"]
+    for line in checks.splitlines():
+        assert line in ci
+
+
+# ------------------------------------------------------------------------------------- links
+
+
+def anchors(text: str) -> set[str]:
+    """Of a document's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.replace("`", "")).strip().lower().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"\w+://", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there.read_text()), target
+
+
+# ------------------------------------------------------------------------------------- messages
+
+SAID = (
+    "SweepError",
+    "StoreError",
+    "ClusterError",
+    "DataError",
+    "BrokenImage",
+    "Taken",
+    "FloatingPointError",
+    "ExportError",
+    "QueryError",
+    "NoPicture",
+)
+"""Exceptions whose text is for the user, as it is."""
+
+
+def text_of(node: ast.expr) -> str | None:
+    """A string, with … for what is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return None
+
+
+def sources() -> Iterator[tuple[str, ast.AST]]:
+    for path in sorted((PROJECT / "raysslprune").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            yield path.name, node
+
+
+STRINGS = [text for _, node in sources() if isinstance(node, ast.expr) and (text := text_of(node))]
+
+
+def raised() -> dict[str, str]:
+    """Every message of SAID, to the file that it is in; but for those that hand on what another error says."""
+    found: dict[str, str] = {}
+    for file, node in sources():
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in SAID and node.args:
+            text = text_of(node.args[0])
+            if text and len(re.sub(r"\W", "", text)) > 8:
+                found[text] = file
+    return found
+
+
+RAISED = raised()
+
+
+def rows(heading: str) -> Iterator[list[str]]:
+    """The cells of all rows of the tables of troubleshooting.md whose first heading this is."""
+    wanted = False
+    for line in TEXT["troubleshooting.md"].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            wanted = False
+        elif wanted and not set(line) <= set("|- "):
+            yield cells
+        elif cells[0] == heading:
+            wanted = True
+
+
+def quoted() -> list[str]:
+    """The messages that troubleshooting.md has."""
+    sure = [span for cells in rows("it says") for span in spans(cells[0])]
+    return sure + [span for cells in rows("what you see") for span in spans(cells[0]) if "…" in span]
+
+
+QUOTED = quoted()
+
+
+@pytest.mark.parametrize("message", QUOTED)
+def test_the_code_says_what_troubleshooting_quotes(message: str) -> None:
+    for piece in message.split("…"):
+        assert any(piece.strip() in text for text in STRINGS), piece
+
+
+@pytest.mark.parametrize("message", RAISED, ids=ascii)
+def test_troubleshooting_has_what_the_code_says(message: str) -> None:
+    patterns = [".*".join(re.escape(piece.strip()) for piece in known.split("…")) for known in QUOTED]
+    assert any(re.search(pattern, message, re.S) for pattern in patterns), f"{RAISED[message]}: {message}"
+
+
+# ------------------------------------------------------------------------------------- promises
+
+NAMED = re.findall(r"`((?:\w+/)+test_\w+)::(\w+)`(\*?)", TEXT["reliability.md"])
+
+
+@functools.cache
+def functions(name: str) -> dict[str, ast.FunctionDef]:
+    """Of a file of tests."""
+    tree = ast.parse((PROJECT / "tests" / f"{name}.py").read_text())
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@functools.cache
+def marks_of(name: str) -> str:
+    """Of all tests of a file."""
+    found = re.search(r"^pytestmark = (.*)$", (PROJECT / "tests" / f"{name}.py").read_text(), re.M)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize(("file", "name", "star"), NAMED, ids=[f"{file}-{name}" for file, name, _ in NAMED])
+def test_each_promise_has_its_test(file: str, name: str, star: str) -> None:
+    """Starred where it is slow."""
+    own = [ast.unparse(mark) for mark in functions(file)[f"test_{name}"].decorator_list]
+    assert bool(star) == ("pytest.mark.slow" in own or "pytest.mark.slow" in marks_of(file))
+
+
+def test_there_are_promises() -> None:
+    assert len(NAMED) > 50
+
+
+# ------------------------------------------------------------------------------------- a Ray of one's own
+
+ISOLATED = ("unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_ray_with_fewer_cores(tmp_path: Path) -> None:
+    """As troubleshooting.md has it, where `ray stop` can stop no other: in namespaces of its own."""
+    if os.geteuid() or not shutil.which("unshare") or not shutil.which("ip"):
+        pytest.skip("needs root, unshare and ip")
+    (block,) = (block for block in blocks(TEXT["troubleshooting.md"]) if "ray start" in block)
+    for name, line in (
+        ("ray", "from ray.scripts.scripts import main"),
+        ("raysslprune", "from raysslprune.__main__ import main"),
+    ):
+        (tmp_path / name).write_text(f"#!{sys.executable}\nimport sys\n{line}\nsys.exit(main())\n")
+        (tmp_path / name).chmod(0o755)
+    script = f"set -e\nip link set lo up\nmkdir -p /tmp/ray\nmount -t tmpfs tmpfs /tmp/ray\n{block}"
+    assert script.count("sweep fig3") == 1
+    run = subprocess.run(
+        [*ISOLATED, "bash", "-c", script.replace("sweep fig3", "sweep fig3 --scale smoke")],
+        env={"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/bin", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (tmp_path / "runs/results/smoke/fig3.parquet").is_file()
+    assert "1 of 24 trainings" not in run.stderr
+    assert "24 of 24 trainings to run" in run.stderr

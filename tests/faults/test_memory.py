@@ -1,0 +1,141 @@
+"""What a sweep takes and gives back: memory, files, processes. The whole is soak_memory.py, with 2,000 steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from ray.tune.trainable.metadata import _TrainingRunMetadata
+
+from raysslprune import fanout
+from tests.helpers import CHECKOUT
+from tests.helpers.commands import done_steps, finish, start
+from tests.helpers.processes import descendants, wait_until
+from tests.tools import soak_memory
+from tests.tools.soak import begun
+from tests.tools.soak_memory import Look, Soak
+
+# ------------------------------------------------------------------------------------- the measure itself
+
+
+def test_what_grows_is_seen() -> None:
+    """A driver that takes 50 kB a training, a worker that takes none, and files that are not closed."""
+    soak = Soak()
+    for done in range(0, 2001, 50):
+        driver = Look(1, 150 + 0.05 * done, 250, 40 + done // 100, 30)
+        soak.looks.append((done, {"driver": driver, "worker": Look(2, 900, 1800, 88, 50)}, done / 100))
+    _, numbers, faults = soak_memory.judge(soak, {"driver": 40, "worker": 15})
+    assert numbers["driver"]["grown_mb_per_1000"] == 50  # pyright: ignore[reportIndexIssue]
+    assert faults == ["driver: grew by 50.0 MB for 1,000 trainings, over 40", "driver: files went from 42 to 59"]
+    assert soak_memory.judge(soak, {"driver": 60})[2] == faults[1:]
+
+
+def test_a_process_is_looked_at() -> None:
+    before = soak_memory.look_at(os.getpid())
+    held, files = bytearray(b"x" * 50_000_000), [open(os.devnull) for _ in range(20)]  # noqa: SIM115
+    after = soak_memory.look_at(os.getpid())
+    for file in files:
+        file.close()
+    assert before
+    assert after
+    assert 45 < after.own - before.own < 60, len(held)
+    assert after.files - before.files == 20
+    assert soak_memory.look_at(2**22 + 1) is None
+
+
+def test_tunes_statistics_of_a_trial_are_let_go() -> None:
+    class Trial:
+        run_metadata = _TrainingRunMetadata()
+
+    for name in ("a", "b"):
+        Trial.run_metadata.update_metric(name, 1.0, 1)  # pyright: ignore[reportArgumentType]
+    assert Trial.run_metadata.metric_n_steps
+    fanout.Ends(None).on_trial_complete(1, [], Trial)  # pyright: ignore[reportArgumentType]
+    assert Trial.run_metadata.metric_n_steps == Trial.run_metadata.metric_analysis == {}
+
+
+# ------------------------------------------------------------------------------------- real sweeps
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hundred_steps() -> None:
+    """Bounds ten times as wide, since what grows once for all weighs more than in 2,000: 22 MB in all for workers."""
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:  # short: Ray's sockets are in it
+        soak, faults = soak_memory.run(150, 1.0, Path(folder))
+    wide = {role: 10 * bound for role, bound in soak_memory.GROWTH.items()}
+    _, _, over = soak_memory.judge(soak, wide)
+    assert faults == []
+    assert over == []
+
+
+TWICE = """
+import os, sys
+from tests.helpers.processes import descendants
+from raysslprune import sweep
+
+for seeds in ("1", "2", "3"):
+    assert sweep.main(["tiny.py", "--seeds", seeds, "--root", "runs"]) == 0
+    left = [name for _, name in descendants(os.getpid()) if "ray" in name]
+    print(len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), len(left), file=sys.__stderr__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_process_that_runs_several_sweeps_gets_its_files_and_processes_back(tmp_path: Path) -> None:
+    """As a notebook does. Ray itself keeps its driver's log, two sockets and two threads or three of each start, and
+    gRPC has up to three more or less at work from one moment to the next.
+    """
+    (tmp_path / "tiny.py").write_text(soak_memory.SWEEP)
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    run = subprocess.run([sys.executable, "-c", TWICE], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    counts = [tuple(map(int, line.split())) for line in run.stderr.splitlines() if line.replace(" ", "").isdecimal()]
+    (files, threads, left), *others = counts
+    assert len(others) == 2
+    assert left == 0
+    for sweeps, now in enumerate(others, 1):
+        assert now[0] <= files + 3 * sweeps, counts
+        assert now[1] <= threads + 3 + 3 * sweeps, counts
+        assert now[2] == 0
+
+
+def ended(family: dict[int, str], seconds: float) -> bool:
+    """Whether all of these processes, by their ids and starts, are gone in time."""
+    try:
+        wait_until(lambda: all(begun(pid) != since for pid, since in family.items()), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["success", "Ctrl-C", "terminate", "kill -9"])
+def test_no_process_outlives_a_sweep(how: str, tmp_path: Path) -> None:
+    """Ray's agents, too; and a local one leaves nothing of its own in the folder for temporary files."""
+    (tmp_path / "tiny.py").write_text(soak_memory.SWEEP)
+    (tmp_path / "tmp").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path / "tmp"))
+        patch.setenv("RAY_TMPDIR", "/tmp")  # short: Ray's sockets are in it
+        process = start("tiny.py", "--seeds", "20" if how == "success" else "200", cwd=tmp_path)
+    wait_until(lambda: len(done_steps(tmp_path / "runs")) >= 2 or process.poll() is not None)
+    names = {process.pid: "", **dict(descendants(process.pid))}
+    family = {pid: since for pid in names if (since := begun(pid))}
+    agents = {pid: since for pid, since in family.items() if "Agent" in names[pid]}
+    assert len(agents) == 2
+    assert any("JobTrial" in name for name in names.values())
+    if signals := {"Ctrl-C": signal.SIGINT, "terminate": signal.SIGTERM, "kill -9": signal.SIGKILL}.get(how):
+        os.kill(process.pid, signals)
+    code = finish(process, 120).code
+    assert code == {"success": 0, "Ctrl-C": 130, "terminate": 143, "kill -9": -signal.SIGKILL}[how]
+    assert ended({pid: since for pid, since in family.items() if pid not in agents}, 15)
+    assert ended(agents, 90 if how == "kill -9" else 15), "they wait a minute for a head that does not answer"
+    if how != "kill -9":
+        assert list((tmp_path / "tmp").glob("raysslprune-t*")) == []

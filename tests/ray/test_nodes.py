@@ -1,0 +1,675 @@
+"""Nodes that come, die, or can't do it; workers that die, alone or with others that share their training."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysslprune
+from raysslprune import plan
+from raysslprune.cluster import Capacity, ClusterError, Workers
+from raysslprune.fanout import RETRIES, ReadyJobs
+from raysslprune.lottery import imp, winning_ticket
+from raysslprune.scales import SETTINGS
+from raysslprune.store import Store
+from raysslprune.sweepfile import Point
+from tests.helpers import CHECKOUT
+from tests.helpers.commands import Command, Finished, done_steps, finish, start, sweep, table_of
+from tests.helpers.processes import descendants, frozen_at_work, trials, wait_until
+from tests.ray.test_tune import Watcher
+
+# ------------------------------------------------------------------------------------- the searcher, without Ray
+
+S = SETTINGS["smoke"]
+
+
+def graph_of(*bn_batches: int) -> plan.Plan:
+    """A chain of two rounds for each of these parts of a batch of 64."""
+    points = []
+    for bn_batch in bn_batches:
+        recipe = replace(S.recipes["labels"], bn_batch=bn_batch)
+        chain = imp(
+            task="labels",
+            data=S.data,
+            arch=S.arch,
+            recipe=recipe,
+            seed=0,
+            levels=1,
+            keep=0.5,
+            rewind=S.rewind["labels"],
+        )
+        step = winning_ticket(chain, 1, task="labels", recipe=recipe)
+        points.append(Point(step=step, task=f"{bn_batch}", init="a", level=1, seed=0))
+    return plan.make(points)
+
+
+class Tune:
+    """Plays Tune's part: trials asked of a searcher, by number."""
+
+    def __init__(
+        self,
+        root: Path,
+        graph: plan.Plan,
+        *,
+        workers: Workers | None = None,
+        cpus: int = 1,
+        after_each: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.watcher, self.store = Watcher(), Store(str(root))
+        self.store.create()
+        self.schedule = plan.Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
+        self.cpus, self.trials = cpus, 0
+        self.searcher = ReadyJobs(
+            self.schedule,
+            graph,
+            self.store,
+            "",
+            self.watcher,
+            workers or Workers(),
+            lambda: Capacity(cpus=self.cpus, gpus=0),
+            after_each=after_each,
+        )
+
+    def ask(self) -> Any:
+        """The next trial's configuration; its name is ``last``."""
+        self.trials += 1
+        return self.searcher.suggest(self.last)
+
+    @property
+    def last(self) -> str:
+        return f"trial {self.trials}"
+
+
+def test_a_job_whose_process_dies_again_and_again_fails(tmp_path: Path) -> None:
+    ended: list[int] = []
+    tune = Tune(tmp_path, graph_of(0), after_each=lambda: ended.append(1))
+    jobs = set()
+    for _ in range(RETRIES + 1):
+        jobs.add(json.loads(tune.ask()["job"])["train"])
+        tune.searcher.process_lost(tune.last, "Failure\nthe node was reclaimed\n")
+    (job,) = jobs
+    assert [(lost, why) for lost, why, _ in tune.watcher.lost] == [(job, "the node was reclaimed")] * RETRIES
+    said = tune.watcher.failed[job]
+    assert said.startswith(f"its process failed {RETRIES + 1} times without a new checkpoint: the node was reclaimed")
+    assert tune.watcher.skipped == 1
+    assert len(ended) == RETRIES + 1
+    assert tune.ask() == tune.searcher.FINISHED
+    assert "Failure\nthe node" in (tmp_path / f"logs/{job}.log").read_text()
+
+
+def test_a_job_that_gets_on_is_tried_without_end(tmp_path: Path) -> None:
+    """Spot instances may go far more often than a long training has retries."""
+    tune = Tune(tmp_path, graph_of(0))
+    for death in range(3 * RETRIES):
+        job = json.loads(tune.ask()["job"])["train"]
+        if death % RETRIES == 0:
+            tune.store.save_checkpoint(job, b"state")
+            os.utime(tmp_path / "checkpoints" / job, (death, death))
+        tune.searcher.process_lost(tune.last, "gone")
+    assert len(tune.watcher.lost) == 3 * RETRIES
+    assert tune.watcher.failed == {}
+
+
+def test_the_work_that_is_repeated_is_counted_from_the_last_checkpoint(tmp_path: Path) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    tune = Tune(tmp_path, graph_of(0))
+    tune.searcher.clock = lambda: clock.now
+    job = json.loads(tune.ask()["job"])["train"]
+    clock.now = 1030.0
+    tune.searcher.process_lost(tune.last, "gone")
+    tune.ask()
+    tune.store.save_checkpoint(job, b"state")
+    os.utime(tmp_path / "checkpoints" / job, (1070, 1070))
+    clock.now = 1075.0
+    tune.searcher.process_lost(tune.last, "gone")
+    tune.ask()
+    clock.now = 1077.0
+    tune.searcher.process_lost(tune.last, "")
+    assert [seconds for _, _, seconds in tune.watcher.lost] == [30.0, 5.0, 2.0]
+    assert tune.watcher.lost[-1][1] == "no cause is known"
+
+
+def test_what_dies_twice_or_was_never_handed_out_is_passed_over(tmp_path: Path) -> None:
+    tune = Tune(tmp_path, graph_of(0))
+    tune.ask()
+    tune.searcher.process_lost("another", "gone")
+    tune.searcher.process_lost(tune.last, "gone")
+    tune.searcher.process_lost(tune.last, "gone")
+    tune.searcher.on_trial_complete(tune.last, {"facts": "{}"})
+    assert len(tune.watcher.lost) == 1
+    assert tune.watcher.done == []
+
+
+def test_a_node_that_will_not_do_ends_the_sweep_and_fails_no_job(tmp_path: Path) -> None:
+    tune = Tune(tmp_path, graph_of(0, 16), cpus=2)
+    tune.ask()
+    tune.searcher.on_trial_complete(tune.last, {"unfit": "node 10.0.0.9 lacks data: voc07"})
+    with pytest.raises(ClusterError, match=r"^node 10\.0\.0\.9 lacks data: voc07$"):
+        tune.ask()
+    assert tune.watcher.failed == {}
+
+
+def test_a_worker_that_can_not_start_is_tried_again_and_then_ends_the_sweep(tmp_path: Path) -> None:
+    tune = Tune(tmp_path, graph_of(0))
+    for _ in range(RETRIES + 1):
+        assert isinstance(tune.ask(), dict)
+        broken = {"broken": "node 10.0.0.9 can't start a worker: KeyError: 'x'", "traceback": "where\nKeyError: 'x'"}
+        tune.searcher.on_trial_complete(tune.last, broken)
+    assert [why for _, why, _ in tune.watcher.lost] == ["KeyError: 'x'"] * RETRIES
+    with pytest.raises(ClusterError, match=r"^node 10\.0\.0\.9 can't start a worker: KeyError: 'x'$"):
+        tune.ask()
+    assert tune.watcher.failed == {}
+
+
+def test_workers_that_share_a_training_are_all_counted(tmp_path: Path) -> None:
+    """Three cores for trainings by two and by one: never more workers than cores, and what fits is not held up."""
+    graph = graph_of(16, 32, 0)
+    tune = Tune(tmp_path, graph, workers=Workers(per_step=2), cpus=3)
+    out: dict[str, dict[str, Any]] = {}
+    handed: list[int] = []
+    for _ in range(100):
+        while isinstance(config := tune.ask(), dict):
+            out[tune.last] = config
+            handed.append(config["workers"])
+            assert sum(other["workers"] for other in out.values()) <= tune.cpus
+        if config == tune.searcher.FINISHED:
+            break
+        assert out, "nothing runs, and nothing is handed out"
+        trial, _ = out.popitem()
+        if len(handed) == 3:
+            tune.searcher.process_lost(trial, "gone")
+        else:
+            tune.searcher.on_trial_complete(trial, {"facts": "{}"})
+    assert sorted(handed[:2]) == [1, 2], "one core is left beside two, and is used"
+    assert len(handed) == len(graph.jobs) + 1
+    assert set(tune.watcher.done) == set(graph.jobs)
+    assert len(tune.watcher.lost) == 1
+
+
+def test_where_nodes_went_nothing_is_handed_out_until_there_is_room(tmp_path: Path) -> None:
+    tune = Tune(tmp_path, graph_of(16, 0), cpus=3)
+    first = tune.ask()
+    assert first["workers"] == 1
+    tune.cpus = 0
+    assert tune.ask() is None
+    tune.searcher.process_lost("trial 1", "its node went")
+    assert tune.ask() is None
+    tune.cpus = 1
+    assert isinstance(tune.ask(), dict)
+    assert tune.ask() is None
+
+
+# ------------------------------------------------------------------------------------- nodes
+
+HELPER = """
+import json, sys
+from ray.cluster_utils import Cluster
+
+cluster = Cluster()
+for line in sys.stdin:
+    node = cluster.add_node(num_cpus=1, include_dashboard=False, env_vars=json.loads(line))
+    print(cluster.address, node.all_processes["raylet"][0].process.pid, node.node_id, flush=True)
+cluster.shutdown()
+"""
+
+
+UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
+
+
+class Nodes:
+    """Raylets on this machine, of one core each, that take themselves for nodes; the head is the first."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.helper = subprocess.Popen(
+            [sys.executable, "-c", HELPER],
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        stack.callback(self.end)
+        self.raylets: list[int] = []
+        self.ids: dict[int, str] = {}
+        """Ray's names of nodes, by their raylets."""
+
+    def end(self) -> None:
+        try:
+            self.helper.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.helper.kill()
+            self.helper.communicate()
+
+    def add(self, **environment: str) -> int:
+        """A node, which hands these variables on to its workers. Gives its raylet's process id."""
+        assert self.helper.stdin
+        assert self.helper.stdout
+        print(json.dumps(environment), file=self.helper.stdin, flush=True)
+        self.address, raylet, name = self.helper.stdout.readline().split()
+        self.raylets.append(int(raylet))
+        self.ids[int(raylet)] = name
+        return int(raylet)
+
+    def add_elsewhere(self, mount: str) -> subprocess.Popen[str]:
+        """A node with a file system of its own, in which the shell command ``mount`` is run. Needs root."""
+        command = f"mount --make-rprivate / && {mount} && exec {sys.executable} -m ray.scripts.scripts start"
+        process = subprocess.Popen(
+            [*UNSHARE, "--kill-child", "bash", "-c", f"{command} --address={self.address} --num-cpus=1 --block"],
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "Ray runtime started" in line:
+                return process
+        raise OSError(said)
+
+    def start(self, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        """The command, on these nodes."""
+        environment = {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            return start(*arguments, cwd=cwd)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    with ExitStack() as stack:
+        yield Nodes(stack)
+
+
+def drain(address: str, node: str) -> None:
+    """What a cloud's notice of a spot machine's end becomes."""
+    reason = (
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "spot",
+        "--deadline-remaining-seconds",
+        "1",
+    )
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", address, "--node-id", node]
+    subprocess.run(
+        [*command, *reason], check=True, capture_output=True, env={**os.environ, "RAY_AUTH_MODE": "disabled"}
+    )
+
+
+LAUNCHED = """
+from raysslprune.spec import Init, Recipe, Train
+from raysslprune.sweepfile import Curve, Figure, Point
+
+FIGURE = Figure(title="t", references=(Curve(task="a", init="b"),))
+
+
+def points(scale, seed):
+    for level, part in ((1, 64), (2, 32)):  # the second is shared by two workers
+        recipe = Recipe(samples=128, batch=64, bn_batch=part, lr=0.05)
+        step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=seed, start=Init(seed=seed))
+        yield Point(step=step, task="a", init="b", level=level, seed=seed)
+"""
+
+
+@pytest.mark.slow
+def test_what_launched_a_node_is_not_taken_for_a_team(nodes: Nodes, tmp_path: Path) -> None:
+    """Neither by who trains alone nor by a team: torchrun's variables are in the environment of Ray's nodes."""
+    (tmp_path / "launched.py").write_text(LAUNCHED)
+    left = {"RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "127.0.0.1"}
+    left |= {"GROUP_RANK": "0", "ROLE_RANK": "1", "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for _ in range(2):
+        nodes.add(MASTER_PORT="29400", **left)
+    done = finish(nodes.start("launched.py", "--scale", "smoke", "--workers-per-step", "2", cwd=tmp_path))
+    assert done.code == 0, done.err
+    assert len(pq.read_table(tmp_path / "runs/results/smoke/launched.parquet")) == 2
+
+
+def kill_all(ancestor: int) -> None:
+    """A process and all that it started at once: of a raylet, as when its machine is taken away."""
+    for pid in (ancestor, *(pid for pid, _ in descendants(ancestor))):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notice", [False, True], ids=["without notice", "after a notice"])
+def test_a_node_dies_another_joins_and_the_table_is_the_same(
+    notice: bool, finished: Finished, nodes: Nodes, tmp_path: Path
+) -> None:
+    root = tmp_path / "runs"
+    *others, doomed = nodes.add(), nodes.add(), nodes.add()
+    process = nodes.start("fig3", "--scale", "smoke", "--root", str(root))
+    wait_until(lambda: len(done_steps(root)) >= 2)
+    frozen_at_work(doomed)
+    stopped = [frozen_at_work(other) for other in others]  # so that all is for the new one to do
+    if notice:
+        drain(nodes.address, nodes.ids[doomed])
+    kill_all(doomed)
+    before = done_steps(root)
+    new = nodes.add()
+    wait_until(lambda: bool(trials(new, busy=True)) or process.poll() is not None)
+    assert process.poll() is None, "the sweep did not wait for its node that stands still"
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    result = finish(process)
+    assert result.code == 0, result.err
+    assert "failed" not in result.err
+    assert sum(line.startswith("lost: ") for line in result.err.splitlines()) == 1
+    assert "a process died 1 time; " in result.err
+    assert before.items() <= done_steps(root).items()
+    assert table_of(root) == finished.table
+
+
+def complains(result: Command, root: Path, *parts: str) -> None:
+    """One sentence, no traceback, and nothing was trained."""
+    assert result.code == 1
+    said = result.err.splitlines()[-1]
+    assert said.startswith("raysslprune: node "), result.err
+    for part in parts:
+        assert part in said
+    assert "Traceback" not in result.err
+    assert done_steps(root) == {}
+    assert sorted(path.name for path in root.iterdir() if path.name.startswith("probe")) == []
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Nodes]:
+    """A cluster of one good node."""
+    with ExitStack() as stack:
+        nodes = Nodes(stack)
+        nodes.add()
+        yield nodes
+
+
+in_namespaces = pytest.mark.skipif(
+    sys.platform != "linux"
+    or os.geteuid() != 0
+    or not shutil.which("unshare")
+    or subprocess.run([*UNSHARE, "true"], capture_output=True).returncode != 0,
+    reason="a node with a file system of its own needs Linux, root, and namespaces",
+)
+
+
+@pytest.mark.slow
+@in_namespaces
+@pytest.mark.parametrize(
+    ("mount", "sentence"),
+    [
+        ("mount -t tmpfs none {root}", "does not see the root {root} of this sweep there; it must be shared"),
+        (
+            "mount -t tmpfs none {own} && mkdir {own}/up {own}/work && "
+            "mount -t overlay -o lowerdir={root},upperdir={own}/up,workdir={own}/work none {root}",
+            "writes to another {root} than this process; the root must be shared",
+        ),
+        ("mount -t tmpfs none {data}", "lacks data: "),
+    ],
+    ids=["another folder", "a copy", "no data"],
+)
+def test_a_node_with_other_folders_is_named(mount: str, sentence: str, head: Nodes, tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("root", "own", "data")}
+    for folder in folders.values():
+        folder.mkdir()
+    (tmp_path / "own.py").write_text(OWN.replace("digits", "probe:Source"))
+    (tmp_path / "probe.py").write_text(PROBE)
+    (folders["data"] / "there").touch()
+    node = head.add_elsewhere(mount.format(**folders))
+    try:
+        command = ("own.py", "--scale", "smoke", "--root", str(folders["root"]), "--data", str(folders["data"]))
+        began = time.monotonic()
+        result = finish(head.start(*command, cwd=tmp_path))
+        complains(result, folders["root"], sentence.format(**folders))
+        assert time.monotonic() - began < 60
+    finally:
+        node.kill()
+        node.communicate()
+
+
+PROBE = """
+from raysslprune.data import DataError, source
+
+
+class Source:
+    def __init__(self, argument): ...
+
+    def locate(self, root, fetch=False):
+        if not (root / "there").exists():
+            raise DataError(f"nothing is under {root}")
+
+    def load(self, root):
+        return source("digits").load(root)
+"""
+
+
+def another_version(folder: Path) -> None:
+    here = Path(raysslprune.__file__)
+    shutil.copytree(here.parent, folder / "raysslprune", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "raysslprune" / here.name).write_text(here.read_text().replace(raysslprune.__version__, "9.9"))
+
+
+def no_package(folder: Path) -> None:
+    made = folder / "raysslprune"
+    made.mkdir()
+    (made / "__init__.py").write_text("raise ImportError('it is not whole')")
+
+
+BAD = pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [(another_version, "has raysslprune 9.9, not "), (no_package, "can't run raysslprune: ")],
+    ids=["another version", "no package"],
+)
+
+
+@pytest.mark.slow
+@BAD
+def test_a_node_with_another_installation_is_named(
+    spoil: Callable[[Path], None], sentence: str, head: Nodes, tmp_path: Path
+) -> None:
+    (tmp_path / "site").mkdir()
+    spoil(tmp_path / "site")
+    raylet = head.add(PYTHONPATH=str(tmp_path / "site"))
+    try:
+        root = tmp_path / "runs"
+        complains(finish(head.start("fig3", "--scale", "smoke", "--root", str(root), cwd=tmp_path)), root, sentence)
+    finally:
+        kill_all(raylet)
+
+
+@pytest.mark.slow
+@BAD
+def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(
+    spoil: Callable[[Path], None], sentence: str, head: Nodes, tmp_path: Path
+) -> None:
+    root = tmp_path / "runs"
+    (tmp_path / "site").mkdir()
+    spoil(tmp_path / "site")
+    process = head.start("fig3", "--scale", "smoke", "--root", str(root), cwd=tmp_path)
+    wait_until(lambda: len(done_steps(root)) >= 2)
+    still = frozen_at_work(head.raylets[0])
+    raylet = head.add(PYTHONPATH=str(tmp_path / "site"))
+    try:
+        wait_until(lambda: process.poll() is not None, 150)
+    finally:
+        kill_all(still)
+        kill_all(raylet)
+    result = finish(process)
+    assert result.code == 1
+    said = result.err.splitlines()[-1]
+    assert said.startswith("raysslprune: node ")
+    assert sentence in said
+    assert "Traceback" not in result.err
+    assert "failed: " not in result.err
+    assert len(done_steps(root)) >= 2
+
+
+# ------------------------------------------------------------------------------------- steps that can never be held
+
+OWN = """
+from dataclasses import replace
+
+from raysslprune.lottery import imp, winning_ticket
+from raysslprune.scales import SETTINGS
+from raysslprune.sweepfile import Curve, Figure, Point
+
+FIGURE = Figure(title="t", references=(Curve(task="labels", init="a"),))
+
+
+def points(scale, seed):
+    s = SETTINGS[scale]
+    recipe = replace(s.recipes["labels"], bn_batch=16, batch=64)
+    chain = imp(task="labels", data="digits", arch=s.arch, recipe=recipe, seed=seed, levels=1, keep=0.5,
+                rewind=s.rewind["labels"])
+    for level in (0, 1):
+        step = winning_ticket(chain, level, task="labels", recipe=recipe)
+        yield Point(step=step, task="labels", init="a", level=level, seed=seed)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (("--gpus-per-worker", "1"), "a step wants 1 GPU and a core; this cluster has 0 GPUs and "),
+        (("--workers-per-step", "64"), "a step wants 64 workers with a core each; this cluster has 0 GPUs and "),
+    ],
+)
+def test_a_step_that_the_cluster_can_never_hold(option: tuple[str, str], sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN.replace("bn_batch=16, batch=64", "bn_batch=2, batch=128"))
+    began = time.monotonic()
+    result = sweep("own.py", "--scale", "smoke", *option, cwd=tmp_path)
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith(f"raysslprune: {sentence}")
+    assert "Traceback" not in result.err
+    assert done_steps(tmp_path / "runs") == {}
+    assert time.monotonic() - began < 60
+
+
+def test_a_worker_that_can_not_start_is_told_in_one_sentence(tmp_path: Path) -> None:
+    """Here: by data that only a worker can't look for."""
+    (tmp_path / "own.py").write_text(OWN.replace("digits", "probe:Source"))
+    (tmp_path / "probe.py").write_text(PROBE.replace("if not (", "if not {True: 1}[fetch] and not ("))
+    result = sweep("own.py", "--scale", "smoke", cwd=tmp_path)
+    assert result.code == 1
+    said = result.err.splitlines()
+    assert said[-1].startswith("raysslprune: node ")
+    assert said[-1].endswith(" can't start a worker: KeyError: False")
+    assert "Traceback" not in result.err
+    assert sum(line.startswith("lost: ") for line in said) == RETRIES
+
+
+# ------------------------------------------------------------------------------------- several workers
+
+
+def facts_of(root: Path) -> list[dict[str, Any]]:
+    records = [json.loads(path.read_text()) for path in root.glob("steps/*/SUCCESS")]
+    return [record["facts"] for record in records if "workers" in record["facts"]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_workers_give_what_one_gives(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    rows = {}
+    for workers in ("1", "2"):
+        root = tmp_path / workers
+        result = sweep("own.py", "--scale", "smoke", "--root", str(root), "--workers-per-step", workers, cwd=tmp_path)
+        assert result.code == 0, result.err
+        assert {facts["workers"] for facts in facts_of(root)} == {int(workers)}
+        rows[workers] = pq.read_table(root / "results/smoke/own.parquet").to_pylist()
+    assert len(rows["1"]) == len(rows["2"]) == 2
+    for one, two in zip(rows["1"], rows["2"], strict=True):
+        assert one["density"] == two["density"]
+        assert abs(one["value"] - two["value"]) < 1, "rounding grows over the updates, but not to a point"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False], ids=["training", "starting"])
+def test_one_of_two_workers_dies_and_the_training_is_handed_out_again(training: bool, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    (tmp_path / "own.py").write_text(OWN.replace("batch=64)", "batch=64, samples=40000)"))
+    command = ("own.py", "--scale", "smoke", "--root", str(root), "--workers-per-step", "2")
+    process = start(*command, cwd=tmp_path)
+    team: list[int] = []
+
+    def there() -> bool:
+        team[:] = [pid for pid, name in descendants(process.pid) if "RayTrainWorker" in name]
+        loaded = all("libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in team)
+        return len(team) == 2 and (loaded or not training)
+
+    wait_until(there)
+    time.sleep(5 if training else 1)  # until they have found each other, or before
+    os.kill(team[1], signal.SIGKILL)
+    result = finish(process)
+    assert result.code == 0, result.err
+    assert sum(line.startswith("lost: ") for line in result.err.splitlines()) == 1
+    assert "failed: " not in result.err
+    assert [facts["workers"] for facts in facts_of(root)] == [2, 2]
+
+
+TEAM = """
+import os, signal, sys, threading
+from tests.helpers.processes import descendants, wait_until
+from raysslprune.cluster import connected
+from raysslprune.distribute import Team, WorkerLost
+from raysslprune.exchange import Exchange
+from raysslprune.run import Runner
+from raysslprune.spec import Init, Recipe, Train
+from raysslprune.store import Store
+
+recipe = Recipe(samples=60_000, batch=64, bn_batch=16, lr=0.05, momentum=0.9, pad=1)
+step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=0, start=Init(seed=0))
+
+def train(root, doomed):
+    store = Store(root)
+    store.create()
+    runner = Runner(store=store, exchange=Exchange.connect(), checkpoint_every=0.5)
+    runner.train_by = Team(2, 0.0, "a team")
+    if doomed:
+        threading.Thread(target=kill_one, args=[store]).start()
+        try:
+            return runner.train(step, set())
+        except WorkerLost:
+            pass
+    return runner.train(step, set())
+
+def kill_one(store):
+    wait_until(lambda: store.load_checkpoint(step.id) is not None)
+    team = [pid for pid, name in descendants(os.getpid()) if "RayTrainWorker" in name]
+    assert len(team) == 2, team
+    os.kill(team[1], signal.SIGKILL)
+
+with connected(cpus=2):
+    exchange = Exchange.start()  # Ray ends what nobody holds
+    (_, calm, _, facts), (_, disturbed, _, other) = (train(f"{sys.argv[1]}/{doomed}", doomed) for doomed in (0, 1))
+assert calm == disturbed, "the weights are others"
+print(facts["resumed_at"], other["resumed_at"], other["workers"])
+"""
+
+
+@pytest.mark.slow
+def test_after_one_of_two_workers_died_both_go_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", TEAM, str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=CHECKOUT, timeout=280)
+    assert done.returncode == 0, done.stderr
+    calm, disturbed, workers = done.stdout.splitlines()[-1].split()
+    assert (calm, workers) == ("None", "2")
+    assert 0 < int(disturbed) < 60_000
+    assert int(disturbed) % 64 == 0

@@ -1,0 +1,52 @@
+"""The same sweep gives the same bytes, however it is run. After kills: test_sweep. Two workers a step: test_nodes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.commands import Finished, table_of
+
+PROGRAM = """
+import functools, random, sys
+from raysslprune import cluster, plan, sweep
+
+slots, seed, *arguments = sys.argv[1:]
+cluster.connected = functools.partial(cluster.connected, cpus=int(slots))
+if seed:  # what has the longest path of work behind it goes first: here that is anything
+    made, draw = plan.Schedule.__init__, random.Random(int(seed))
+    plan.Schedule.__init__ = lambda self, jobs, seconds: made(self, jobs, {job.id: draw.random() for job in jobs})
+sys.exit(sweep.main(arguments))
+"""
+
+
+def run(root: Path, slots: int, seed: str = "") -> list[str]:
+    """fig3 at scale smoke; gives the order in which its trainings were begun."""
+    command = ["fig3", "--scale", "smoke", "--root", str(root), "--json-lines"]
+    program = [sys.executable, "-c", PROGRAM, str(slots), seed, *command]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    return [event["step"] for event in events if event["event"] == "started"]
+
+
+def same_bytes(root: Path, finished: Finished) -> None:
+    assert table_of(root) == finished.table
+    names = {path.relative_to(finished.root) for path in finished.root.glob("steps/*/*") if path.name != "SUCCESS"}
+    assert names == {path.relative_to(root) for path in root.glob("steps/*/*") if path.name != "SUCCESS"}
+    assert [name for name in names if (root / name).read_bytes() != (finished.root / name).read_bytes()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_more_or_fewer_processes_and_another_order_give_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
+    """Each training's weights, every mask, and the table."""
+    orders = [run(tmp_path / "one", 1), run(tmp_path / "three", 3), run(tmp_path / "shuffled", 2, "7")]
+    for name in ("one", "three", "shuffled"):
+        same_bytes(tmp_path / name, finished)
+    assert {frozenset(order) for order in orders} == {frozenset(orders[0])}
+    assert orders[2] != orders[0] != orders[1], "the orders are the same: nothing was tested"

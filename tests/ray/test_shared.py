@@ -1,0 +1,98 @@
+"""Masks through Ray's object store on a real Ray: who may die, and what then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raysslprune import cluster, exchange, masks
+from raysslprune.exchange import Exchange
+from raysslprune.run import Runner
+from raysslprune.spec import RandomPrune
+from raysslprune.store import Store
+from tests.helpers.processes import wait_until
+
+ray = cluster.ray
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[Exchange]:
+    with cluster.connected(cpus=1):
+        yield Exchange.start()
+
+
+def put_by_another(mask_id: str, size: int = 1_000_000) -> None:
+    """A process puts a mask, as a trial does, and is killed."""
+
+    class Producer:  # inside, so that it travels by value: the worker can't import this file
+        def put(self) -> None:
+            board = Exchange.connect()
+            board.put(mask_id, {"a": np.arange(size, dtype=np.uint32).view(np.uint8)})
+            assert board.get(mask_id) is not None  # calls of one caller come in order: it has arrived
+
+    producer: Any = ray.remote(Producer).options(num_cpus=0).remote()
+    ray.get(producer.put.remote())
+    ray.kill(producer)
+
+
+def test_a_mask_outlives_the_process_that_put_it(board: Exchange) -> None:
+    put_by_another("outlives")
+    packed = board.get("outlives")
+    assert packed is not None
+    assert np.array_equal(packed["a"].view(np.uint32), np.arange(1_000_000, dtype=np.uint32))
+
+
+def test_it_comes_without_a_copy(board: Exchange) -> None:
+    put_by_another("shared")
+    packed = board.get("shared")
+    assert packed is not None
+    assert not packed["a"].flags.owndata
+    assert not packed["a"].flags.writeable
+
+
+def test_what_is_not_there_is_none(board: Exchange) -> None:
+    assert board.get("never put") is None
+
+
+def test_progress_is_told_and_forgotten(board: Exchange) -> None:
+    board.report("job", 3, 10)
+    assert board.training() == {"job": (3, 10)}
+    board.forget("job")
+    assert board.training() == {}
+
+
+def test_the_least_used_go_first() -> None:
+    """The actor's own class, without Ray's store: capacity counts bytes."""
+    keeper = exchange._Board(capacity=250)
+    for name in "abc":
+        keeper.masks[name] = (None, 100)  # pyright: ignore[reportArgumentType]
+        keeper.size += 100
+        if name == "b":
+            assert keeper.get("a") == [None]  # used: now b is the least recently used
+    keeper.drop_excess()
+    assert list(keeper.masks) == ["a", "c"]
+    assert keeper.size == 200
+
+
+def test_when_the_actor_dies_the_file_is_read(board: Exchange, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "runs"))
+    store.create()
+    step = RandomPrune(arch="conv4", data="digits", keep=0.5, level=3, seed=0)
+    first = Runner(store=store, exchange=board).mask(step)
+    packed = board.get(step.id)
+    assert packed is not None
+    name = next(iter(first))
+    assert np.array_equal(packed[name], np.packbits(first[name].flatten().numpy()))
+    ray.kill(board.actor, no_restart=False)
+    time.sleep(3)  # what is called in the very moment of the death Ray may leave without an answer
+    again = Runner(store=store, exchange=board).mask(step)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert masks.density(again) == pytest.approx(0.125, abs=1e-4)
+    # it is put into the restarted, empty actor again; to start one takes longer than a get waits, on a busy machine
+    wait_until(lambda: board.get(step.id) is not None)

@@ -1,0 +1,517 @@
+"""How many workers a training is given, and what a cluster has or may grow to have."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import stat
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from ray._private import ray_constants
+from ray._raylet import (  # pyright: ignore[reportMissingImports]
+    AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
+    get_authentication_mode,  # pyright: ignore[reportAttributeAccessIssue]
+)
+
+from raysslprune import cluster
+from raysslprune.cluster import Capacity, ClusterError, Lifeline, Workers, complaint, connected, largest
+from raysslprune.recipes import APPENDIX_D
+from raysslprune.spec import Recipe
+from raysslprune.store import Store, versions
+from tests.helpers import CHECKOUT
+from tests.helpers.processes import wait_until
+
+PROJECT = CHECKOUT
+
+
+def has(cpus: float = 64, gpus: float = 0) -> Capacity:
+    return Capacity(cpus=cpus, gpus=gpus)
+
+
+# ------------------------------------------------------------------------------------- workers
+
+
+def test_on_cores_a_training_has_one_worker_unless_told_otherwise() -> None:
+    assert Workers().count(16, has()) == 1
+    assert Workers(per_step=4).count(16, has()) == 4
+
+
+def test_on_gpus_it_has_the_papers_number_where_there_are_so_many() -> None:
+    """Appendix D says how many GPUs each recipe of ImageNet was run on."""
+    for row in APPENDIX_D:
+        if isinstance(row.recipe, Recipe) and row.gpus > 1:
+            assert Workers(gpus=1).count(row.recipe.parts, has(gpus=32)) == row.gpus, row
+    assert {row.gpus for row in APPENDIX_D} >= {8, 16, 32}
+
+
+@pytest.mark.parametrize(
+    ("parts", "limit", "expected"),
+    [(16, 16, 16), (16, 15, 8), (16, 1, 1), (12, 5, 4), (12, 11, 6), (7, 6, 1), (1, 100, 1)],
+)
+def test_parts_are_shared_evenly(parts: int, limit: int, expected: int) -> None:
+    assert Workers(per_step=limit).count(parts, has()) == expected
+    assert Workers(gpus=1).count(parts, has(cpus=200, gpus=limit)) == expected
+
+
+def test_workers_of_a_cluster() -> None:
+    assert has(cpus=3.5).workers(0) == 3
+    assert has(cpus=64, gpus=8).workers(1) == 8
+    assert has(cpus=64, gpus=8).workers(0.25) == 32
+    assert has(cpus=6, gpus=8).workers(1) == 6, "each needs a core, too"
+
+
+@pytest.mark.parametrize(
+    ("workers", "there", "sentence"),
+    [
+        (Workers(gpus=1), has(cpus=2), "a step wants 1 GPU and a core; this cluster has 0 GPUs and 2 cores at most; "
+         "--gpus-per-worker 0 computes on cores"),
+        (Workers(gpus=0.5), has(cpus=0, gpus=0), "a step wants 0.5 GPU and a core; this cluster has 0 GPUs and 0 "),
+        (Workers(per_step=8), has(cpus=2), "a step wants 8 workers with a core each; this cluster has 0 GPUs and 2 "
+         "cores at most; ask for fewer"),
+        (Workers(per_step=8, gpus=1), has(gpus=4), "a step wants 8 workers with 1 GPU each; this cluster has 4 GPUs"),
+        (Workers(), has(cpus=0.5), "a step wants a core; this cluster has 0 GPUs and 0.5 cores at most; start "
+         "Ray with more"),
+    ],
+)  # fmt: skip
+def test_what_a_cluster_can_never_hold_is_said(workers: Workers, there: Capacity, sentence: str) -> None:
+    with pytest.raises(ClusterError) as caught:
+        workers.check({1, 16}, there)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_what_fits_is_not_complained_about() -> None:
+    Workers(per_step=8).check({1, 16}, has(cpus=8))
+    Workers(per_step=800).check({1, 16}, has(cpus=16))
+    Workers(gpus=1).check({1, 16}, has(gpus=1))
+
+
+# ------------------------------------------------------------------------------------- autoscaling
+
+
+def test_a_cluster_that_grows_is_counted_at_its_largest(tmp_path: Path) -> None:
+    """By the project's own file for AWS, which `ray up` leaves on the head."""
+    said = yaml.safe_load((PROJECT / "cluster.yaml").read_text())
+    of_workers = next(kind for name, kind in said["available_node_types"].items() if name != said["head_node_type"])
+    most = largest(PROJECT / "cluster.yaml")
+    assert most.gpus == said["max_workers"] * of_workers["resources"]["GPU"] > 0
+    assert most.cpus == said["max_workers"] * of_workers["resources"]["CPU"] > 0
+    assert of_workers["min_workers"] == 0
+
+
+def test_kinds_of_nodes_are_added_up(tmp_path: Path) -> None:
+    config = tmp_path / "cluster.yaml"
+    kinds = {
+        "head": {"resources": {"CPU": 2}, "max_workers": 0},
+        "small": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 3},
+        "large": {"resources": {"CPU": 96, "GPU": 8}},
+        "unknown": {"max_workers": 7},
+    }
+    config.write_text(yaml.safe_dump({"max_workers": 5, "head_node_type": "head", "available_node_types": kinds}))
+    assert largest(config) == Capacity(cpus=2 + 3 * 8 + 5 * 96, gpus=3 + 5 * 8)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "max_workers: 3", "a: [", "available_node_types: {}\nmax_workers: 2", None])
+def test_a_file_that_says_nothing_adds_nothing(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "config").write_text(text)
+    assert largest(tmp_path / "config") == Capacity(cpus=0, gpus=0)
+
+
+# ------------------------------------------------------------------------------------- a Ray that dies
+
+
+class Fake:
+    """In the place of what Lifeline asks of Ray: a node that is there until it is not, or stops to answer."""
+
+    def __init__(self) -> None:
+        self.alive, self.answers = True, True
+
+    def nodes(self) -> list[dict[str, object]]:
+        while not self.answers:
+            time.sleep(0.01)
+        return [{"NodeID": "other", "Alive": True}, {"NodeID": "mine", "Alive": self.alive}]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    made = Fake()
+    monkeypatch.setattr(cluster.ray, "nodes", made.nodes)
+    monkeypatch.setattr(cluster.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "mine"))
+    monkeypatch.setattr(cluster, "capacity", has)
+    for name, seconds in (("LOOK_EVERY", 0.05), ("SILENT", 0.6)):
+        monkeypatch.setattr(cluster, name, seconds)
+    yield made
+    made.answers = True
+
+
+@pytest.mark.parametrize(
+    ("what", "why"), [("alive", "its process on this machine ended"), ("answers", "its head did not answer for 1 s")]
+)
+def test_a_dead_ray_is_told_once(what: str, why: str, fake: Fake) -> None:
+    """And while it lives, nothing is."""
+    told: list[str] = []
+    life = Lifeline(told.append)
+    with life.held():
+        time.sleep(1)
+        assert told == []
+        setattr(fake, what, False)
+        wait_until(lambda: bool(told), 10)
+        time.sleep(1)
+    assert told == [f"Ray died: {why}; what was finished is kept, and the same command goes on from there"]
+
+
+def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference in it, which Ray would end the process for, is gone before."""
+
+    class Reference:
+        me: object
+
+    circle = Reference()
+    circle.me = circle
+    alive, seen = weakref.ref(circle), []
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: seen.append((alive(), gc.isenabled())))
+    del circle
+    cluster.shut_down(wait=False)
+    assert seen == [(None, False)]
+    assert gc.isenabled()
+
+
+def test_a_program_on_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(cluster.client.ray, "is_connected", lambda: True)
+    with pytest.raises(ClusterError, match=r"^this program is connected to Ray by Ray Client \(ray://\)"), connected():
+        pytest.fail("connected")
+
+
+def test_a_start_that_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    abandoned: list[ClusterError] = []
+    monkeypatch.setattr(cluster, "STARTED_WITHIN", 0.1)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+
+    def never(**_: object) -> None:
+        time.sleep(0.5)
+        raise ConnectionError("no")
+
+    monkeypatch.setattr(cluster.ray, "init", never)
+    with pytest.raises(ClusterError, match="can't reach the Ray cluster"), connected(abandon=abandoned.append):
+        pass
+    assert len(abandoned) == 1
+    assert str(abandoned[0]).startswith("Ray has not started within 0 s; what was finished is kept")
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: SimpleNamespace(dashboard_url="x"))
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: None)
+    with connected(abandon=abandoned.append) as address:
+        assert address == "x"
+        time.sleep(0.3)
+    assert len(abandoned) == 1, "one that did start is not"
+
+
+# ------------------------------------------------------------------------------------- nodes
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Store:
+    store = Store(str(tmp_path / "runs"))
+    store.create()
+    return store
+
+
+def test_a_node_that_will_do_has_nothing_to_say(root: Store, tmp_path: Path) -> None:
+    root.write("probe-1", b"x")
+    assert complaint(root.address, str(tmp_path), ["digits"], versions(), "probe-1", "7") == ""
+    assert root.read("probe-1-7") == b"node"
+    assert complaint(root.address, str(tmp_path), ["digits"], versions()) == ""
+
+
+def test_a_root_that_is_not_the_same_is_found_out(root: Store, tmp_path: Path) -> None:
+    said = complaint(root.address, "", [], versions(), "probe-2", "0")
+    assert said == f"does not see the root {root.shown} of this sweep there; it must be shared, or on s3://"
+    assert not root.has("probe-2-0")
+    nowhere = tmp_path / "nowhere"
+    assert "does not see the root" in complaint(str(nowhere), "", [], versions())
+    assert not nowhere.exists()
+
+
+def test_missing_data_and_other_versions_are_found_out(root: Store, tmp_path: Path) -> None:
+    said = complaint(root.address, str(tmp_path / "data"), ["digits", "imagenet"], versions())
+    assert said.startswith("lacks data: ")
+    assert str(tmp_path / "data") in said
+    other = {**versions(), "torch": "1.0", "python": "2.7"}
+    assert complaint(root.address, "", [], other) == (
+        f"has torch {versions()['torch']}, not 1.0, python {versions()['python']}, not 2.7"
+    )
+
+
+def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    sentence = rf"^can't reach the Ray cluster at 127\.0\.0\.1:{port} that RAY_ADDRESS names: is it running, "
+    with pytest.raises(ClusterError, match=sentence), connected():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("", None),
+        ("  ", None),
+        ("local", None),
+        (" local\n", None),
+        ("auto", "auto"),
+        ("10.0.0.7:6379", "10.0.0.7:6379"),
+        ("head.example.org:6379\n", "head.example.org:6379"),
+        ("[::1]:6379", "[::1]:6379"),
+    ],
+)
+def test_what_names_a_cluster(said: str, address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", said)
+    assert cluster.named_address() == address
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("http://127.0.0.1:8265", "the dashboard's address"),
+        ("https://head:8265/", "the dashboard's address"),
+        ("ray://127.0.0.1:10001", "an address for Ray Client"),
+        ("head", "no address of a cluster's head"),
+        ("head:", "no address of a cluster's head"),
+        (":6379", "no address of a cluster's head"),
+        ("head:ray", "no address of a cluster's head"),
+        ("LOCAL", "no address of a cluster's head"),
+        ("anyscale://mine", "no address of a cluster's head"),
+    ],
+)
+def test_what_names_no_cluster_is_said_at_once(said: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", said)
+    monkeypatch.setattr(cluster.ray, "init", None)
+    with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS is {said}, which is {kind}; a sweep wants "), connected():
+        pass
+
+
+def test_a_mode_that_ray_would_take_for_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "tokens")
+    monkeypatch.setattr(cluster.ray, "init", None)
+    with pytest.raises(ClusterError, match=r"^RAY_AUTH_MODE is 'tokens'; it wants token or disabled$"), connected():
+        pass
+
+
+# ------------------------------------------------------------------------------------- its environment
+
+
+@dataclass
+class Begun:
+    """How Ray was called, and what it would have found in the environment."""
+
+    arguments: dict[str, Any]
+    environment: dict[str, str]
+    mode: int
+    has_token: bool
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Begun]:
+    """Ray is not started, but asked how it would be."""
+    found: list[Begun] = []
+
+    def init(**arguments: Any) -> SimpleNamespace:
+        token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+        found.append(Begun(arguments, dict(os.environ), get_authentication_mode(), token))
+        os.environ["RAY_LEFT"] = "as Ray leaves some"
+        return SimpleNamespace(dashboard_url=None)
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/nowhere")
+    return found
+
+
+DISABLED, TOKEN = 0, 1
+"""Ray's numbers for them."""
+
+
+@pytest.mark.parametrize("address", [None, "", "local"])
+def test_a_ray_of_its_own_has_a_token_of_its_own(
+    address: str | None, begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    before = dict(os.environ)
+    with connected(cpus=1):
+        assert len(begun) == 1
+    assert begun[0].arguments["address"] == "local"
+    assert begun[0].arguments["dashboard_host"] == "127.0.0.1"
+    assert (begun[0].mode, begun[0].has_token) == (TOKEN, True)
+    assert begun[0].environment["RAY_AUTH_TOKEN"] == cluster.OWN_TOKEN
+    assert "RAY_ADDRESS" not in begun[0].environment, "its workers must not go to another"
+    assert dict(os.environ) == before
+    cached = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    assert (get_authentication_mode(), cached) == (DISABLED, False), "a later ray.init() is as without a sweep"
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "token"),
+    [
+        ({"RAY_AUTH_TOKEN": "0123456789abcdef" * 4}, TOKEN, "0123456789abcdef" * 4),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""}, TOKEN, cluster.OWN_TOKEN),
+        ({"RAY_AUTH_MODE": "Token"}, TOKEN, cluster.OWN_TOKEN),
+        ({"RAY_AUTH_MODE": "disabled"}, DISABLED, None),
+        ({"RAY_ADDRESS": "auto"}, TOKEN, None),
+        ({"RAY_ADDRESS": "auto", "RAY_AUTH_MODE": "disabled"}, DISABLED, None),
+    ],
+    ids=["a token", "nothing", "a mode", "no token", "a cluster", "a cluster without"],  # not the token that is drawn
+)
+def test_what_the_user_set_stays(
+    given: dict[str, str], mode: int, token: str | None, begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "7")
+    with connected():
+        pass
+    assert begun[0].mode == mode
+    assert begun[0].environment.get("RAY_AUTH_TOKEN") == token
+    assert begun[0].environment["TUNE_GLOBAL_CHECKPOINT_S"] == "7"
+    assert begun[0].environment["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
+    assert {name: os.environ.get(name) for name in given} == given
+
+
+def test_the_environment_is_as_before_though_ray_did_not_start(
+    begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: Any) -> None:
+        os.environ["RAY_LEFT"] = "1"
+        raise OSError("no")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    before = dict(os.environ)
+    with pytest.raises(ClusterError, match=r"^can't start Ray: no$"), connected():
+        pass
+    assert dict(os.environ) == before
+    assert get_authentication_mode() == DISABLED
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, False), ("0", False), ("1", True)])
+def test_uv_run_builds_no_environments(
+    said: str | None, expected: bool, begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though Ray was imported, and so had read its variable, before the sweep began."""
+    monkeypatch.setattr(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", True if said is None else said == "1")
+    monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
+    if said is not None:
+        monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", said)
+    init, found = cluster.ray.init, list[bool]()
+
+    def looked(**arguments: Any) -> Any:
+        found.append(ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV)
+        return init(**arguments)
+
+    monkeypatch.setattr(cluster.ray, "init", looked)
+    before = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    with connected():
+        pass
+    assert found == [expected]
+    assert before == ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+
+
+# ------------------------------------------------------------------------------------- its folder
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a short name, which TMPDIR names."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        monkeypatch.setenv("TMPDIR", name)
+        yield Path(name)
+
+
+def test_rays_own_folder_will_do(short: Path) -> None:
+    for _ in ("it is made", "it is there"):
+        with cluster.sockets() as folder:
+            assert folder is None
+        (short / "ray").mkdir(exist_ok=True)
+
+
+def spoilt_by_length(short: Path) -> Path:
+    return short / ("x" * 60)
+
+
+def spoilt_by_letters(short: Path) -> Path:
+    return short / "Münch"
+
+
+def spoilt_by_its_parent(short: Path) -> Path:
+    return short / "nowhere/at/all"
+
+
+def spoilt_by_a_file(short: Path) -> Path:
+    (short / "ray").touch()
+    (short / "file").touch()
+    return short / "file"
+
+
+def spoilt_by_its_owner(short: Path) -> Path:
+    if os.geteuid():
+        pytest.skip("needs root")
+    (short / "ray").mkdir()
+    os.chown(short / "ray", 65534, 65534)
+    return short
+
+
+def spoilt_by_a_link_of_another(short: Path) -> Path:
+    """Ray would make what it leads to writable for everybody."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    (short / "mine").mkdir()
+    (short / "ray").symlink_to(short / "mine")
+    os.chown(short / "ray", 65534, 65534, follow_symlinks=False)
+    return short
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoilt_by_length,
+        spoilt_by_letters,
+        spoilt_by_its_parent,
+        spoilt_by_a_file,
+        spoilt_by_its_owner,
+        spoilt_by_a_link_of_another,
+    ],
+)
+def test_another_folder_takes_its_place(
+    spoil: Callable[[Path], Path], variable: str, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This user's alone, and gone in the end."""
+    monkeypatch.setenv(variable, str(spoil(short)))
+    with cluster.sockets() as folder:
+        assert folder
+        found = Path(folder).lstat()
+        assert (found.st_uid, found.st_mode) == (os.geteuid(), stat.S_IFDIR | 0o700)
+        with socket.socket(socket.AF_UNIX) as one:  # as long as Ray's own may be
+            (Path(folder) / "session_2026-11-28_21-43-34_875189_1234567/sockets").mkdir(parents=True)
+            one.bind(f"{folder}/session_2026-11-28_21-43-34_875189_1234567/sockets/dash_TaskEventsHead")
+    assert not Path(folder).exists()
+
+
+def test_where_no_folder_will_do_it_is_said(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(short / "Münch"))
+    monkeypatch.setattr(cluster.os, "access", lambda *_: False)
+    sentence = r"^can't start Ray: .*/Münch/ray is too long for its sockets, .*; set RAY_TMPDIR to a folder"
+    with pytest.raises(ClusterError, match=sentence), cluster.sockets():
+        pass

@@ -1,0 +1,323 @@
+"""What another terminal sees of a sweep: ``raysslprune status``, and ``sweep --draw``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raysslprune import __main__ as command
+from raysslprune import lock, plan, status
+from raysslprune.loader import load
+from raysslprune.store import STATUS, Store, versions
+from raysslprune.sweep import planned
+from raysslprune.sweepfile import Point
+from tests.helpers.commands import done_steps, finish, start
+from tests.helpers.processes import wait_until
+
+Capture = pytest.CaptureFixture[str]
+
+AT_WORK = """
+import os, sys, time
+from rich.console import Console
+from raysslprune import plan, status
+from raysslprune.loader import load
+from raysslprune.progress import Progress
+from raysslprune.recipes import NETS
+from raysslprune.store import Store
+from raysslprune.sweep import planned
+from raysslprune.sweepfile import Point
+
+status.EVERY = 0.1
+store, sweeps = Store(sys.argv[1]), [load("fig3", "smoke", 1)]
+store.create()
+graph = planned(sweeps, "all")
+seconds = plan.cost(graph.jobs.values(), {}, NETS).seconds
+with store.lock(), status.Reporter(store, sweeps, "smoke", graph, {}).reporting() as report:
+    schedule = plan.Schedule(graph.pending({}), seconds)
+    progress = Progress(Console(file=open(os.devnull, "w")), schedule, seconds)
+    first, second, third = schedule.next(), schedule.next(), schedule.next()
+    schedule.done(first.id)
+    schedule.fail(second.id)
+    progress.job_failed(second, "the loss is nan; details in /there/logs/x.log", len(schedule.skipped))
+    progress._seen = {third.id: (3, 8)}
+    report.progress = progress
+    print(len(schedule.skipped), flush=True)
+    sys.stdin.readline()
+    if sys.argv[2] == "raise":
+        raise KeyboardInterrupt
+"""
+"""A sweep without Ray: of its jobs one is done, one has failed, and one is at work."""
+
+
+@contextmanager
+def at_work(root: Path, end: str = "well") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Such a process, and how many jobs it skipped. A line on stdin ends it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", AT_WORK, str(root), end],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        skipped = process.stdout.readline().strip()
+        wait_until(lambda: '"failures": 1' in (root / STATUS).read_text(), 20)
+        try:
+            yield process, skipped
+        finally:
+            process.kill()
+
+
+def said(root: Path | str, capsys: Capture) -> dict[str, list[str]]:
+    """What ``raysslprune status`` prints: texts by their names."""
+    assert command.main(["status", "--root", str(root)]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    found: dict[str, list[str]] = {}
+    for line in told.out.splitlines():
+        found.setdefault(line[:10].strip(), []).append(line[11:])
+    return found
+
+
+def everything(root: Path) -> dict[str, tuple[bytes, int]]:
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_sweep_that_runs_is_told_and_one_that_was_killed(tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "runs"
+    with at_work(root) as (process, skipped):
+        who = f"process {process.pid} on {platform.node()}"
+        told = said(root, capsys)
+        assert told["root"] == [str(root)]
+        assert re.fullmatch(
+            rf"running since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d, {re.escape(who)}; last heard of \d s ago",
+            told["state"][0],
+        )
+        assert told["sweep"] == ["fig3 at scale smoke, 1 seed"]
+        assert re.fullmatch(r"1 of 24 done, \d+ s left", told["trainings"][0])
+        (now,) = told["now"]
+        assert now.endswith(" (37%)")
+        counts, failure = told["failed"]
+        assert counts == f"1, and {skipped} that need them"
+        assert failure.endswith("): the loss is nan; details in /there/logs/x.log")
+        assert told["to draw"] == [f"python -m raysslprune.sweep fig3 --scale smoke --root {root} --draw"]
+        process.kill()
+        process.wait(10)
+        before = everything(root)
+        told = said(root, capsys)
+        assert everything(root) == before, "to look changes nothing"
+    assert f"no sweep is running: {who} was killed or cut off, last heard of " in told["state"][0]
+    assert told["trainings"] == ["1 of 24 done"]
+    assert len(told["failed"]) == 2
+    assert "now" not in told
+
+
+@pytest.mark.parametrize(("end", "state"), [("well", "ended"), ("raise", "stopped")])
+def test_a_sweep_that_has_ended_is_told(end: str, state: str, tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "runs"
+    with at_work(root, end) as (process, _):
+        process.communicate("\n", timeout=20)
+    told = said(root, capsys)
+    assert f"no sweep is running; the last one {state} " in told["state"][0]
+    assert told["trainings"] == ["1 of 24 done"]
+    assert not (root / "lease").exists()
+
+
+def test_one_that_is_suspended_was_last_heard_of_a_while_ago(tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "runs"
+    with at_work(root) as (process, _):
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.3)  # it may be writing
+        then = time.time() - 250
+        os.utime(root / STATUS, (then, then))
+        state = said(root, capsys)["state"][0]
+    assert state.startswith("running since ")
+    assert state.endswith("last heard of 4:10 min ago")
+
+
+def test_another_machine_tells_by_the_lease(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "runs"
+    with at_work(root) as (process, _):
+        monkeypatch.setattr(lock, "machine", lambda: "another")
+        assert said(root, capsys)["state"][0].startswith("running since ")
+        process.kill()
+        process.wait(10)
+        assert said(root, capsys)["state"][0].startswith("running since "), "nobody knows yet that it is dead"
+        then = time.time() - lock.STALE - 1
+        os.utime(root / "lease", (then, then))
+        assert "was killed or cut off" in said(root, capsys)["state"][0]
+
+
+def test_one_that_has_said_nothing_yet_is_not_taken_for_the_last_one(tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "runs"
+    with at_work(root) as (process, _):
+        process.communicate("\n", timeout=20)
+    with Store(str(root)).lock():
+        told = said(root, capsys)
+    assert told["state"] == [f"a sweep has just begun: process {os.getpid()} on {platform.node()}"]
+    assert set(told) == {"root", "state"}
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "made"])
+def test_a_root_without_a_sweep(kind: str, tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "runs"
+    if kind != "missing":
+        root.mkdir()
+    if kind == "made":
+        Store(str(root)).create()
+        assert said(root, capsys)["state"] == ["no sweep is running, and none has left word of itself"]
+        return
+    assert command.main(["status", "--root", str(root)]) == 0
+    assert capsys.readouterr().out == f"no sweep has run on {root}\n"
+    assert root.exists() == (kind == "empty")
+    assert not root.exists() or not any(root.iterdir())
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "letter.txt").touch()
+    assert command.main(["status", "--root", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"sweeps": ["fig3"]}'])
+def test_a_damaged_snapshot_is_none(data: bytes, tmp_path: Path, capsys: Capture) -> None:
+    store = Store(str(tmp_path / "runs"))
+    store.create()
+    store.write(STATUS, data)
+    assert said(tmp_path / "runs", capsys)["state"] == ["no sweep is running, and none has left word of itself"]
+
+
+def test_a_root_that_can_not_be_written_stops_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, sweep = Store(str(tmp_path / "runs")), load("fig3", "smoke", 1)
+    monkeypatch.setattr(status, "EVERY", 0.01)
+    monkeypatch.setattr(store, "write", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with status.Reporter(store, [sweep], "smoke", planned([sweep], "all"), {}).reporting():
+        time.sleep(0.1)
+
+
+# ------------------------------------------------------------------ --draw
+
+TICKETS = """
+from raysslprune.scales import SETTINGS
+from raysslprune.sweepfile import Curve, Figure, Point
+
+FIGURE = Figure(title="Tickets")
+
+
+def points(scale, seed):
+    s = SETTINGS[scale]
+    chain = s.imp("labels", seed=seed, levels=2, keep=0.5)
+    for level in (0, 1, 2):
+        yield Point(step=s.ticket(chain, level), task="labels", init="winning ticket", level=level, seed=seed)
+"""
+
+
+FACTS = {"seconds": 1.0, "images_per_second": 1.0, "begun": 0.0, "host": "here", "device": "cpu",
+         "versions": versions()}  # fmt: skip
+METRICS = {"top1": 50.0, "density": 0.5, "density_in_scope": 0.5, "collapsed_layers": 0.0}
+
+
+def finish_points(points: Sequence[Point], root: Path) -> None:
+    """Commit all that is behind them, as if it had been trained."""
+    store = Store(str(root))
+    store.create()
+    for job in plan.make(points).jobs.values():
+        for step in (job.train, *job.masks):
+            store.commit(step, {}, METRICS, FACTS)
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """A folder with tickets.py, and a root with two of its three points."""
+    (tmp_path / "tickets.py").write_text(TICKETS)
+    finish_points(load(tmp_path / "tickets.py", "smoke", 1).points[:2], tmp_path / "runs")
+    return tmp_path
+
+
+DRAW = ("tickets.py", "--scale", "smoke", "--seeds", "1", "--draw")
+
+LOOK = f"""
+import sys
+from raysslprune.sweep import main
+code = main({list(DRAW)!r})
+print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {{"ray", "torch"}}), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_a_draft_of_what_is_done_while_a_sweep_runs(half: Path) -> None:
+    root = half / "runs"
+    store = Store(str(root))
+    store.write("results/smoke/tickets.parquet", b"what the last sweep has left")
+    with store.lock():
+        before = everything(root)
+        run = subprocess.run([sys.executable, "-c", LOOK], cwd=half, capture_output=True, text=True)
+        after = everything(root)
+    assert run.returncode == 0, run.stderr
+    draft, imported = run.stderr.splitlines()
+    assert draft == "raysslprune: tickets: 1 of 3 points are not done; this is a draft of what is done"
+    assert imported == "", "neither Ray nor torch"
+    drafts = {f"drafts/smoke/tickets{suffix}" for suffix in (".parquet", "-runs.parquet", ".png", ".pdf")}
+    assert after.keys() - before.keys() == drafts
+    assert {name: file for name, file in after.items() if name in before} == before, "all else is as it was"
+    assert pq.read_table(root / "drafts/smoke/tickets.parquet").column("level").to_pylist() == [0, 1]
+    assert {str(root / name) for name in drafts} <= set(run.stdout.splitlines())
+    assert "Tickets" in run.stdout
+
+
+def test_nothing_to_draw_is_said(half: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(half)
+    Store(str(tmp_path / "made")).create()
+    for root, why in (("made", "tickets: none of its 3 points is done"), ("none", "there are no results in ")):
+        assert command.main(["sweep", *DRAW, "--root", str(tmp_path / root)]) == 1
+        assert capsys.readouterr().err.startswith(f"raysslprune: {why}")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["raysslprune.json"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_search_and_a_listing_are_drawn(tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "runs"
+    finish_points(load("rewind", "smoke", 1).points[:2], root)
+    before = everything(root)
+    assert command.main(["sweep", "rewind", "table1", "--scale", "smoke", "--root", str(root), "--draw"]) == 0
+    told = capsys.readouterr()
+    assert "What Optuna found" in told.out
+    assert told.err == "raysslprune: rewind: its search has not ended; this is a draft of what is done\n"
+    new = everything(root).keys() - before.keys()
+    assert {"drafts/smoke/rewind.png", "drafts/smoke/table1.parquet"} <= new
+    assert all(name.startswith("drafts/smoke/") for name in new)
+
+
+@pytest.mark.parametrize("other", [["--dry-run"], ["--explain", "0"]])
+def test_one_look_at_a_time(other: list[str], capsys: Capture) -> None:
+    assert command.main(["sweep", "fig3", "--draw", *other]) == 2
+    assert capsys.readouterr().err == "raysslprune: --draw goes neither with --dry-run nor with --explain\n"
+
+
+@pytest.mark.slow
+def test_a_real_sweep_is_looked_at_killed_and_goes_on(tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "runs"
+    sweep = start("fig3", "--scale", "smoke", "--root", str(root))
+    wait_until(lambda: len(done_steps(root)) >= 8, 250)
+    os.kill(sweep.pid, signal.SIGSTOP)  # so that it is not done before it was looked at
+    assert said(root, capsys)["state"][0].startswith("running since ")
+    assert command.main(["sweep", "fig3", "--scale", "smoke", "--root", str(root), "--draw"]) == 0
+    assert (root / "drafts/smoke/fig3.png").is_file()
+    capsys.readouterr()
+    os.kill(sweep.pid, signal.SIGKILL)
+    sweep.communicate()
+    assert f"process {sweep.pid} on " in said(root, capsys)["state"][0]
+    last = finish(start("fig3", "--scale", "smoke", "--root", str(root)))
+    assert last.code == 0, last.err
+    told = said(root, capsys)
+    assert "the last one ended" in told["state"][0]
+    assert told["trainings"] == ["24 of 24 done"]

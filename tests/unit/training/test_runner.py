@@ -1,0 +1,591 @@
+"""Jobs of every kind, executed without Ray at scale smoke, against networks written out in plain torch and numpy."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from sklearn.svm import LinearSVC
+from torch import Tensor, nn
+
+from raysslprune import data, models, options, run
+from raysslprune import train as training
+from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, shuffled, untrained
+from raysslprune.run import NoExchange, Runner
+from raysslprune.scales import SETTINGS
+from raysslprune.spec import Final, Mask, Recipe, Rewind, Shuffle, Step, Train, dump, seed_of
+from raysslprune.store import WEIGHTS, Damaged, Record, Store, snapshots_in
+from tests.helpers.chains import execute
+
+SMOKE = SETTINGS["smoke"]
+CONVOLUTIONS = {f"layers.conv{n}.weight": shape for n, shape in
+                enumerate([(16, 1, 3, 3), (32, 16, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)], start=1)}  # fmt: skip
+SEED = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# ------------------------------------------------------------------------------------- what is asked for
+
+SHORT = replace(SMOKE.recipes["labels"], samples=1_280)
+
+
+def chain(task: str, levels: int = 2, scope: str = "all") -> Chain:
+    recipe = SMOKE.recipes["s4l:10%-of-images" if task == "s4l" else task]
+    recipe = replace(recipe, samples=1_280) if task in ("labels", "rotnet") else recipe
+    return imp(
+        task=task,
+        data="digits",
+        arch="conv4",
+        recipe=recipe,
+        seed=SEED,
+        levels=levels,
+        keep=0.4,
+        rewind=120 if task == "s4l" else 640,
+        scope=scope,
+    )
+
+
+ROTNET = chain("rotnet")
+OF = ROTNET.rounds[1]
+"""What is judged: RotNet under its first mask."""
+
+CLASSIFIER, MACHINES = (probe.recipe for probe in SMOKE.linear)
+assert isinstance(CLASSIFIER, Recipe)
+LINEAR = replace(CLASSIFIER, samples=2_560)
+TENTH = replace(SMOKE.recipes["labels:10%-of-images"], samples=480)
+
+STEPS = {
+    "linear": linear(OF, data="digits", recipe=LINEAR),
+    "linear with views": linear(OF, data="digits", recipe=replace(LINEAR, samples=1_280, pad=1)),
+    "untrained": untrained(OF, data="digits", recipe=LINEAR),
+    "SVMs": linear(OF, data="digits", recipe=MACHINES),
+    "SVMs, untrained": untrained(OF, data="digits", recipe=MACHINES),
+    "fine-tuned": finetune(OF, data="digits", recipe=replace(SMOKE.finetune.recipe, samples=1_280, batch=64)),
+    "fine-tuned on a tenth": finetune(OF, data="digits:10%-of-images", recipe=TENTH),
+    "linear on three classes": linear(OF, data="digits:30%-of-classes", recipe=LINEAR),
+}
+
+DURING = imp(
+    task="labels",
+    data="digits",
+    arch="conv4",
+    recipe=SHORT,
+    seed=SEED,
+    levels=2,
+    keep=0.4,
+    rewind=0,
+    start=Final(of=ROTNET.dense),
+)
+"""Pruning during transfer."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """All of these, made once. Don't write to it."""
+    return execute([*STEPS.values(), *DURING.rounds], tmp_path_factory.mktemp("run") / "runs", snapshots=[0])
+
+
+def weights(store: Store, step: Train, name: str = WEIGHTS) -> dict[str, Tensor]:
+    return from_safetensors(store.artefact(step.id, name))
+
+
+def record(store: Store, step: Step) -> Record:
+    found = store.record(step.id)
+    assert found is not None
+    return found
+
+
+def mask_in(store: Store, step: Mask | None) -> dict[str, Tensor]:
+    """As bool tensors, unpacked by numpy."""
+    assert step is not None
+    packed = from_safetensors(store.artefact(step.id, "mask.safetensors"))
+    assert packed.keys() == CONVOLUTIONS.keys()
+    unpacked = {n: np.unpackbits(bits.numpy(), count=math.prod(CONVOLUTIONS[n])) for n, bits in packed.items()}
+    return {n: torch.from_numpy(bits.astype(bool)).view(CONVOLUTIONS[n]) for n, bits in unpacked.items()}
+
+
+def left(mask: Mapping[str, Tensor], *numbers: int) -> int:
+    """Weights that stay, in those convolutions."""
+    names = [f"layers.conv{n}.weight" for n in numbers or (1, 2, 3, 4)]
+    return sum(int(mask[name].sum()) for name in names)
+
+
+# ------------------------------------------------------------------------------------- the same, written out
+
+
+def drawn(outputs: int) -> dict[str, Tensor]:
+    """A network as drawn for SEED."""
+    generator = torch.Generator().manual_seed(seed_of("init", SEED, 0))
+    net = models.network("conv4", 1, lambda width: nn.Linear(width, outputs), generator, torch.device("cpu"))
+    return net.state_dict()
+
+
+def masked(state: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t * mask[name[6:]] if name[6:] in mask else t for name, t in state.items()}
+
+
+def features(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    """The trunk in evaluation mode, in float64."""
+    digits = data.load("digits")
+    w = {name: t.double() for name, t in state.items()}
+    x = (images.double() - digits.mean.double()) / digits.std.double()
+    for number in (1, 2, 3, 4):
+        norm = f"trunk.layers.bn{number}"
+        x = F.conv2d(x, w[f"trunk.layers.conv{number}.weight"], padding=1)
+        statistics = w[f"{norm}.running_mean"], w[f"{norm}.running_var"]
+        x = F.relu(F.batch_norm(x, *statistics, w[f"{norm}.weight"], w[f"{norm}.bias"]))
+        if number in (1, 3):
+            x = F.max_pool2d(x, 2)
+    return x.mean(dim=(2, 3))
+
+
+@cache
+def split(name: str) -> tuple[Tensor, np.ndarray]:
+    part = getattr(data.load("digits"), name)
+    return part.images, part.labels.numpy()
+
+
+def trunk_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t for name, t in state.items() if name.startswith("trunk.")}
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
+# ------------------------------------------------------------------------------------- starts
+
+
+def test_a_start_from_final_weights_brings_the_trunk_and_a_new_head(store: Store) -> None:
+    """BatchNorm's statistics too; the head is the one that is drawn for the seed."""
+    before = weights(store, DURING.dense, "snapshot-0.safetensors")
+    pretext = weights(store, ROTNET.dense)
+    assert same(trunk_of(before), trunk_of(pretext))
+    assert int(pretext["trunk.layers.bn1.num_batches_tracked"]) == 20
+    assert pretext["head.weight"].shape == (4, 64)
+    fresh = drawn(10)
+    assert torch.equal(before["head.weight"], fresh["head.weight"])
+    assert torch.equal(before["head.bias"], fresh["head.bias"])
+    assert not same(trunk_of(weights(store, DURING.dense)), trunk_of(pretext))
+
+
+def test_a_masked_network_is_fine_tuned_from_its_masked_weights(store: Store) -> None:
+    step = STEPS["fine-tuned"]
+    before, after = weights(store, step, "snapshot-0.safetensors"), weights(store, step)
+    mask = mask_in(store, ROTNET.masks[1])
+    assert same(trunk_of(before), trunk_of(weights(store, OF)))
+    for name, stays in mask.items():
+        final = after[f"trunk.{name}"]
+        assert not final[~stays].any()
+        assert final[stays].all()
+        assert not torch.equal(final, before[f"trunk.{name}"])
+    assert not torch.equal(after["trunk.layers.bn4.running_mean"], before["trunk.layers.bn4.running_mean"])
+    assert record(store, step).metrics["density"] == round(32_400 * 0.4) / 32_400
+    outputs = features(after, split("test")[0]) @ after["head.weight"].double().T + after["head.bias"].double()
+    hits = int((outputs.argmax(1).numpy() == split("test")[1]).sum())
+    assert record(store, step).metrics["top1"] == pytest.approx(100 * hits / 597, abs=0.2)
+
+
+def test_each_round_of_pruning_during_transfer_starts_where_the_first_fine_tuning_did(store: Store) -> None:
+    dense, again = DURING.rounds
+    assert again.start == Rewind(of=dense, samples=0)
+    first, second = (weights(store, step, "snapshot-0.safetensors") for step in (dense, again))
+    mask = mask_in(store, DURING.masks[1])
+    assert same(second, masked(first, mask))
+    assert left(mask) == round(32_400 * 0.4)
+    final = weights(store, dense)
+    threshold = min(final[f"trunk.{name}"][stays].abs().min() for name, stays in mask.items())
+    assert all((final[f"trunk.{name}"][~stays].abs() <= threshold).all() for name, stays in mask.items())
+
+
+# ------------------------------------------------------------------------------------- frozen trunks
+
+
+@pytest.mark.parametrize("name", ["linear", "linear with views", "linear on three classes"])
+def test_a_frozen_trunk_is_bit_for_bit_what_it_was(name: str, store: Store) -> None:
+    """Its BatchNorm statistics and their count of batches, too, and its pruned weights."""
+    step = STEPS[name]
+    before, after = weights(store, step, "snapshot-0.safetensors"), weights(store, step)
+    assert same(trunk_of(after), trunk_of(weights(store, OF)))
+    assert same(trunk_of(before), trunk_of(after))
+    for part, stays in mask_in(store, ROTNET.masks[1]).items():
+        assert not after[f"trunk.{part}"][~stays].any()
+    assert not torch.equal(before["head.1.weight"], after["head.1.weight"])
+    assert int(after["head.0.num_batches_tracked"]) == math.ceil(step.recipe.samples / 64)
+
+
+def test_a_frozen_trunk_of_drawn_weights_is_masked(store: Store) -> None:
+    after = trunk_of(weights(store, STEPS["untrained"]))
+    assert same(after, masked(trunk_of(drawn(10)), mask_in(store, ROTNET.masks[1])))
+    assert same(after, trunk_of(weights(store, STEPS["untrained"], "snapshot-0.safetensors")))
+
+
+@pytest.mark.parametrize("name", ["linear", "linear with views", "untrained"])
+def test_a_linear_classifiers_accuracy_is_that_of_its_stored_weights(name: str, store: Store) -> None:
+    w, (images, labels) = weights(store, STEPS[name]), split("test")
+    x = features(w, images)
+    x = (x - w["head.0.running_mean"].double()) / (w["head.0.running_var"].double() + 1e-5).sqrt()
+    outputs = x @ w["head.1.weight"].double().T + w["head.1.bias"].double()
+    hits = int((outputs.argmax(1).numpy() == labels).sum())
+    assert record(store, STEPS[name]).metrics["top1"] == pytest.approx(100 * hits / 597, abs=0.2)  # one image, no more
+
+
+def test_features_that_were_trained_are_better_than_chance_on_three_classes(store: Store) -> None:
+    step = STEPS["linear on three classes"]
+    part, top1 = data.load("digits:30%-of-classes"), record(store, step).metrics["top1"]
+    assert weights(store, step)["head.1.weight"].shape == (3, 64)
+    assert part.classes == 3
+    assert 100 < len(part.test) < 250
+    assert top1 * len(part.test) / 100 == pytest.approx(round(top1 * len(part.test) / 100))
+    assert top1 > 60
+
+
+def test_a_tenth_of_the_labels_is_trained_on_and_all_of_the_test_set_judges(store: Store) -> None:
+    step = STEPS["fine-tuned on a tenth"]
+    found = record(store, step)
+    assert found.metrics["top1"] * 597 / 100 == pytest.approx(round(found.metrics["top1"] * 597 / 100))
+    assert weights(store, step)["head.weight"].shape == (10, 64)
+    updates = int(weights(store, OF)["trunk.layers.bn1.num_batches_tracked"])
+    after = int(weights(store, step)["trunk.layers.bn1.num_batches_tracked"])
+    assert after - updates == 480 // 48
+
+
+# ------------------------------------------------------------------------------------- SVMs
+
+
+def network_for_svms(name: str, store: Store) -> dict[str, Tensor]:
+    mask = mask_in(store, ROTNET.masks[1])
+    return masked(weights(store, OF) if name == "SVMs" else drawn(10), mask)
+
+
+@pytest.mark.parametrize("name", ["SVMs", "SVMs, untrained"])
+def test_svms_are_those_of_scikit_learn_on_the_masked_trunks_features(name: str, store: Store) -> None:
+    state, stored = network_for_svms(name, store), weights(store, STEPS[name])
+    assert stored.keys() == {"head.weight", "head.bias", "costs"}
+    assert stored["costs"].tolist() == [1.0] * 10
+
+    def normalised(which: str) -> np.ndarray:
+        x = features(state, split(which)[0])
+        return (x / (x.norm(dim=1, keepdim=True) + 1e-5)).numpy()
+
+    known, asked, labels = normalised("train"), normalised("test"), split("train")[1]
+    for c in range(10):
+        svm = LinearSVC(C=1.0, class_weight={1: 2, -1: 1}, max_iter=2000, tol=1e-4, random_state=0)
+        svm.fit(known, np.where(labels == c, 1, -1))
+        expected = svm.decision_function(asked)
+        scores = asked @ stored["head.weight"][c].numpy() + stored["head.bias"][c].item()
+        assert np.abs(scores - expected).max() < 2e-3 * np.abs(expected).max()
+    outputs = asked @ stored["head.weight"].numpy().T + stored["head.bias"].numpy()
+    hits = int((outputs.argmax(1) == split("test")[1]).sum())
+    metrics = record(store, STEPS[name]).metrics
+    assert metrics["top1"] == pytest.approx(100 * hits / 597, abs=0.2)
+    assert metrics["density"] == 12_960 / 32_400
+    assert metrics["collapsed_layers"] == 0
+    assert 0 < metrics["map"] <= 100
+    assert "train_loss" not in metrics
+    assert set(metrics) == set(options.metrics(STEPS[name]))
+    assert set(metrics) - {"top1"} == set(options.metrics(replace(STEPS[name], data="voc07")))
+
+
+def test_an_untrained_trunk_is_another_one_without_its_mask(store: Store) -> None:
+    """So the comparison above would see a mask that is not applied."""
+    images = split("test")[0]
+    state = drawn(10)
+    apart = features(state, images) - features(masked(state, mask_in(store, ROTNET.masks[1])), images)
+    assert apart.abs().max() > 0.1
+
+
+def test_progress_of_svms_is_in_fits(tmp_path: Path) -> None:
+    step = replace(STEPS["SVMs, untrained"], mask=None)
+    told: list[tuple[str, int, int]] = []
+    runner = made(tmp_path, progress=lambda *what: told.append(what))
+    runner.run(job_of(step))
+    assert told == [(step.id, done, 40) for done in range(1, 41)]  # ten classes: three folds and the final fit
+
+
+# ------------------------------------------------------------------------------------- masks
+
+
+def made(root: Path, **options: Any) -> Runner:
+    store = Store(str(root / "runs"))
+    store.create()
+    return Runner(store=store, exchange=NoExchange(), **options)
+
+
+def job_of(step: Train, snapshots: tuple[int, ...] = (), **lists: list[str]) -> dict[str, Any]:
+    plain = {"graph": dump([step]), "train": step.id, "snapshots": list(snapshots), "before": [], "after": []}
+    return json.loads(json.dumps({**plain, "weights": False, "keep": True, **lists}))
+
+
+def test_layerwise_pruning_leaves_the_other_layers_whole(tmp_path: Path) -> None:
+    """Of 4,752 weights of two convolutions, by hand: 1,901, 760 and 304 are left."""
+    deep = chain("labels", levels=3, scope="convs:2")
+    like = deep.dense
+    leaves = [
+        random_reinit(mask, like=like, task="labels", recipe=SHORT)
+        for mask in (
+            deep.masks[3],
+            random_prune(like=like, keep=0.4, level=3, scope="convs:2"),
+            random_prune(like=like, keep=0.4, level=1, scope="convs:1"),
+            random_prune(like=like, keep=0.4, level=1, scope="convs"),
+        )
+    ]
+    store = execute(leaves, tmp_path)
+    assert 16 * 9 + 32 * 16 * 9 == 4_752
+    for mask, count in zip((*deep.masks[1:], leaves[1].mask), (1_901, 760, 304, 304), strict=True):
+        stays = mask_in(store, mask)
+        assert left(stays, 1, 2) == count
+        assert left(stays, 3, 4) == 27_648
+    assert left(mask_in(store, leaves[2].mask), 1) == 58
+    assert left(mask_in(store, leaves[2].mask), 2, 3, 4) == 32_256
+    assert left(mask_in(store, leaves[3].mask)) == 12_960
+    for leaf, count in zip(leaves, (304, 304, 58, 12_960), strict=True):
+        whole = {0: 27_648, 1: 27_648, 2: 32_256, 3: 0}[leaves.index(leaf)]
+        assert record(store, leaf).metrics["density"] == pytest.approx((count + whole) / 32_400)
+    for mask, shapes in zip(masks_of(leaves), ((1, 2), (1, 2), (1,), (1, 2, 3, 4)), strict=True):
+        stays, metrics = mask_in(store, mask), record(store, mask).metrics
+        weights_in = {n: math.prod(CONVOLUTIONS[f"layers.conv{n}.weight"]) for n in range(1, 5)}
+        assert metrics["density"] == left(stays) / 32_400
+        assert metrics["density_in_scope"] == left(stays, *shapes) / sum(weights_in[n] for n in shapes)
+    # nested: what one round has pruned, none brings back
+    rounds = [mask_in(store, mask) for mask in deep.masks[1:]]
+    for earlier, later in pairwise(rounds):
+        assert all((later[name] <= earlier[name]).all() for name in later)
+
+
+def masks_of(steps: Iterable[Train]) -> list[Mask]:
+    return [step.mask for step in steps if step.mask is not None]
+
+
+def test_a_shuffled_mask_has_the_scope_of_what_it_is_shuffled_from(tmp_path: Path) -> None:
+    deep = chain("labels", levels=1, scope="convs:2")
+    twice = Shuffle(of=shuffled(deep, 1), seed=7)
+    store = execute([random_reinit(twice, like=deep.dense, task="labels", recipe=SHORT)], tmp_path)
+    for mask in (deep.masks[1], twice.of, twice):
+        assert mask is not None
+        assert record(store, mask).metrics == {"density": (1_901 + 27_648) / 32_400, "density_in_scope": 1_901 / 4_752}
+
+
+@pytest.mark.parametrize("make", [random_prune, None])
+def test_a_scope_deeper_than_the_network_is_refused(make: Callable[..., Mask] | None, tmp_path: Path) -> None:
+    deep = chain("labels", levels=1, scope="convs:5")
+    mask = make(like=deep.dense, keep=0.4, level=1, scope="convs:5") if make else deep.masks[1]
+    step = random_reinit(mask, like=deep.dense, task="labels", recipe=SHORT)
+    with pytest.raises(ValueError, match=r"scope 'convs:5' is not .* with d from 1 to 4"):
+        execute([step], tmp_path)
+
+
+def commit(store: Store, step: Train, state: Mapping[str, Tensor]) -> None:
+    """Made-up weights, as if they had been trained."""
+    store.commit(step, {WEIGHTS: to_safetensors(dict(state))}, {"density": 1.0}, {"images_per_second": 1.0})
+
+
+def dead_network(share: float) -> dict[str, Tensor]:
+    """A network with exactly that share of natural zeros in every layer: some exact, some tiny."""
+    rng, state = np.random.default_rng(0), drawn(10)
+    for name in CONVOLUTIONS:
+        flat = state[f"trunk.{name}"].flatten()
+        flat[flat.abs() <= 1e-6] = 1e-6
+        dead = rng.permutation(len(flat))[: round(share * len(flat))]
+        flat[dead] = torch.from_numpy(rng.choice([0.0, 1e-39, -1e-20, 2.0**-23], len(dead))).float()
+        state[f"trunk.{name}"] = flat.view(state[f"trunk.{name}"].shape)
+    return state
+
+
+def test_random_masks_adjusted_for_natural_zeros_keep_none(tmp_path: Path) -> None:
+    """Where 60 % are zero: exactly as many as asked for, or all others where those are fewer."""
+    dense, state = chain("labels").dense, dead_network(0.6)
+    alive = {name: (state[f"trunk.{name}"].double().abs() > 2.0**-23) for name in CONVOLUTIONS}
+    assert left(alive) == 32_400 - sum(round(0.6 * math.prod(shape)) for shape in CONVOLUTIONS.values()) == 12_960
+    runner = made(tmp_path)
+    commit(runner.store, dense, state)
+    steps = {level: random_prune(like=dense, keep=0.8, level=level, nonzero=dense) for level in (1, 4, 5, 9)}
+    leaf = random_reinit(steps[9], like=dense, task="labels", recipe=SHORT)
+    runner.run(job_of(leaf))
+    for level, count in {1: 12_960, 4: 12_960, 5: 10_617, 9: 4_349}.items():
+        runner.mask(steps[level])
+        stays = mask_in(runner.store, steps[level])
+        assert left(stays) == count
+        assert all((stays[name] <= alive[name]).all() for name in stays)
+    final = weights(runner.store, leaf)
+    for name, stays in mask_in(runner.store, steps[9]).items():
+        assert torch.equal(final[f"trunk.{name}"] != 0, stays)
+    assert record(runner.store, leaf).metrics["density"] == 4_349 / 32_400
+
+
+def test_such_a_mask_in_a_scope(tmp_path: Path) -> None:
+    """Natural zeros of the other layers stay: nothing is pruned there."""
+    dense, state = chain("labels").dense, dead_network(0.6)
+    runner = made(tmp_path)
+    commit(runner.store, dense, state)
+    step = random_prune(like=dense, keep=0.4, level=2, scope="convs:2", nonzero=dense)
+    runner.mask(step)
+    stays = mask_in(runner.store, step)
+    assert left(stays, 1, 2) == 760
+    assert left(stays, 3, 4) == 27_648
+    for number in (1, 2):
+        name = f"layers.conv{number}.weight"
+        assert (state[f"trunk.{name}"][stays[name]].abs() > 2.0**-23).all()
+
+
+class Board:
+    """Masks in a dictionary, in the place of Ray's object store."""
+
+    def __init__(self) -> None:
+        self.masks: dict[str, dict[str, np.ndarray]] = {}
+        self.hits = 0
+
+    def put(self, mask_id: str, packed: dict[str, np.ndarray]) -> None:
+        self.masks[mask_id] = packed
+
+    def get(self, mask_id: str) -> dict[str, np.ndarray] | None:
+        self.hits += mask_id in self.masks
+        return self.masks.get(mask_id)
+
+
+def test_masks_travel_by_the_exchange_and_by_their_files_alike(tmp_path: Path) -> None:
+    made_chain, board = chain("labels"), Board()
+    like = made_chain.dense
+    step = random_reinit(shuffled(made_chain, 1), like=like, task="labels", recipe=SHORT)
+    store = execute([step], tmp_path)
+    runner = Runner(store=store, exchange=board)
+    first = runner.mask(step.mask)
+    assert board.hits == 0
+    assert board.masks.keys() == {step.mask.id} if step.mask else False
+    again = runner.mask(step.mask)
+    assert board.hits == 1
+    assert same(first, again)
+    assert same(first, mask_in(store, step.mask))
+
+
+# ------------------------------------------------------------------------------------- again
+
+
+def test_what_is_done_is_not_made_again_and_a_new_snapshot_joins_the_old(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    runner, step = made(tmp_path, progress=lambda *what: told.append(what)), STEPS["SVMs, untrained"]
+    step = replace(step, mask=None)
+    facts = runner.run(job_of(step))
+    del told[:]
+    assert runner.run(job_of(step)) == facts
+    assert told == []
+    dense = chain("labels").dense
+    first = runner.run(job_of(dense, (0,)))
+    assert first["resumed_at"] is None
+    assert first["device"] == "cpu"
+    assert first["versions"].keys() == {"raysslprune", "torch", "numpy", "python"}
+    assert runner.run(job_of(dense, (0,))) == first
+    before = record(runner.store, dense).files
+    runner.run(job_of(dense, (640,)))
+    after = record(runner.store, dense).files
+    assert snapshots_in(after) == {0, 640}
+    assert {name: after[name] for name in before} == before
+    begun = runner.run(job_of(dense, (640,)))["begun"]
+    prune = chain("labels", levels=1).masks[1]
+    assert prune is not None
+    job = {**job_of(dense, (0,)), "graph": dump([dense, prune]), "after": [prune.id]}
+    assert runner.run(job)["begun"] == begun, "only the mask was missing"
+    assert left(mask_in(runner.store, prune)) == 12_960
+
+
+def test_damaged_final_weights_are_named_as_those_of_the_step_that_they_are_of(store: Store, tmp_path: Path) -> None:
+    runner = made(tmp_path)
+    commit(runner.store, ROTNET.dense, weights(store, ROTNET.dense))
+    path = Path(runner.store.path(f"steps/{ROTNET.dense.id}/{WEIGHTS}"))
+    path.write_bytes(path.read_bytes()[:-1])
+    step = finetune(ROTNET.dense, data="digits", recipe=SHORT)
+    with pytest.raises(Damaged) as caught:
+        runner.run(job_of(step))
+    assert caught.value.step_id == ROTNET.dense.id
+
+
+class Killed(Exception):
+    pass
+
+
+RESUMED = {
+    "npid": chain("npid").dense,
+    "npid, rewound under a mask": chain("npid").rounds[1],
+    "s4l": chain("s4l").dense,
+    "s4l, rewound under a mask": chain("s4l").rounds[1],
+    "exemplar": chain("exemplar").dense,
+    "linear": STEPS["linear"],
+    "linear with views": STEPS["linear with views"],
+}
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """All that the trainings to be interrupted read from, and those trainings without an interruption."""
+    return execute(RESUMED.values(), tmp_path_factory.mktemp("parents") / "runs")
+
+
+@pytest.mark.parametrize("what", RESUMED)
+def test_resumed_equals_uninterrupted(
+    what: str, parents: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after each third of what was left to do, at a checkpoint; bit for bit, the bank of NPID too."""
+    step = RESUMED[what]
+    whole, store = record(parents, step), Store(str(tmp_path / "runs"))
+    shutil.copytree(parents.path(""), store.path(""))
+    shutil.rmtree(store.path(f"steps/{step.id}"))
+    monkeypatch.setattr(training, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
+    seen_at: list[int] = []
+
+    def kill(_job: str, seen: int, end: int) -> None:
+        first = seen_at[-1] if seen_at else step.first_sample
+        if seen >= first + (end - first) // 3 and store.load_checkpoint(step.id) is not None:
+            seen_at.append(seen)
+            raise Killed
+
+    job = job_of(step, tuple(snapshots_in(whole.files)))
+    for _ in range(2):
+        with pytest.raises(Killed):
+            Runner(store=store, exchange=NoExchange(), progress=kill).run(job)
+    told: list[int] = []
+    runner = Runner(store=store, exchange=NoExchange(), progress=lambda _job, seen, _end: told.append(seen))
+    resumed_at = runner.run(job)["resumed_at"]
+    assert step.first_sample < seen_at[0] < resumed_at <= seen_at[1]
+    assert told[0] > resumed_at, "it began anew"
+    assert record(store, step).files == whole.files
+    assert record(store, step).metrics == whole.metrics
+    assert store.load_checkpoint(step.id) is None
+
+
+def test_a_rewound_training_has_the_memory_of_that_moment(parents: Store) -> None:
+    """NPID's bank goes into the snapshot, and not into the final weights."""
+    made_chain = chain("npid")
+    early = weights(parents, made_chain.dense, "snapshot-640.safetensors")
+    assert early["task.bank"].shape == (1_200, 64)
+    assert torch.allclose(early["task.bank"].norm(dim=1), torch.ones(1_200))
+    assert early["task.log_z"].isfinite()
+    assert not [name for name in weights(parents, made_chain.dense) if name.startswith("task.")]
+
+
+@pytest.mark.parametrize("task", ["npid", "s4l", "exemplar"])
+def test_every_task_has_a_chain(task: str, parents: Store) -> None:
+    metric, chance = {"npid": ("knn_top1", 10), "s4l": ("top1", 10), "exemplar": ("triplet_accuracy", 50)}[task]
+    metrics = record(parents, chain(task).dense).metrics
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics[metric] > 2 * chance if chance == 10 else metrics[metric] > 60
