@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import runpy
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -12,14 +11,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import execute, sweep
 
 from raysslprune import results
 from raysslprune.spec import Imported
 from raysslprune.store import MASK, WEIGHTS, Store
 from raysslprune.sweep import load
-
-MAIN = runpy.run_path(str(Path(__file__).with_name("same_results.py")))["main"]
+from tests.helpers.chains import execute
+from tests.helpers.commands import sweep
+from tests.tools import same_results
 
 STEPS = [Imported(arch="conv4", channels=1, digest=digit * 64) for digit in "01"]
 
@@ -28,7 +27,7 @@ def same(*arguments: str | Path) -> tuple[object, str]:
     """The script's exit code and what it printed."""
     with redirect_stdout(io.StringIO()) as printed, redirect_stderr(printed):
         try:
-            code = MAIN([str(argument) for argument in arguments])
+            code = same_results.main([str(argument) for argument in arguments])
         except SystemExit as wrong_call:
             code = wrong_call.code
     return code, printed.getvalue()
