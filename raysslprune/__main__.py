@@ -1,4 +1,4 @@
-"""``raysslprune COMMAND``: every command of the package, each also ``python -m`` of its module.
+"""``raysslprune COMMAND``: every command of the package; ``python -m raysslprune COMMAND`` is the same.
 
 A command's module is imported when the command is called, so that this one's own help is there at once.
 """
@@ -42,7 +42,6 @@ COMMANDS = {
     "import-mask": Command("raysslprune.import_mask", "a mask found by another tool, into a root"),
     "check": Command("raysslprune.data.check", "name the broken images of a data set"),
     "resize": Command("raysslprune.data.resize", "copy a data set with smaller images"),
-    "bench": Command("raysslprune.bench.__main__", "how fast it is, and what networks learn"),
 }
 
 

@@ -1,4 +1,4 @@
-"""``python -m raysslprune.analysis fig3``: what the masks behind a sweep keep of each layer, and how much they share.
+"""``raysslprune analysis fig3``: what the masks behind a sweep keep of each layer, and how much they share.
 
 It reads the masks that a sweep has made, and trains nothing. Their tables and figures stand beside the sweep's own.
 
@@ -7,11 +7,6 @@ index: of the weights that either mask keeps, the fraction that both keep) stand
 """
 
 from __future__ import annotations
-
-from raysslprune import process
-
-if __name__ == "__main__":
-    process.begin()
 
 import argparse
 import itertools
@@ -617,9 +612,9 @@ MOST_COLUMNS = 8
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m raysslprune.analysis",
+        prog="raysslprune analysis",
         description="What the masks behind a sweep keep of each layer, and how much they share. Trains nothing.",
-        examples=["python -m raysslprune.analysis fig3", "python -m raysslprune.analysis fig3 --seeds 3"],
+        examples=["raysslprune analysis fig3", "raysslprune analysis fig3 --seeds 3"],
         codes="0 all is done; 1 no mask is there, or a figure or the store failed; 2 a wrong call or sweep file; "
         "130 Ctrl-C",
     )
@@ -628,7 +623,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=count, metavar="N", help="seeds 0 to N-1 (default: all that are there)")
     parser.add_root()
     return parser
-
-
-if __name__ == "__main__":
-    process.end(main())

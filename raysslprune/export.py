@@ -1,15 +1,10 @@
-"""``python -m raysslprune.export STEP --out DIR``: a trained network, or a mask, as a folder to give to others.
+"""``raysslprune export STEP --out DIR``: a trained network, or a mask, as a folder to give to others.
 
 Its weights by torchvision's names, its mask as bits, a sparse form of the weights, what is needed to build the network,
 and a model card. ``raysslprune.load_subnetwork`` reads it.
 """
 
 from __future__ import annotations
-
-from raysslprune import process
-
-if __name__ == "__main__":
-    process.begin()
 
 import os
 import shutil
@@ -108,11 +103,11 @@ def _check(out: Path, onnx: bool) -> None:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m raysslprune.export",
+        prog="raysslprune export",
         description="Write a trained network, or a mask, as a folder that others can load.",
         examples=[
-            "python -m raysslprune.export 5f3a --out lottery-conv4",
-            "python -m raysslprune.export 5f3a --out lottery-conv4 --onnx --root s3://bucket/runs",
+            "raysslprune export 5f3a --out lottery-conv4",
+            "raysslprune export 5f3a --out lottery-conv4 --onnx --root s3://bucket/runs",
         ],
         codes="0 it is there; 1 the step, the store or the data failed; 2 a wrong call; 130 Ctrl-C",
     )
@@ -127,7 +122,3 @@ def _parser() -> Parser:
     parser.add_root()
     parser.add_data("; for the sizes and means of images")
     return parser
-
-
-if __name__ == "__main__":
-    process.end(main())

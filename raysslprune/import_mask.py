@@ -1,15 +1,10 @@
-"""``python -m raysslprune.import_mask FILE --arch resnet8``: a mask found by another tool, into the store.
+"""``raysslprune import-mask FILE --arch resnet8``: a mask found by another tool, into the store.
 
 It prints the step that a sweep file then uses as any other mask. The step's id holds a digest of the mask itself, so
 that nothing can be taken for it.
 """
 
 from __future__ import annotations
-
-from raysslprune import process
-
-if __name__ == "__main__":
-    process.begin()
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,9 +79,9 @@ def _channels(found: Mapping[str, Tensor], convolutions: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m raysslprune.import_mask",
+        prog="raysslprune import-mask",
         description="Put a mask that another tool found into a root, for sweeps to use as any other.",
-        examples=["python -m raysslprune.import_mask pruned.pt --arch resnet18-cifar --root runs"],
+        examples=["raysslprune import-mask pruned.pt --arch resnet18-cifar --root runs"],
         codes="0 it is there; 1 the store failed; 2 a wrong call, or a file that is no mask of the network; 130 Ctrl-C",
     )
     parser.add_argument(
@@ -105,7 +100,3 @@ def _parser() -> Parser:
     )
     parser.add_root()
     return parser
-
-
-if __name__ == "__main__":
-    process.end(main())

@@ -357,7 +357,7 @@ class Shuffle(Step):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Imported(Step):
-    """A mask that was found elsewhere. No job makes it: ``python -m raysslprune.import_mask`` puts it into the store.
+    """A mask that was found elsewhere. No job makes it: ``raysslprune import-mask`` puts it into the store.
 
     channels: of the images that ``arch`` takes. digest: SHA-256 of what the mask says, as masks.digest has it.
     """
@@ -378,7 +378,7 @@ class Imported(Step):
         """What to say where it is not there."""
         return (
             f"the {self.arch} mask {self.digest[:8]} (step {self.id}) is from elsewhere, and not in {root}: put it "
-            f"there by python -m raysslprune.import_mask FILE --arch {self.arch} --root {root}"
+            f"there by raysslprune import-mask FILE --arch {self.arch} --root {root}"
         )
 
 

@@ -1,15 +1,10 @@
-"""``python -m raysslprune.status``: how far the sweep on a root is, asked from another terminal or another machine.
+"""``raysslprune status``: how far the sweep on a root is, asked from another terminal or another machine.
 
 A sweep writes a snapshot of its progress to ``status.json`` of its root every few seconds, and a last one when it ends.
 Whether it still runs is told by the root's lock and lease.
 """
 
 from __future__ import annotations
-
-from raysslprune import process
-
-if __name__ == "__main__":
-    process.begin()
 
 import argparse
 import json
@@ -241,15 +236,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m raysslprune.status",
+        prog="raysslprune status",
         description="Say how far the sweep on a root is: what runs, what is done, what is left, what failed. It changes"
         " nothing, and needs no more than to read the root.",
-        examples=["python -m raysslprune.status", "python -m raysslprune.status --root s3://bucket/runs"],
+        examples=["raysslprune status", "raysslprune status --root s3://bucket/runs"],
         codes="0 said, whether a sweep runs or not; 1 the root can't be read; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_root()
     return parser
-
-
-if __name__ == "__main__":
-    process.end(main())

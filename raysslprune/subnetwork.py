@@ -136,7 +136,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             if folder.exists()
             else "it is not there"
         )
-        made = "python -m raysslprune.export STEP --out DIR makes one"
+        made = "raysslprune export STEP --out DIR makes one"
         raise ValueError(f"{folder.absolute()} is no folder of a network or mask: {why}; {made}") from None
     except ValueError:
         config = None

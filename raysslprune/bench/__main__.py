@@ -1,4 +1,4 @@
-"""``python -m raysslprune.bench NAME``: how much of the machine reaches the training, and what networks learn.
+"""``python -m benchmarks NAME``: how much of the machine reaches the training, and what networks learn.
 
 Speeds are ratios within one run, because machines are noisy (docs/performance.md). ``tasks`` and ``cifar`` show that
 each task learns, ``rewind`` that Optuna's search is worth it (docs/results.md).
@@ -71,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m raysslprune.bench",
+        prog="python -m benchmarks",
         description="How much of the machine reaches the training, and what networks learn.",
-        examples=["python -m raysslprune.bench loop", "python -m raysslprune.bench masks --help"],
+        examples=["python -m benchmarks loop", "python -m benchmarks masks --help"],
         codes="0 measured; 1 the data or the root can't be used; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

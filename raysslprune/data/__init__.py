@@ -51,6 +51,6 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
         return subsets.of(load(whole, root), subset)
     place = Path(names.data_root(root)).absolute()
     found = source(name).load(place)
-    check = ["python", "-m", "raysslprune.data.check", name, "--data", str(place), "--skip-broken"]
+    check = ["raysslprune", "check", name, "--data", str(place), "--skip-broken"]
     splits = [replace(s, check=shlex.join(check)) if isinstance(s, Files) else s for s in (found.train, found.test)]
     return replace(found, train=splits[0], test=splits[1])

@@ -1,14 +1,9 @@
-"""``python -m raysslprune.data.check imagenet --data DIR``: decode every image of a data set, and name the broken ones.
+"""``raysslprune check imagenet --data DIR``: decode every image of a data set, and name the broken ones.
 
 A training would meet a broken image hours after its start. This takes minutes, and names all of them at once.
 """
 
 from __future__ import annotations
-
-from raysslprune import process
-
-if __name__ == "__main__":
-    process.begin()
 
 import os
 from collections.abc import Sequence
@@ -101,9 +96,9 @@ def _tell_of_dark(images: Sequence[tuple[str, int]]) -> None:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m raysslprune.data.check",
+        prog="raysslprune check",
         description="Decode every image of a data set, and name the broken ones.",
-        examples=["python -m raysslprune.data.check imagenet --data /data --skip-broken"],
+        examples=["raysslprune check imagenet --data /data --skip-broken"],
         codes="0 no image is broken; 1 some are, or the data set is missing; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_argument("name", metavar="NAME", help="as a sweep has it: imagenet, voc07, folder/pets, ...")
@@ -112,7 +107,3 @@ def _parser() -> Parser:
         "--skip-broken", action="store_true", help=f"leave the broken images out from now on, by {SKIP} in its folder"
     )
     return parser
-
-
-if __name__ == "__main__":
-    process.end(main())

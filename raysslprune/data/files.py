@@ -78,7 +78,7 @@ class Files:
     labels: Tensor
     size: int = 224
     resize: int = 256
-    check: str = "python -m raysslprune.data.check NAME --skip-broken"
+    check: str = "raysslprune check NAME --skip-broken"
 
     @property
     def channels(self) -> int:

@@ -1,4 +1,4 @@
-"""``python -m raysslprune.data.resize imagenet``: copy a data set with smaller images, which decode in half the time.
+"""``raysslprune resize imagenet``: copy a data set with smaller images, which decode in half the time.
 
 Each epoch decodes all images anew, and most of their pixels are lost when crops are resized. A copy has other pixels,
 so results on it are other results: it is a data set of its own, ``folder/imagenet-256``. Its images have their old
@@ -8,11 +8,6 @@ The copy gets its name when it is whole. Until then it lies in a hidden folder b
 """
 
 from __future__ import annotations
-
-from raysslprune import process
-
-if __name__ == "__main__":
-    process.begin()
 
 import io
 import os
@@ -176,10 +171,10 @@ def _watched(results: Iterable[T], total: int) -> Iterator[T]:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m raysslprune.data.resize",
+        prog="raysslprune resize",
         description="Copy a data set with smaller images, which decode in half the time. The same command again"
         " goes on where it ended.",
-        examples=["python -m raysslprune.data.resize imagenet --data /data"],
+        examples=["raysslprune resize imagenet --data /data"],
         codes="0 the copy is whole; 1 the data set is missing or has broken images; 2 a wrong call; 130 Ctrl-C",
     )
     parser.add_argument("name", metavar="NAME", help="as a sweep has it: imagenet, places205, folder/pets")
@@ -201,7 +196,3 @@ def _pixels(text: str) -> int:
     if not text.isdecimal() or not SHORTER <= int(text) <= 4096:
         raise ArgumentTypeError(f"{text!r:.40} is not a whole number from {SHORTER} to 4096")
     return int(text)
-
-
-if __name__ == "__main__":
-    process.end(main())

@@ -1,11 +1,6 @@
-"""``python -m raysslprune.report``: what the sweeps of a root found, as one HTML page."""
+"""``raysslprune report``: what the sweeps of a root found, as one HTML page."""
 
 from __future__ import annotations
-
-from raysslprune import process
-
-if __name__ == "__main__":
-    process.begin()
 
 import argparse
 import os
@@ -53,11 +48,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m raysslprune.report",
+        prog="raysslprune report",
         description="One HTML page of what sweeps found: figures, claims, tables, provenance, cost. Trains nothing.",
         examples=[
-            "python -m raysslprune.report",
-            "python -m raysslprune.report fig3 fig5 --scale laptop --out paper.html",
+            "raysslprune report",
+            "raysslprune report fig3 fig5 --scale laptop --out paper.html",
         ],
         codes="0 the page is there; 1 the root has no results, or can't be read, or a figure or the page not made; "
         "2 a wrong call or sweep; 130 Ctrl-C",
@@ -74,7 +69,3 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=path, default="report.html", metavar="FILE", help="the page (default: ./report.html)"
     )
     return parser
-
-
-if __name__ == "__main__":
-    process.end(main())

@@ -165,7 +165,7 @@ def _of_ones_own(store: Store, scales: Sequence[str]) -> list[str]:
 def _report_of(sweeps: Sequence[str], store: Store) -> str:
     """The command, as it is typed."""
     root = ["--root", store.shown] if store.shown != ROOT else []
-    return shlex.join(["python", "-m", "raysslprune.report", *sweeps, *root])
+    return shlex.join(["raysslprune", "report", *sweeps, *root])
 
 
 def _seeds_in(store: Store, path: str) -> int:

@@ -1,6 +1,6 @@
 """What came out: one typed Arrow table a sweep, SQL over all of a root's, and files for other programs.
 
-``load`` and ``query`` read what sweeps wrote; ``python -m raysslprune.results`` is the same from the shell.
+``load`` and ``query`` read what sweeps wrote; ``raysslprune results`` is the same from the shell.
 """
 
 from raysslprune.results.sql import QueryError, load, query

@@ -1,11 +1,6 @@
-"""``python -m raysslprune.results "SELECT ..."``: SQL over all results of a root."""
+"""``raysslprune results "SELECT ..."``: SQL over all results of a root."""
 
 from __future__ import annotations
-
-from raysslprune import process
-
-if __name__ == "__main__":
-    process.begin()
 
 import argparse
 import sys
@@ -81,11 +76,11 @@ def described() -> str:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m raysslprune.results",
+        prog="raysslprune results",
         description="Ask the results of all sweeps of a root, in SQL. Without a query: say what tables there are.",
         examples=[
-            'python -m raysslprune.results "SELECT task, density, mean FROM means ORDER BY ALL"',
-            'python -m raysslprune.results "FROM everything" --export everything.csv',
+            'raysslprune results "SELECT task, density, mean FROM means ORDER BY ALL"',
+            'raysslprune results "FROM everything" --export everything.csv',
         ],
         codes="0 answered; 1 the root can't be read, or the file not written; 2 a wrong call or query; 130 Ctrl-C",
     )
@@ -112,7 +107,3 @@ def _file(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return path(text)
-
-
-if __name__ == "__main__":
-    process.end(main())

@@ -153,7 +153,7 @@ def _sentence(error: Exception) -> str:
         near = difflib.get_close_matches(table[1], [*VIEWS, *OF_MASKS], 1)
         hint = f"did you mean {near[0]}?" if near else f"figures are in their rows, as in WHERE figure = '{table[1]}'"
         if near and near[0] in OF_MASKS:
-            hint = f"{near[0]} is there when python -m raysslprune.analysis fig3 has made it"
+            hint = f"{near[0]} is there when raysslprune analysis fig3 has made it"
         says = f"{says.splitlines()[0]} There are {', '.join(VIEWS)}; {hint}"
     elif column := re.search(r'Referenced column "(.+?)" not found', says):
         known = {name for _, schema in VIEWS.values() for name in schema.names}

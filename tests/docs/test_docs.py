@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import functools
 import os
@@ -16,13 +17,15 @@ from pathlib import Path
 import pytest
 
 from raysslprune import __main__ as command
+from raysslprune.bench import __main__ as benchmarks
 from raysslprune.loader import known
 from tests.helpers import CHECKOUT
 
 PROJECT = CHECKOUT
 DOCS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
 TEXT = {path.name: path.read_text() for path in DOCS}
-BY_MODULE = {kind.module.removesuffix(".__main__"): name for name, kind in command.COMMANDS.items()}
+BY_MODULE = {"raysslprune": "", "raysslprune.sweep": "sweep", "benchmarks": "benchmarks"}
+"""What `python -m` is given, and the command that it is."""
 
 OWN = {"bites.py": "README.md", "stripes.py": "extending.md"}
 """Sweep files that a document has the reader write, and which document. Other tests run them."""
@@ -94,9 +97,9 @@ def ours(words: list[str]) -> tuple[str, list[str]] | None:
         if len(words) > 1 and words[1] in command.COMMANDS:
             return words[1], words[2:]
         return "", words[1:]
-    if program == "python" and words[1:2] == ["-m"] and words[2].partition(".")[0] == "raysslprune":
-        assert words[2] == "raysslprune" or words[2] in BY_MODULE, f"{words[2]} is no command"
-        return BY_MODULE.get(words[2], ""), words[3:]
+    if program == "python" and words[1:2] == ["-m"] and words[2].partition(".")[0] in ("raysslprune", "benchmarks"):
+        assert words[2] in BY_MODULE, f"{words[2]} is no command"
+        return ours(["raysslprune", *words[3:]]) if words[2] == "raysslprune" else (BY_MODULE[words[2]], words[3:])
     return None
 
 
@@ -104,7 +107,11 @@ def shown() -> dict[tuple[str, str], tuple[str, list[str]]]:
     """Every command of ours in the documents: (document, as it stands there) to name and arguments."""
     found: dict[tuple[str, str], tuple[str, list[str]]] = {}
     for document, text in TEXT.items():
-        inline = [s for s in spans(text) if re.match(r"(\.venv/bin/)?(python -m raysslprune[\w.]*|raysslprune) \S", s)]
+        inline = [
+            s
+            for s in spans(text)
+            if re.match(r"(\.venv/bin/)?(python -m (raysslprune[\w.]*|benchmarks)|raysslprune) \S", s)
+        ]
         for piece in [*blocks(text), *inline]:
             for words in commands(piece):
                 call = ours(words)
@@ -120,7 +127,7 @@ def test_commands_are_found_wherever_they_stand() -> None:
     documents = {document for document, _ in SHOWN}
     assert {"README.md", "cluster.md", "data.md", "performance.md", "faq.md", "troubleshooting.md"} <= documents
     names = {name for name, _ in SHOWN.values()}
-    assert {"sweep", "check", "bench", "results", "report", "export", ""} <= names
+    assert {"sweep", "check", "benchmarks", "results", "report", "export", ""} <= names
     text = """
 A=1 python -m raysslprune.sweep fig3 --seeds 3 > log  # three
 for x in 1 2; do raysslprune check $x \\
@@ -134,10 +141,16 @@ ray exec c.yaml 'cd x && python -m raysslprune.sweep "my file.py"' | cat
     ]
 
 
+def parser_of(name: str) -> argparse.ArgumentParser:
+    if name == "benchmarks":
+        return benchmarks._parser()
+    return command.COMMANDS[name].load()._parser() if name else command._parser()
+
+
 @pytest.mark.parametrize(("document", "line"), SHOWN, ids=[" ".join(key) for key in SHOWN])
 def test_a_command_is_taken(document: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     name, arguments = SHOWN[document, line]
-    parser = command.COMMANDS[name].load()._parser() if name else command._parser()
+    parser = parser_of(name)
     try:
         options = parser.parse_args(arguments)
     except SystemExit as end:
@@ -145,7 +158,7 @@ def test_a_command_is_taken(document: str, line: str, capsys: pytest.CaptureFixt
             pytest.fail(capsys.readouterr().err)
         return
     given = [*getattr(options, "sweeps", []), *filter(None, [getattr(options, "sweep", None)])]
-    for sweep in given if name != "bench" else []:
+    for sweep in given if name != "benchmarks" else []:
         assert sweep in {*known(), "all"} or sweep in OWN
 
 

@@ -293,7 +293,6 @@ BASES: dict[str, Sequence[Sequence[str]]] = {
     ),
     "check": (("digits",), ("folder/pets", "--data", "data", "--skip-broken"), ("cifar10", "--data", "data")),
     "resize": (("folder/pets", "--data", "data", "--out", "new"), ("folder/pets", "--shorter", "256")),
-    "bench": tuple((name, "--help") for name in ("loop", "input", "masks", "plan", "sweep", "cluster", "cifar")),
     "completion": (("bash",), ("zsh",), ("fish",)),
 }
 """Of each command, calls that are right."""
@@ -349,8 +348,6 @@ def flags(rng: random.Random) -> Case:
     name = rng.choice([*BASES, "sweep", "sweep"])
     base = [*rng.choice(BASES[name])]
     arguments = wrong(name, base, rng)
-    if name == "bench" and "--help" not in arguments:  # some take hours
-        arguments.append("--nothing")
     return Case(kind=f"flags of {name}", arguments=[name, *arguments])
 
 

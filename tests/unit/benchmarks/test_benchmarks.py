@@ -73,7 +73,7 @@ def test_every_benchmark_is_listed_and_documented() -> None:
     assert found == set(BENCHMARKS)
     docs = folder.parent.parent / "docs"
     text = "".join((docs / name).read_text() for name in ("performance.md", "results.md"))
-    assert [name for name in BENCHMARKS if f"bench {name}" not in text] == []
+    assert [name for name in BENCHMARKS if f"benchmarks {name}" not in text] == []
 
 
 def test_statistics() -> None:

@@ -1268,7 +1268,7 @@ def test_no_job_makes_an_imported_mask(tmp_path: Path) -> None:
         execute([under(mask)], tmp_path / "runs")
     assert str(missing.value) == (
         f"the conv4 mask 01234567 (step {mask.id}) is from elsewhere, and not in {tmp_path / 'runs'}: put it there by "
-        f"python -m raysslprune.import_mask FILE --arch conv4 --root {tmp_path / 'runs'}"
+        f"raysslprune import-mask FILE --arch conv4 --root {tmp_path / 'runs'}"
     )
     assert Store(str(tmp_path / "runs")).record(under(mask).id) is None
 
@@ -1307,7 +1307,7 @@ def test_the_docs_own_way_from_torchs_pruning_to_a_table(
     assert export.main([dense.id, "--out", "dense"]) == 0
     exec(code["prune.py"], {})
     capfd.readouterr()
-    command = re.findall(r"^    python -m raysslprune\.import_mask (.*)$", DOC, re.M)
+    command = re.findall(r"^    raysslprune import-mask (.*)$", DOC, re.M)
     assert len(command) == 1
     assert import_mask.main(command[0].split()) == 0
     *_, line = capfd.readouterr().out.splitlines()

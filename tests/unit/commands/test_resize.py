@@ -251,7 +251,7 @@ def test_broken_images_are_named_and_left_out_by_skip_txt(root: Path, capsys: py
         f"image {root / 'pets' / name}" for name in broken
     ]
     assert "--skip-broken" not in out
-    assert re.fullmatch(r"raysslprune: 2 images are missing in the copy, so it .*raysslprune.data.check .*\n", err)
+    assert re.fullmatch(r"raysslprune: 2 images are missing in the copy, so it .*raysslprune check .*\n", err)
     assert not (root / "pets-256").exists()
     assert contents(root / "pets") == before
     (root / "pets/skip.txt").write_text("".join(f"{name}\n" for name in broken))
@@ -341,7 +341,7 @@ def test_short_work_is_done_in_silence(root: Path, capsys: pytest.CaptureFixture
 def test_it_is_a_command(root: Path) -> None:
     """With threads, and the data root from the environment."""
     options: dict[str, Any] = {"capture_output": True, "text": True, "cwd": Path(data.__file__).parents[2]}
-    command = [sys.executable, "-W", "error", "-m", "raysslprune.data.resize", "folder/pets"]
+    command = [sys.executable, "-W", "error", "-m", "raysslprune", "resize", "folder/pets"]
     done = subprocess.run(command, env={**os.environ, "RAYSSLPRUNE_DATA": str(root)}, **options)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert len(loaded(root, "folder/pets-256")[1]) == 8

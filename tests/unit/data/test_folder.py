@@ -847,7 +847,7 @@ def test_a_training_that_meets_a_broken_image_says_what_leaves_it_out(
     with pytest.raises(DataError) as error:
         list(found.train.batches(2))
     command = str(error.value).partition("; mend it, or leave out all that are broken: ")[2]
-    assert command == f"python -m raysslprune.data.check folder/pets --data {spoilt} --skip-broken"
+    assert command == f"raysslprune check folder/pets --data {spoilt} --skip-broken"
     assert check.main(shlex.split(command)[3:]) == 0
     data.load.cache_clear()
     list(data.load("folder/pets:99%-of-images", spoilt).train.batches(2))
@@ -902,7 +902,7 @@ def test_check_wants_a_name(capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_is_a_command(spoilt: Path) -> None:
     """With the data root from the environment."""
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "raysslprune.data.check", "folder/pets"],
+        [sys.executable, "-W", "error", "-m", "raysslprune", "check", "folder/pets"],
         capture_output=True,
         text=True,
         env={**os.environ, "RAYSSLPRUNE_DATA": str(spoilt)},

@@ -472,7 +472,7 @@ def test_without_names_it_is_all_sweeps_of_the_package_that_have_results(
     assert [row["figure"] for row in document.table("", "on this page")] == ["fig3", "table1"]
     assert capsys.readouterr().err == (
         "raysslprune: left out, as sweeps of your own are known by their files only: odd & <odd>.py; this has them "
-        f"too: python -m raysslprune.report fig3 table1 'odd & <odd>.py' --root {roots.root}\n"
+        f"too: raysslprune report fig3 table1 'odd & <odd>.py' --root {roots.root}\n"
     )
     document = Document(report(roots.root, tmp_path / "report.html", "fig3", "--scale", "smoke"))
     assert [row["figure"] for row in document.table("", "on this page")] == ["fig3"]
@@ -492,7 +492,7 @@ def test_a_root_with_sweeps_of_ones_own_alone_says_how_to_name_them(
     assert command.main(["--root", str(spoilt), "--out", str(tmp_path / "report.html")]) == FAILED
     assert capsys.readouterr().err == (
         f"raysslprune: {spoilt} has no results of the package's sweeps; those of your own are named by their files: "
-        f"python -m raysslprune.report mine.py mine-2.py --root {spoilt}\n"
+        f"raysslprune report mine.py mine-2.py --root {spoilt}\n"
     )
 
 

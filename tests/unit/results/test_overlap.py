@@ -816,7 +816,7 @@ def test_the_command_writes_tables_and_figures(
 
 
 def test_all_is_written_before_what_reads_has_had_enough(fig3: list[Placed], store: Store) -> None:
-    words = [sys.executable, "-m", "raysslprune.analysis", "fig3", "--scale", "smoke", "--root", store.base]
+    words = [sys.executable, "-m", "raysslprune", "analysis", "fig3", "--scale", "smoke", "--root", store.base]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -299,7 +299,7 @@ def test_python_of_the_docs_runs(root: str, tmp_path: Path) -> None:
 def test_the_commands_of_the_docs_are_taken(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").symlink_to(root)
     monkeypatch.chdir(tmp_path)
-    commands = re.findall(r"^    python -m raysslprune\.results(.*?) *(?:[#|].*)?$", DOCS, re.M)
+    commands = re.findall(r"^    raysslprune results(.*?) *(?:[#|].*)?$", DOCS, re.M)
     assert len(commands) == 4
     for command in commands:
         words = re.findall(r'"([^"]*)"|(\S+)', command.replace("--root s3://bucket/runs", ""))
@@ -598,8 +598,8 @@ def test_variables_of_python_are_no_tables(small: str) -> None:
         ("SELECT x FROM results", 'Binder Error: Referenced column "x" not found in FROM clause!.*'),
         ("FROM nothing", "Catalog Error: Table with name nothing does not exist! There are results, means, runs, .*"),
         ("FROM fig3", ".*; figures are in their rows, as in WHERE figure = 'fig3'"),
-        ("FROM layers", ".*; layers is there when python -m raysslprune.analysis fig3 has made it"),
-        ("FROM overlap", ".*; overlap is there when python -m raysslprune.analysis fig3 has made it"),
+        ("FROM layers", ".*; layers is there when raysslprune analysis fig3 has made it"),
+        ("FROM overlap", ".*; overlap is there when raysslprune analysis fig3 has made it"),
         ("", "there is no query"),
         ("-- a", "there is no query"),
         ("FROM means WHERE figure = fig3", ".*; text is written in single quotes, 'fig3', and then .*"),
@@ -800,8 +800,8 @@ def test_numbers_for_people(value: float, shown: str) -> None:
 
 @contextmanager
 def command(*arguments: str, stdout: Any = subprocess.PIPE) -> Iterator[subprocess.Popen[bytes]]:
-    """``python -m raysslprune.results`` with these arguments, as a user starts it, until it ends."""
-    words = [sys.executable, "-m", "raysslprune.results", *arguments]
+    """``raysslprune results`` with these arguments, as a user starts it, until it ends."""
+    words = [sys.executable, "-m", "raysslprune", "results", *arguments]
     with subprocess.Popen(words, stdout=stdout, stderr=subprocess.PIPE) as process:
         try:
             yield process
