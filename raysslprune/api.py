@@ -94,7 +94,7 @@ class Experiment:
             raise SweepError(f"a sweep of one's own has a name of letters and digits, and a new one, not {name!r}")
         found = tuple(point for seed in range(_seeds(scale, seeds)) for point in points(scale, seed) or ())
         if not found or not all(isinstance(point, Point) for point in found):
-            raise SweepError(f"{name}: points(scale, seed) must give one raysslprune.sweepfile.Point or more")
+            raise SweepError(f"{name}: points(scale, seed) must give one raysslprune.Point or more")
         made = Sweep(name=name, drawing=figure, claims=tuple(claims), points=found)
         loader.check(made, Path(name))
         return cls(sweep=made, scale=scale, store=Store(root), data=_data(data))

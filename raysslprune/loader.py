@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raysslprune import names, options
+from raysslprune import moved, names, options
 from raysslprune.spec import SVM, Recipe, Rewind, Train, closure, is_text
 from raysslprune.sweepfile import Claim, Drawing, Figure, Listing, Point
 
@@ -49,18 +49,16 @@ def load(name: str | os.PathLike[str], scale: str, seeds: int) -> Sweep:
     module = _execute(path)
     drawing = getattr(module, "FIGURE", None)
     if not isinstance(drawing, Drawing):
-        raise SweepError(f"{path} needs FIGURE, a raysslprune.sweepfile.Figure")
+        raise SweepError(f"{path} needs FIGURE, a raysslprune.Figure")
     if isinstance(drawing, Listing):
         rows = tuple(_called(path, module, "rows", "rows(scale) that gives tuples", scale))
         _check_rows(path, drawing, rows)
         return Sweep(name=path.stem, drawing=drawing, claims=(), points=(), rows=rows)
     stated = _stated(path, module, scale)
-    wanted = "points(scale, seed) that gives raysslprune.sweepfile.Point values"
+    wanted = "points(scale, seed) that gives raysslprune.Point values"
     points = tuple(point for seed in range(seeds) for point in _called(path, module, "points", wanted, scale, seed))
     if not points or not all(isinstance(point, Point) for point in points):
-        raise SweepError(
-            f"points(scale, seed) in {path} must give one raysslprune.sweepfile.Point or more, and nothing else"
-        )
+        raise SweepError(f"points(scale, seed) in {path} must give one raysslprune.Point or more, and nothing else")
     sweep = Sweep(name=path.stem, drawing=drawing, claims=stated, points=points)
     check(sweep, path)
     return sweep
@@ -78,15 +76,15 @@ def _stated(path: Path, module: ModuleType, scale: str) -> tuple[Claim, ...]:
     """What CLAIMS or claims(scale) says; neither: nothing. Raises SweepError."""
     stated: Any = getattr(module, "CLAIMS", ())
     if not isinstance(stated, tuple) or not all(isinstance(claim, Claim) for claim in stated):
-        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.sweepfile.Claim")
+        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.Claim")
     if not hasattr(module, "claims"):
         return stated
     if hasattr(module, "CLAIMS"):
         raise SweepError(f"{path} has both CLAIMS and claims(scale); it can have one of them")
-    wanted = "claims(scale) that gives raysslprune.sweepfile.Claim values"
+    wanted = "claims(scale) that gives raysslprune.Claim values"
     stated = tuple(_called(path, module, "claims", wanted, scale))
     if not all(isinstance(claim, Claim) for claim in stated):
-        raise SweepError(f"claims(scale) in {path} must give raysslprune.sweepfile.Claim values, and nothing else")
+        raise SweepError(f"claims(scale) in {path} must give raysslprune.Claim values, and nothing else")
     return stated
 
 
@@ -249,6 +247,8 @@ def _execute(path: Path) -> ModuleType:
 
 def _where(path: Path, error: BaseException) -> str:
     """The error as one sentence, with the line of the sweep file that it came from."""
+    if advice := moved.advice(error):
+        return advice
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(path)]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from raysslprune import moved
+
 TASKS = {
     "labels": "raysslprune.tasks.labels:Labels",
     "rotnet": "raysslprune.tasks.rotnet:RotNet",
@@ -82,6 +84,8 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
         if name in table:
             raise
         gone = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        if advice := moved.advice(error):
+            raise ValueError(f"{kind} {name!r}: {advice}") from error
         hint = "; its module must lie in the folder in which the command is started, or on PYTHONPATH" if gone else ""
         raise ValueError(f"{kind} {name!r} can't be imported here: {error}{hint}") from error
 

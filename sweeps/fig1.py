@@ -10,9 +10,7 @@ NPID, the dearest task, is pruned down to 10% of the weights only, as in the pap
 
 from collections.abc import Iterator
 
-from raysslprune.lottery import linear, untrained
-from raysslprune.scales import SETTINGS
-from raysslprune.sweepfile import Claim, Curve, Dense, Figure, Point
+from raysslprune import SETTINGS, Claim, Curve, Dense, Figure, Point, linear, untrained
 
 TASKS = ("rotnet", "exemplar", "npid")
 TRAINED, UNTRAINED = "pre-trained", "untrained"

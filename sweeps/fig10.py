@@ -6,8 +6,7 @@ ImageNet's recipe is that of ResNet-50 for all, since the paper gives no other.
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import unpruned
-from raysslprune.sweepfile import Magnitudes, Point
+from raysslprune import Magnitudes, Point, unpruned
 
 LARGE = ("vgg11", "vgg13", "vgg16", "vgg19", "resnet18", "resnet34", "resnet50")
 NETS = {

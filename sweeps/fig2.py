@@ -10,10 +10,7 @@ are the natural reading.
 
 from collections.abc import Iterator
 
-from raysslprune.lottery import finetune, imp, winning_ticket
-from raysslprune.scales import SETTINGS
-from raysslprune.spec import Final, Init, Train
-from raysslprune.sweepfile import Claim, Curve, Figure, Point
+from raysslprune import SETTINGS, Claim, Curve, Figure, Final, Init, Point, Train, finetune, imp, winning_ticket
 
 BEFORE, DURING, SCRATCH = "pruned in pre-training", "pruned during transfer", "from scratch"
 SUPERVISED = Curve(task="labels", init=BEFORE)

@@ -12,9 +12,19 @@ each layer is left.
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import RANDOM, REINIT, SHUFFLED, TICKET, claims_on, claims_on_labels, retrained
-from raysslprune.scales import SETTINGS
-from raysslprune.sweepfile import Curve, Figure, Point
+from raysslprune import (
+    RANDOM,
+    REINIT,
+    SETTINGS,
+    SHUFFLED,
+    TICKET,
+    Curve,
+    Figure,
+    Point,
+    claims_on,
+    claims_on_labels,
+    retrained,
+)
 
 FIGURE = Figure(
     title="Re-training pruned masks on labels",

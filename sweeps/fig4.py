@@ -9,9 +9,7 @@ The paper does not say at which depths ResNet-50 is pruned: here after its stage
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import TICKET, claims_on_depth, layerwise
-from raysslprune.scales import SETTINGS
-from raysslprune.sweepfile import Curve, Figure, Point
+from raysslprune import SETTINGS, TICKET, Curve, Figure, Point, claims_on_depth, layerwise
 
 DEPTHS = {
     "conv4": {"convolution 1": "convs:1", "up to 2": "convs:2", "up to 3": "convs:3", "whole network": "all"},

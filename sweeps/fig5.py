@@ -10,10 +10,19 @@ On data sets of ten classes (b) takes two of them. Curves named "few labels" are
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import RANDOM, REINIT, TICKET
-from raysslprune.lottery import random_prune, random_reinit
-from raysslprune.scales import LABELLED, SETTINGS
-from raysslprune.sweepfile import Claim, Curve, Figure, Point
+from raysslprune import (
+    LABELLED,
+    RANDOM,
+    REINIT,
+    SETTINGS,
+    TICKET,
+    Claim,
+    Curve,
+    Figure,
+    Point,
+    random_prune,
+    random_reinit,
+)
 
 FEW = "few labels"
 

@@ -10,8 +10,8 @@ vanishes, the figure compares our SGD with such an Adam.
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import CIFAR10, IMAGENET, unpruned
-from raysslprune.sweepfile import Claim, Curve, Magnitudes, Point
+from raysslprune import Claim, Curve, Magnitudes, Point, unpruned
+from raysslprune.experiments import CIFAR10, IMAGENET
 
 NETS = {
     "laptop": ("conv4",),

@@ -7,9 +7,7 @@ labels. The paper's answer: it matters much; it rewinds to the same number of sa
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import TICKET, rewinds_with_few_labels
-from raysslprune.scales import FEW, SETTINGS
-from raysslprune.sweepfile import Claim, Curve, Figure, Point
+from raysslprune import FEW, SETTINGS, TICKET, Claim, Curve, Figure, Point, rewinds_with_few_labels
 
 DENSE = Curve(task="labels", init=TICKET)
 

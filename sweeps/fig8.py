@@ -6,9 +6,19 @@ labels and on RotNet, and random ones, re-trained on labels; above from random w
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import RANDOM, REINIT, SHUFFLED, TICKET, claims_on, claims_on_labels, retrained
-from raysslprune.scales import SETTINGS
-from raysslprune.sweepfile import Curve, Figure, Point
+from raysslprune import (
+    RANDOM,
+    REINIT,
+    SETTINGS,
+    SHUFFLED,
+    TICKET,
+    Curve,
+    Figure,
+    Point,
+    claims_on,
+    claims_on_labels,
+    retrained,
+)
 
 FIGURE = Figure(
     title="Re-training pruned masks on labels, more networks",

@@ -6,9 +6,7 @@ gap between labels and RotNet is narrow for the convolutions and wide for the ML
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import TICKET, claims_on_depth, layerwise
-from raysslprune.scales import SETTINGS
-from raysslprune.sweepfile import Curve, Figure, Point
+from raysslprune import SETTINGS, TICKET, Curve, Figure, Point, claims_on_depth, layerwise
 
 DEPTHS = {"convolution 1": "convs:1", "up to 3": "convs:3", "up to 5": "convs:5", "whole network": "all"}
 

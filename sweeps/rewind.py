@@ -7,9 +7,7 @@ seen around the paper's choice, and at the beginning. Only what it chooses is tr
 
 from collections.abc import Iterator
 
-from raysslprune.experiments import TICKET
-from raysslprune.scales import SETTINGS
-from raysslprune.sweepfile import Point, Search
+from raysslprune import SETTINGS, TICKET, Point, Search
 
 FIGURE = Search(title="Where to rewind winning tickets to", trials=7)
 

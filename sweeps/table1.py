@@ -5,8 +5,7 @@ Computed from the recipes, for labels on all images and on 10% of them as in the
 
 from collections.abc import Iterator
 
-from raysslprune.scales import SETTINGS, images_of
-from raysslprune.sweepfile import Listing
+from raysslprune import SETTINGS, Listing, images_of
 
 FIGURE = Listing(title="Rewind", columns=("network", "task", "epochs", "samples", "updates", "% of training"))
 
