@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names once more, for type checkers and editors, which do not run __getattr__
     from raysslprune.api import Experiment, Failed
-    from raysslprune.data import resident
+    from raysslprune.data.dataset import resident
     from raysslprune.evaluate import accuracy
     from raysslprune.experiments import (
         NONZERO,
@@ -77,7 +77,7 @@ __all__ = [
 
 _NAMES = {
     "raysslprune.api": "Experiment Failed",
-    "raysslprune.data": "resident",
+    "raysslprune.data.dataset": "resident",
     "raysslprune.evaluate": "accuracy",
     "raysslprune.experiments": """NONZERO RANDOM REINIT SHUFFLED TICKET claims_on claims_on_depth claims_on_labels
         layerwise retrained rewinds_with_few_labels unpruned""",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import raysslprune
+from raysslprune import __all__
 
 PACKAGE = Path(raysslprune.__file__).parent
 SWEEPS = PACKAGE.parent / "sweeps"
@@ -29,23 +30,38 @@ def imported_by(program: str) -> set[str]:
 
 LIGHT = """
 import runpy
-import raysslprune.names, raysslprune.experiments
+import raysslprune
+for name in {names}:
+    getattr(raysslprune, name)
 for path in {paths}:
     assert {{"points", "rows"}} & runpy.run_path(path).keys()
 """
 
 
+HEAVY_NAMES = {
+    "Experiment", "Failed", "Task", "accuracy", "from_torch_prune", "keep_pruned", "load_mask", "load_subnetwork",
+    "resident", "to_torch_prune",
+}  # fmt: skip
+"""What the package offers to notebooks, and to modules with a task, a network or a data set of one's own."""
+
+
 def test_a_sweep_file_needs_the_standard_library_only() -> None:
     paths = [str(path) for path in sorted(SWEEPS.glob("*.py"))]
     assert any(path.endswith("fig3.py") for path in paths)
-    outside = imported_by(LIGHT.format(paths=paths)) - sys.stdlib_module_names
+    outside = imported_by(LIGHT.format(paths=paths, names=[name for name in __all__ if name not in HEAVY_NAMES]))
+    outside -= sys.stdlib_module_names
     assert {name for name in outside if not name.startswith("_")} == {"raysslprune"}
 
 
 def test_a_heavy_sweep_file_would_be_caught(tmp_path: Path) -> None:
     path = tmp_path / "heavy.py"
     path.write_text("import numpy\nfrom raysslprune.plan import Job\n\ndef points(scale, seed): ...\n")
-    assert {"numpy", "pyarrow"} <= imported_by(LIGHT.format(paths=[str(path)]))
+    assert {"numpy", "pyarrow"} <= imported_by(LIGHT.format(paths=[str(path)], names=[]))
+
+
+def test_only_what_is_no_sweep_files_is_slow_to_import() -> None:
+    for name in HEAVY_NAMES:
+        assert imported_by(f"from raysslprune import {name}") & {"torch", "rich"}, name
 
 
 def test_training_and_running_a_step_need_no_ray() -> None:
@@ -241,6 +257,7 @@ def test_what_is_allowed_is_no_breach(file: str, source: str, tmp_path: Path) ->
 def order(root: Path) -> list[str]:
     """Modules, each after those that it imports. Raises graphlib.CycleError where there is no such order."""
     known = modules(root)
+    known.pop(root.name, None)  # the front door, which leads everywhere; nothing inside goes through it: see below
     graph: dict[str, set[str]] = {}
     for module, path in known.items():
         needed = {name if name in known else name.rpartition(".")[0] for name in imports(path, module)}
@@ -263,6 +280,14 @@ def test_imports_go_one_way() -> None:
     ):
         places = [place[f"raysslprune.{name}"] for name in layers]
         assert places == sorted(places), layers
+
+
+def test_nothing_inside_goes_through_the_front_door() -> None:
+    """What the package offers to others, its own modules import from where it is."""
+    known = modules(PACKAGE)
+    for module, path in known.items():
+        names = {name for name in imports(path, module) if name.count(".") == 1 and name.startswith("raysslprune.")}
+        assert names - known.keys() <= {"raysslprune.__version__", "raysslprune.MODULE_OF"}, module
 
 
 def test_a_circle_would_be_caught(tmp_path: Path) -> None:
