@@ -157,3 +157,12 @@ def test_what_the_package_offers_is_in_no_old_module() -> None:
     """Else the new line would be the old one."""
     if find_spec("raysslprune.paper"):
         assert not {module.removeprefix("raysslprune.") for module in MODULE_OF.values()} & MODULES.keys()
+
+
+def test_the_changelog_lists_all() -> None:
+    text = (Path(__file__).parents[1] / "CHANGELOG.md").read_text()
+    for old, new in MODULES.items():
+        assert f"| `{old}` | `{new}` |" in text
+    for whole_name, new in PARTS.items():
+        old, _, name = whole_name.partition(".")
+        assert re.search(rf"\| `{old}` \| .*`{name}`.* \| `{new}` \|", text), whole_name
