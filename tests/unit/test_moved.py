@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -152,6 +154,17 @@ def test_everything_is_where_the_table_says() -> None:
         assert place
         assert place.origin
         assert re.search(rf"^(def |class )?{whole_name.partition('.')[2]}\b", Path(place.origin).read_text(), re.M)
+
+
+@pytest.mark.skipif(find_spec("raysslprune.paper") is None, reason="the modules are still where they were")
+@pytest.mark.parametrize(
+    "old", ["analysis", "bench", "data.check", "data.resize", "export", "import_mask", "report", "results", "status"]
+)
+def test_a_command_of_version_0_1_does_not_end_as_if_it_had_done_something(old: str) -> None:
+    """Job scripts may have it: a module that is still there, and no program, would do nothing and exit with 0."""
+    done = subprocess.run([sys.executable, "-m", f"raysslprune.{old}", "--help"], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "No module named" in done.stderr
 
 
 def test_what_the_package_offers_is_in_no_old_module() -> None:
