@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import logging
 import os
@@ -17,19 +16,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import ray
-from ray._common.utils import get_default_ray_temp_dir
-from ray._private import ray_constants, worker
-from ray._raylet import (  # pyright: ignore[reportMissingImports]
-    AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
-    Config,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from ray.tune import registry
 from ray.util import client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raysslprune import patches
 from raysslprune.environment import changed, defaults
 from raysslprune.ray_thread import ClusterError
 from raysslprune.store import MARKER, Store, StoreError, versions
@@ -80,6 +72,7 @@ def connected(
     it has. abandon: called, from another thread, if it does not start within STARTED_WITHIN. Gives the dashboard's
     address, if there is one. Raises ClusterError.
     """
+    patches.check()
     if ray.is_initialized():
         if client.ray.is_connected():
             raise ClusterError(
@@ -87,7 +80,7 @@ def connected(
                 "first, and start the sweep on a machine of that cluster, with RAY_ADDRESS=auto"
             )
         with changed(defaults(SETTINGS)):
-            yield worker.get_dashboard_url() or ""
+            yield patches.dashboard_address()
         return
     address = named_address()
     mode = os.environ.get("RAY_AUTH_MODE") or "token"
@@ -99,14 +92,14 @@ def connected(
         settings |= defaults({"RAY_AUTH_TOKEN": OWN_TOKEN})
     try:
         with changed(settings), ExitStack() as stack:
-            read_environment_again()
+            patches.read_environment_again()
             folder = stack.enter_context(sockets()) if address is None else None
             stack.callback(shut_down, wait=folder is not None)
             with _in_time(abandon):
                 context = _joined(address) if address else _started(cpus, dashboard, folder)
             yield context.dashboard_url or ""
     finally:
-        read_environment_again()
+        patches.read_environment_again()
 
 
 def shut_down(wait: bool) -> None:
@@ -141,18 +134,6 @@ def named_address() -> str | None:
     )
 
 
-def read_environment_again() -> None:
-    """Ray's C++ part keeps what it found in the environment: whether it asks for a token, and which."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
-
-
-def drop_exit_hooks() -> None:
-    """Let this program end without asking a Ray that does not answer, which would take for ever."""
-    atexit.unregister(worker.shutdown)
-    atexit.unregister(registry._unregister_all)
-
-
 @contextmanager
 def _in_time(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
     why = (
@@ -161,7 +142,7 @@ def _in_time(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
     )
 
     def too_late() -> None:
-        drop_exit_hooks()
+        patches.drop_exit_hooks()
         abandon(ClusterError(why))
 
     late = threading.Timer(STARTED_WITHIN, too_late)
@@ -174,19 +155,15 @@ def _in_time(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
 
 
 def _started(cpus: int | None, dashboard: bool, folder: str | None) -> Any:
-    """A Ray of this machine's alone: all of its parts listen on 127.0.0.1, as on macOS for its firewall's sake.
-
-    Ray has a variable for this, which all that this process starts would inherit, a ``ray start`` too, and refuse.
-    folder: for its files, None for Ray's own choice.
-    """
+    """A Ray of this machine's alone. folder: for its files, None for Ray's own choice."""
     try:
-        with mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False), _without_uv():
+        with patches.on_localhost(), _without_uv():
             return ray.init(
                 address="local",
                 num_cpus=cpus,
                 include_dashboard=dashboard,
                 dashboard_host="127.0.0.1",
-                _temp_dir=folder,
+                **patches.temporary_folder(folder),
                 **QUIET,
             )
     except Exception as error:
@@ -212,9 +189,8 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 def _without_uv() -> AbstractContextManager[object]:
-    """Under ``uv run`` Ray would build a new environment in every worker. It reads its variable when it is imported."""
-    on = bool(os.environ.get("RAY_ENABLE_UV_RUN_RUNTIME_ENV")) and ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
-    return mock.patch.object(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", on)
+    """Keep Ray from building new environments for its workers under ``uv run``, unless its variable asks for them."""
+    return patches.uv_environments(bool(os.environ.get("RAY_ENABLE_UV_RUN_RUNTIME_ENV")))
 
 
 SOCKET_FOLDER = 103 - len("/session_2026-11-28_21-43-34_875189_1234567/sockets/dash_TaskEventsHead")
@@ -228,7 +204,7 @@ def sockets() -> Iterator[str | None]:
     Ray's choice is ``ray`` in RAY_TMPDIR, TMPDIR or /tmp. It will not do where its sockets' names would be too long or
     not ASCII, or where another user has it. The folder in its place is this user's alone, and is removed at the end.
     """
-    if will_do(Path(get_default_ray_temp_dir())):
+    if will_do(Path(patches.default_folder())):
         yield None
         return
     for parent in filter(None, ("/tmp", os.environ.get("XDG_RUNTIME_DIR"))):
@@ -237,7 +213,7 @@ def sockets() -> Iterator[str | None]:
                 yield folder
             return
     raise ClusterError(
-        f"can't start Ray: {get_default_ray_temp_dir()} is too long for its sockets, or not yours, and /tmp can't be "
+        f"can't start Ray: {patches.default_folder()} is too long for its sockets, or not yours, and /tmp can't be "
         "written; set RAY_TMPDIR to a folder of yours with a short name"
     )
 
@@ -289,8 +265,8 @@ class Lifeline:
         self._stop = threading.Event()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Look meanwhile."""
+    def watched(self) -> Iterator[None]:
+        """Watch the cluster from threads of its own."""
         for act in (self._look, self._judge):
             threading.Thread(target=act, daemon=True).start()
         try:
@@ -314,7 +290,7 @@ class Lifeline:
                 return
         why = "its process on this machine ended" if self._gone else f"its head did not answer for {SILENT:.0f} s"
         self.dead = True
-        drop_exit_hooks()
+        patches.drop_exit_hooks()
         self.lost(f"Ray died: {why}; what was finished is kept, and the same command goes on from there")
 
 

@@ -24,6 +24,7 @@ from ray.train import (
 )
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from raysslprune import patches
 from raysslprune.environment import LAUNCHER, changed
 from raysslprune.exchange import Exchange
 from raysslprune.progress import cores
@@ -126,12 +127,9 @@ def _work(what: dict[str, Any]) -> Trained | None:
 
 
 def _cause(error: WorkerGroupError) -> Exception:
-    """What happened first: a death, which the others only see as a closed connection; else what was raised.
-
-    Ray Train tells of a dead process, or one that does not answer, by exceptions that it does not export.
-    """
+    """What happened first: a death, which the others only see as a closed connection; else what was raised."""
     failures = list(error.worker_failures.values())
-    dead = [one for one in failures if isinstance(one, RayError) or "HealthCheck" in type(one).__name__]
+    dead = [one for one in failures if isinstance(one, (RayError, *patches.health_check_errors()))]
     return WorkerLost(str(dead[0]).strip().splitlines()[-1].strip()) if dead else failures[0]
 
 

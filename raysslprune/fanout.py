@@ -14,28 +14,24 @@ import re
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
-from ray._raylet import setproctitle  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
-from ray.air.execution import PlacementGroupResourceManager
-from ray.tune.execution import class_cache, tune_controller
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from ray.util import get_node_ip_address
 
+from raysslprune import patches
 from raysslprune.cluster import SETTINGS, Capacity, Lifeline, Workers, check_nodes, complaint
 from raysslprune.exchange import Exchange
 from raysslprune.names import data_parts
 from raysslprune.plan import Job, Plan, Schedule
 from raysslprune.ray_thread import ClusterError, RayThread
 from raysslprune.store import Damaged, Store, versions
-from raysslprune.warm import Warm
+from raysslprune.warm import WorkerReuse
 
 RETRIES = 3
 """Times that a job is tried again after its process died without a new checkpoint. An exception is not tried again."""
@@ -105,7 +101,7 @@ class JobTrial(tune.Trainable):
             why = f"node {get_node_ip_address()} can't start a worker: {type(error).__name__}: {error}"
             return {"done": True, "broken": why, "traceback": traceback.format_exc()}
         job = json.loads(self.config["job"])
-        setproctitle(f"ray::JobTrial: {self.config['title']}")  # for the dashboard; Ray sets it back after the step
+        patches.set_process_title(f"ray::JobTrial: {self.config['title']}")
         print(f"{job['train']}: {self.config['title']}", flush=True)  # for the actor's log there
         self.runner.curves = self.config["curves"]
         self.runner.train_by = Team(self.config["workers"], self.config["gpus"], self.config["title"])
@@ -229,7 +225,7 @@ class ReadyJobs(Searcher):
         """Nothing: a job gives one result, its last."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial that gave a result; of one that died, Ends tells."""
+        """Trials that returned; deaths arrive through TrialDeaths."""
         if result is None or trial_id not in self.running:
             return
         if "unfit" in result:
@@ -310,16 +306,14 @@ class ReadyJobs(Searcher):
         """Nothing."""
 
 
-class Ends(tune.Callback):
-    """Tells the searcher of trials whose process died, and why, which Tune keeps from it; and lets go of the others."""
+class TrialDeaths(tune.Callback):
+    """Tells the searcher which trials' processes died, and why, which Tune does not; and frees memory of the others."""
 
     def __init__(self, searcher: ReadyJobs) -> None:
         self.searcher = searcher
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tune keeps every trial to the end: half of that is statistics over its results, of which there is one."""
-        trial.run_metadata.metric_analysis.clear()
-        trial.run_metadata.metric_n_steps.clear()
+        patches.forget_statistics(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         cause = Path(trial.error_file).read_text() if trial.error_file else ""  # get_error() would find it later
@@ -342,28 +336,6 @@ class StopWhenAsked(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as of the searcher."""
         return {}
-
-
-@contextmanager
-def _tune_restrained(resources: PlacementGroupResourceManager) -> Iterator[None]:
-    """Meanwhile Tune does not do two things that nobody can tell it to leave.
-
-    It pickles each of its trials when it ends, so that it could be restored: some milliseconds a job. And it hands this
-    process's AWS keys on to its trials, by which they come into a log on each node, which has its own. It does hand on
-    this package's settings. resources: what Tune is to hold its workers with; to clear it ends the workers that an
-    interrupted Tune leaves behind.
-    """
-    module: Any = tune_controller
-    pickled, made = TuneController._get_trial_checkpoints, module.PlacementGroupResourceManager
-    handed_on = class_cache.ENV_VARS_TO_PROPAGATE
-    TuneController._get_trial_checkpoints = lambda self: {}
-    module.PlacementGroupResourceManager = lambda: resources
-    class_cache.ENV_VARS_TO_PROPAGATE = {n for n in handed_on if not n.startswith("AWS_")} | SETTINGS.keys()
-    try:
-        yield
-    finally:
-        TuneController._get_trial_checkpoints, module.PlacementGroupResourceManager = pickled, made
-        class_cache.ENV_VARS_TO_PROPAGATE = handed_on
 
 
 def run(
@@ -392,7 +364,7 @@ def run(
     searcher = ReadyJobs(
         schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, title, after_each, curves
     )
-    warm, resources = Warm(), PlacementGroupResourceManager()
+    reuse, resources = WorkerReuse(), patches.resource_manager()
     workers.check({job.parts for job in schedule.waiting.values()}, life.capacity)
     check_nodes(store, data_root, searcher.sources)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
@@ -410,12 +382,18 @@ def run(
                 storage_path=scratch,
                 verbose=0,
                 progress_reporter=tune.CLIReporter(),  # that of notebooks would clear the cell
-                callbacks=[Ends(searcher), warm, StopWhenAsked(thread)],
+                callbacks=[TrialDeaths(searcher), reuse, StopWhenAsked(thread)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # else scratch must be on all nodes
             ),
         )
         try:
-            with life.held(), _tune_restrained(resources), warm.held():
+            with (
+                life.watched(),
+                patches.trials_not_saved(),
+                patches.resources_held_by(resources),
+                patches.workers_given(SETTINGS),
+                reuse.patched(),
+            ):
                 try:
                     tuner.fit()
                 finally:

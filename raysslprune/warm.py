@@ -1,9 +1,8 @@
-"""Workers that stay: how Tune uses a worker again from one trial to the next, mended in two places.
+"""Keep idle Tune workers alive (two patches to Ray 2.60).
 
-To start a worker takes seconds, with torch's import, and a small training is over before that. Tune 2.60 gives a trial
-that waits for its own worker the first one that becomes free, and cancels the start; the next trial that waits asks for
-another, whose start is cancelled in its turn. So after a moment with one ready job, or the death of a worker, one did
-all the work for the rest of the sweep. And of workers that find nothing to do for a moment, Tune ends all but one.
+To start a worker takes seconds, with torch's import, and a small training is over before that. So workers that Tune
+has asked for are left to start, and those that are free are kept for a while. patches.trials_await_own_worker and
+patches.free_workers_kept_in say what Tune does by itself; which workers stay is decided here.
 """
 
 from __future__ import annotations
@@ -14,54 +13,37 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
-from ray.tune.execution import tune_controller
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
-from ray.tune.utils.object_cache import _ObjectCache
+
+from raysslprune import patches
 
 PATIENCE = 60.0
-"""Seconds that a trial waits for its own worker's start while others are free, in case that can't start at all; and
-that a worker waits for a trial: then its node may be given back."""
+"""Seconds that a trial waits for its own worker while others are free, in case it can't start at all; and that a free
+worker is kept, before its node may be given back."""
 
 
-class Warm(tune.Callback):
-    """Lets workers start, and keeps those that are free, while it is :meth:`held`; to be one of the run's callbacks."""
+class WorkerReuse(tune.Callback):
+    """Lets workers start, and keeps free ones, in a run that is :meth:`patched` and has this among its callbacks."""
 
     def __init__(self) -> None:
         self.free = FreeWorkers()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Tune does so meanwhile, in one run."""
-        module: Any = tune_controller
-        controllers: Any = TuneController
-        reuse, cache = controllers._maybe_reuse_cached_actor, module._ObjectCache
-        asked: dict[str, float] = {}
-
-        def patient(controller: TuneController, trial: Trial) -> bool:
-            if trial in controller._trial_to_actor and trial not in controller._resetting_trials:  # its own starts
-                now = time.monotonic()
-                if now - asked.setdefault(trial.trial_id, now) < PATIENCE:
-                    return False
-            asked.pop(trial.trial_id, None)
-            return reuse(controller, trial)
-
-        controllers._maybe_reuse_cached_actor, module._ObjectCache = patient, lambda may_keep_one: self.free
-        try:
+    def patched(self) -> Iterator[None]:
+        """Patch Tune, for one run."""
+        with patches.trials_await_own_worker(PATIENCE), patches.free_workers_kept_in(self.free):
             yield
-        finally:
-            controllers._maybe_reuse_cached_actor, module._ObjectCache = reuse, cache
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A worker died: free ones may have died with it, as on a node that is gone, and nothing would tell."""
+        """Distrust the free workers: a worker died, and they may have died with it, as on a node that is gone."""
         self.free.trusted = False
 
 
-class FreeWorkers(_ObjectCache):
-    """By what they hold, as Tune's own; but all are kept for a while, as long as all hold the same.
+class FreeWorkers(patches.TuneCache):
+    """Tune's cache of free workers by the resources that they hold, but one that keeps all of them for PATIENCE.
 
-    Where trainings have workers of several kinds, a free one would hold what another kind is waiting for.
-    trusted: set to False, all that are free are ended, and none of them is used again.
+    Where trainings have workers of several kinds it keeps what Tune would: a free worker would hold what another kind
+    waits for. trusted: set to False, all free workers are ended, and none of them is used again.
     """
 
     def __init__(self) -> None:
@@ -71,6 +53,7 @@ class FreeWorkers(_ObjectCache):
 
     @property
     def _alike(self) -> bool:
+        """True if all workers so far are of one kind."""
         return len(self._max_num_objects) < 2
 
     def has_cached_object(self, key: Any) -> bool:
@@ -90,7 +73,7 @@ class FreeWorkers(_ObjectCache):
         return found
 
     def flush_cached_objects(self, force_all: bool = False) -> Generator[Any]:
-        """Those to end: the ones that were free for too long, but for one."""
+        """Yield the workers to end: those that were free for too long, all but one."""
         if force_all or not self._alike or not self.trusted:
             for ended in super().flush_cached_objects(force_all or not self.trusted):
                 self._free_since.pop(ended, None)

@@ -55,7 +55,7 @@ def test_tunes_statistics_of_a_trial_are_let_go() -> None:
     for name in ("a", "b"):
         Trial.run_metadata.update_metric(name, 1.0, 1)  # pyright: ignore[reportArgumentType]
     assert Trial.run_metadata.metric_n_steps
-    fanout.Ends(None).on_trial_complete(1, [], Trial)  # pyright: ignore[reportArgumentType]
+    fanout.TrialDeaths(None).on_trial_complete(1, [], Trial)  # pyright: ignore[reportArgumentType]
     assert Trial.run_metadata.metric_n_steps == Trial.run_metadata.metric_analysis == {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -12,15 +11,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from ray.air.execution import PlacementGroupResourceManager
-from ray.tune.execution import class_cache
-from ray.tune.execution.tune_controller import TuneController
 
-from raysslprune import fanout, plan
+from raysslprune import plan
 from raysslprune.cluster import Capacity, Workers
 from raysslprune.fanout import ReadyJobs
 from raysslprune.recipes import NETS
@@ -337,14 +333,3 @@ def test_two_sweeps_on_one_root_at_once(finished: Finished, tmp_path: Path) -> N
     )
     assert finish(first).code == 0
     assert table_of(root) == finished.table
-
-
-def test_tune_pickles_no_trial_and_hands_on_no_keys_while_a_sweep_runs() -> None:
-    """And then again, for whoever uses Tune in the same process."""
-    before = TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE
-    assert "AWS_SECRET_ACCESS_KEY" in before[1]
-    with contextlib.suppress(KeyError), fanout._tune_restrained(PlacementGroupResourceManager()):
-        assert TuneController._get_trial_checkpoints(cast(TuneController, None)) == {}
-        assert before[1] - class_cache.ENV_VARS_TO_PROPAGATE == {n for n in before[1] if n.startswith("AWS_")}
-        raise KeyError
-    assert (TuneController._get_trial_checkpoints, class_cache.ENV_VARS_TO_PROPAGATE) == before

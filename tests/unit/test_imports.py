@@ -110,7 +110,10 @@ print(*(name for name in os.environ.keys() | before.keys() if os.environ.get(nam
 # ------------------------------------------------------------------------------------- in the source
 
 MAY_IMPORT = {
-    "ray": {"bench/masks.py", "cluster.py", "distribute.py", "exchange.py", "fanout.py", "monitor.py", "warm.py"},
+    "ray": {
+        "bench/masks.py",
+        *(f"{name}.py" for name in ("cluster", "distribute", "exchange", "fanout", "monitor", "patches", "warm")),
+    },
     "matplotlib": {"figures.py"},
     "sklearn": {"bench/input.py", "svm.py"},
     "duckdb": {"results/sql.py"},

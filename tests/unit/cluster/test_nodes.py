@@ -161,7 +161,7 @@ def test_a_dead_ray_is_told_once(what: str, why: str, fake: Fake) -> None:
     """And while it lives, nothing is."""
     told: list[str] = []
     life = Lifeline(told.append)
-    with life.held():
+    with life.watched():
         time.sleep(1)
         assert told == []
         setattr(fake, what, False)

@@ -1,4 +1,4 @@
-"""Workers that stay, beside Tune's own cache of them."""
+"""Which workers are kept, beside Tune's own cache of them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_who_was_free_for_too_long_is_ended_but_for_one(clock: Clock) -> None:
 
 
 def test_after_a_death_those_that_are_free_are_ended(clock: Clock) -> None:
-    keeper = warm.Warm()
+    keeper = warm.WorkerReuse()
     for name in "abc":
         keeper.free.cache_object("core", name)
     trial: Any = None
@@ -107,7 +107,7 @@ def test_a_trial_waits_for_its_own_worker_but_not_for_ever(clock: Clock, monkeyp
     monkeypatch.setattr(TuneController, "_maybe_reuse_cached_actor", take)
     new, starting, resetting = (SimpleNamespace(trial_id=name) for name in ("new", "starting", "resetting"))
     controller: Any = SimpleNamespace(_trial_to_actor=[starting, resetting], _resetting_trials=[resetting])
-    with warm.Warm().held():
+    with warm.WorkerReuse().patched():
         reuse: Any = TuneController._maybe_reuse_cached_actor
         assert [reuse(controller, trial) for trial in (new, starting, resetting)] == [True, False, True]
         clock.now += warm.PATIENCE - 1
@@ -120,9 +120,9 @@ def test_a_trial_waits_for_its_own_worker_but_not_for_ever(clock: Clock, monkeyp
 
 def test_tune_is_as_it_was_afterwards() -> None:
     tune: Any = tune_controller
-    keeper = warm.Warm()
+    keeper = warm.WorkerReuse()
     before = TuneController._maybe_reuse_cached_actor, tune._ObjectCache
-    with contextlib.suppress(KeyError), keeper.held():
+    with contextlib.suppress(KeyError), keeper.patched():
         assert tune._ObjectCache(may_keep_one=True) is keeper.free
         assert TuneController._maybe_reuse_cached_actor is not before[0]
         raise KeyError
