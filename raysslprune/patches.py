@@ -234,7 +234,7 @@ def forget_statistics(trial: Any) -> None:
     Ray: Tune keeps each trial to the end, with the statistics of each of its metrics: half of some 90 kB.
     Unsuitable: a sweep has thousands of trials with one result each, which nobody asks Tune for.
     Instead: ``run_metadata.metric_analysis`` and ``metric_n_steps`` are emptied.
-    When Ray changes: drop this if Tune lets go of ended trials; tests/test_memory.py measures what one costs.
+    When Ray changes: drop this if Tune lets go of ended trials; tests/faults/test_memory.py measures what one costs.
     """
     trial.run_metadata.metric_analysis.clear()
     trial.run_metadata.metric_n_steps.clear()
