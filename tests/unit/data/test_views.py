@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ks_2samp
 from torch import Tensor, nn
-from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from raysslprune import data
 from raysslprune.data import Dataset, Resident, Split
-from raysslprune.data.boxes import TRIES, crop_boxes
+from raysslprune.data.boxes import TRIES
 from raysslprune.data.feed import Batch
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views, draws, jittered, resampled, rotated
@@ -181,11 +179,6 @@ def test_views_leave_the_images_alone() -> None:
     assert torch.equal(pictures(DIGITS.train), before)
 
 
-# ------------------------------------------------------------------------------------- crops
-
-BOXES = (8, 8), (640, 480), (480, 640), (500, 90), (90, 500), (3, 2), (1, 1), (1, 7), (33, 1), (224, 224)
-
-
 def naive_box(drawn: list[float], width: int, height: int, least: float) -> tuple[int, int, int, int]:
     """torchvision's RandomResizedCrop.get_params with these numbers in the place of its random ones."""
     for attempt in range(TRIES):
@@ -205,44 +198,7 @@ def naive_box(drawn: list[float], width: int, height: int, least: float) -> tupl
     return left, top, left + w, top + h
 
 
-@pytest.mark.parametrize("least", [0.0001, 0.08, 0.2, 0.9, 1.0])
-@pytest.mark.parametrize(("width", "height"), BOXES)
-def test_boxes_are_those_of_torchvisions_algorithm_with_the_same_draws(width: int, height: int, least: float) -> None:
-    drawn = torch.rand(300, 3 + 2 * TRIES, generator=torch.Generator().manual_seed(width * height))
-    drawn[0], drawn[1] = 0.0, 1 - 2.0**-24
-    drawn[2, :2], drawn[3, 3:] = 1 - 2.0**-24, 0.0
-    boxes = crop_boxes(drawn.numpy(), width, height, least)
-    assert boxes.tolist() == [list(naive_box(row, width, height, least)) for row in drawn.tolist()]
-    left, top, right, bottom = boxes.T
-    assert (left >= 0).all()
-    assert (top >= 0).all()
-    assert (left < right).all()
-    assert (top < bottom).all()
-    assert (right <= width).all()
-    assert (bottom <= height).all()
-
-
-def test_a_box_that_never_fits_is_the_largest_central_one_of_an_allowed_shape() -> None:
-    """By hand: the whole area is wanted of images that are too wide, too tall, and nearly square."""
-    drawn = np.full((1, 3 + 2 * TRIES), 1 - 2.0**-24, np.float32)
-    assert crop_boxes(drawn, 400, 90, 1.0).tolist() == [[140, 0, 260, 90]]
-    assert crop_boxes(drawn, 90, 400, 1.0).tolist() == [[0, 140, 90, 260]]
-    assert crop_boxes(drawn, 100, 90, 1.0).tolist() == [[0, 0, 100, 90]]
-
-
-@pytest.mark.parametrize(("width", "height", "least"), [(640, 480, 0.08), (300, 300, 0.2)])
-def test_boxes_are_distributed_as_torchvisions(width: int, height: int, least: float) -> None:
-    """Kolmogorov-Smirnov on area, shape and place. Ten tries there, four here: a box in 200 is another."""
-    drawn = torch.rand(3000, 3 + 2 * TRIES, generator=torch.Generator().manual_seed(1)).numpy()
-    left, top, right, bottom = crop_boxes(drawn, width, height, least).T
-    image = torch.empty(3, height, width)
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        boxes = [RandomResizedCrop.get_params(image, [least, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)]
-    row, column, high, wide = np.array(boxes).T
-    ours = ((right - left) * (bottom - top), (right - left) / (bottom - top), left, top)
-    for one, other in zip(ours, (wide * high, wide / high, column, row), strict=True):
-        assert ks_2samp(one, other).pvalue > 1e-3  # pyright: ignore[reportAttributeAccessIssue]
+# ------------------------------------------------------------------------------------- crops
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -292,15 +248,15 @@ def test_a_positive_angle_is_counter_clockwise(turns: int) -> None:
     torch.testing.assert_close(rotated(image, torch.tensor([90.0 * turns])), upright, atol=1e-5, rtol=0)
 
 
-# ------------------------------------------------------------------------------------- colours
-
-
 def colours(channels: int = 3) -> Tensor:
     """From 0 to 1, also without chroma, black, white, and of pure colours."""
     images = torch.rand(12, channels, 6, 6, generator=torch.Generator().manual_seed(3))
     images[0], images[1], images[2] = 0.0, 1.0, images[2, :1].expand(channels, -1, -1)
     images[3] = (images[3] > 0.5).float()
     return images
+
+
+# ------------------------------------------------------------------------------------- colours
 
 
 @pytest.mark.parametrize(
@@ -467,9 +423,6 @@ def test_normalisation_is_per_channel() -> None:
     assert float((normal.var(dim=(0, 2, 3)) - 1).abs().max()) < 1e-4
 
 
-# ------------------------------------------------------------------------------------- evaluation
-
-
 class Oracle(nn.Module):
     """Answers from a table from the bytes of a normalised image; -1 becomes the class after the true one."""
 
@@ -481,6 +434,9 @@ class Oracle(nn.Module):
         keys = [image.contiguous().numpy().tobytes() for image in images]
         self.asked += len(keys)
         return nn.functional.one_hot(torch.tensor([self.answers[key] for key in keys]), self.classes).float()
+
+
+# ------------------------------------------------------------------------------------- evaluation
 
 
 def test_rotnet_is_evaluated_on_all_four_rotations_of_every_test_image() -> None:

@@ -1,16 +1,14 @@
 """The search for the best rewind, on made-up values: a training is done when the test says so, with the metric it says.
 
-Only the last test trains, on a real Ray.
-"""
+Only the last test trains, on a real Ray."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import optuna
@@ -20,45 +18,11 @@ from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 
 from raysslprune import plan, search
-from raysslprune.lottery import imp, winning_ticket
 from raysslprune.plan import Job, Plan, Schedule
-from raysslprune.search import Studies, Study, importances, replay
-from raysslprune.spec import Prune, Recipe
-from raysslprune.store import Store, snapshot_name, snapshots_in
+from raysslprune.search import Studies, Study, importances
+from raysslprune.store import Store
 from raysslprune.sweepfile import Point
-
-RECIPE = Recipe(samples=1600, batch=64, lr=0.05)
-REWINDS = tuple(range(0, 1600, 160))
-LEVELS = (1, 2, 3)
-TRIALS = 6
-
-# ------------------------------------------------------------------ one study, no store
-
-
-def hill(top: float, width: float = 300.0) -> Callable[[int], float]:
-    """A smooth response over the rewinds."""
-    return lambda rewind: 90 - 5 * ((rewind - top) / width) ** 2
-
-
-def test_it_finds_the_top_of_smooth_hills_more_often_than_chance_would_and_with_fewer_trials_than_candidates() -> None:
-    values = {("labels", top // 100): {r: hill(top)(r) for r in REWINDS} for top in range(20, 1600, 200)}
-    found = replay(values, trials=6, sampler_seeds=range(10))
-    assert all(one.trials <= 6 < one.candidates == len(REWINDS) for one in found)
-    assert all(one.random_equal == pytest.approx(one.trials / 10) for one in found)
-    mean = sum(one.equal for one in found) / len(found)
-    assert mean > 0.85 > 0.6 >= sum(one.random_equal for one in found) / len(found)
-
-
-def test_replay_counts_what_is_within_the_tolerance() -> None:
-    key: search.Key = ("labels", 3)
-    values: dict[search.Key, dict[int, float]] = {key: {r: 90.0 if r < 800 else 80.0 for r in REWINDS} | {0: 90.5}}
-    (one,) = replay(values, trials=3, sampler_seeds=range(5), tolerance={key: 0.5})
-    assert (one.task, one.level, one.trials, one.within) == ("labels", 3, 3, 1)
-    assert one.random_equal == pytest.approx(3 / 10)
-    assert one.random_within == pytest.approx(1 - (5 * 4 * 3) / (10 * 9 * 8))
-    (one,) = replay(values, trials=99, sampler_seeds=range(5))
-    assert one.equal == one.within
-    assert one.trials <= 10
+from tests.helpers.search import LEVELS, REWINDS, TRIALS, Killed, World, hill, make, points, response, rewind_of
 
 
 class Asked:
@@ -77,6 +41,9 @@ class Asked:
 
 
 VALUES = st.floats(-1e6, 1e6) | st.just(90.0) | st.just(math.nan)
+
+
+# ------------------------------------------------------------------------------------- one study, no store
 
 
 @settings(max_examples=60, deadline=None)
@@ -119,101 +86,6 @@ def test_other_sampler_seeds_choose_otherwise() -> None:
     assert len(chosen) > 1
 
 
-# ------------------------------------------------------------------ a grid, a store, and who trains
-
-
-def points(
-    tasks: Sequence[str] = ("labels", "rotnet"), seeds: int = 2, rewinds: Sequence[int] = REWINDS
-) -> list[Point]:
-    found: list[Point] = []
-    for seed in range(seeds):
-        for task in tasks:
-            for rewind in rewinds:
-                chain = imp(task=task, data="digits", arch="conv4", recipe=RECIPE, seed=seed, levels=max(LEVELS),
-                            keep=0.5, rewind=rewind)  # fmt: skip
-                for level in LEVELS:
-                    step = winning_ticket(chain, level, task="labels", recipe=RECIPE)
-                    found.append(Point(step=step, task=task, init="t", level=level, seed=seed))
-    dense = imp(task="labels", data="digits", arch="conv4", recipe=RECIPE, seed=0, levels=1, keep=0.5, rewind=0).dense
-    return [Point(step=dense, task="labels", init="t", level=0, seed=0), *found]
-
-
-def response(job: Job) -> float:
-    """A hill at another place for each task and level, and noise from the id."""
-    step = job.train
-    level, mask = 0, step.mask
-    while isinstance(mask, Prune):
-        level, mask = level + 1, mask.of.mask
-    noise = random.Random(job.id).gauss(0, 0.2)
-    return hill(300 + 200 * level + (400 if "rotnet" in job.title else 0))(step.first_sample) + noise
-
-
-class Killed(Exception):
-    pass
-
-
-class World:
-    """A sweep's run, as the command makes it, on made-up trainings."""
-
-    def __init__(
-        self,
-        root: Path,
-        grid: Sequence[Point],
-        *,
-        broken: Callable[[Job], bool] = lambda job: False,
-        ordinary: Sequence[Point] = (),
-        workers: int = 3,
-        trials: int = TRIALS,
-    ) -> None:
-        self.grid, self.broken, self.workers = grid, broken, workers
-        self.store = Store(str(root))
-        self.store.create()
-        self.plan = plan.make([*grid, *ordinary])
-        records, damaged = self.store.survey(self.plan.ids)
-        assert damaged == []
-        seconds = plan.cost(self.plan.jobs.values(), records, {}).seconds
-        first = [point for point in (*grid, *ordinary) if point in ordinary or point.level == 0]
-        pending = {job.id for job in self.plan.pending(records)}
-        self.schedule = Schedule([job for job in self.plan.behind(first) if job.id in pending], seconds)
-        self.notes: list[str] = []
-        self.studies = Studies("rewind-laptop", trials, grid, self.plan, self.schedule, records, self.store,
-                               self.notes.append)  # fmt: skip
-        self.trained: list[str] = []
-
-    def run(self, kill_after: int | None = None, *, told: bool = True, shuffle: random.Random | None = None) -> World:
-        """To the end, or until so many jobs are done. told: whether the search hears of the last one."""
-        running: list[Job] = []
-        self.studies.advance()
-        while not self.schedule.finished:
-            while len(running) < self.workers and (job := self.schedule.next()):
-                running.append(job)
-            job = running.pop(shuffle.randrange(len(running)) if shuffle else 0)
-            if self.broken(job):
-                self.schedule.fail(job.id)
-            else:
-                make(self.store, job)
-                self.trained.append(job.id)
-                self.schedule.done(job.id)
-            last = kill_after is not None and len(self.trained) >= kill_after
-            if told or not last:
-                self.studies.advance()
-            if last:
-                raise Killed
-        assert self.studies.ended
-        assert len(set(self.trained)) == len(self.trained)
-        return self
-
-
-def make(store: Store, job: Job) -> None:
-    facts = {"images_per_second": 1.0}
-    for mask in job.masks:
-        store.commit(mask, {}, {"density": 0.5}, facts)
-    record = store.record(job.id)
-    kept = snapshots_in(record.files) if record else set()
-    snapshots = {snapshot_name(samples): b"" for samples in job.snapshots | kept}
-    store.commit(job.train, snapshots, {"top1": response(job)}, facts)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Don't write to its root, copy it."""
@@ -229,6 +101,9 @@ def values_of(world: World) -> dict[tuple[str, int], dict[int, float]]:
             for rewind, points in candidates.items()
         }
     return found
+
+
+# ------------------------------------------------------------------------------------- a grid, a store, and who trains
 
 
 def test_it_trains_what_it_chose_and_nothing_else_and_finds_points_as_good_as_the_grids_best(
@@ -249,10 +124,6 @@ def test_it_trains_what_it_chose_and_nothing_else_and_finds_points_as_good_as_th
     chosen = [p for p in undisturbed.grid if p.level == 0 or (p.task, p.level, rewind_of(p)) in tried]
     assert set(undisturbed.trained) == {job.id for job in undisturbed.plan.behind(chosen)}
     assert len(undisturbed.trained) < len(undisturbed.plan.jobs)
-
-
-def rewind_of(point: Point) -> int:
-    return point.step.first_sample
 
 
 @pytest.mark.parametrize("workers", [1, 7])
@@ -499,7 +370,7 @@ def test_what_cannot_be_compared_is_refused(change: str) -> None:
         search.grid(grid)
 
 
-# ------------------------------------------------------------------ importance
+# ------------------------------------------------------------------------------------- importance
 
 
 def test_what_the_value_depends_on_is_most_important() -> None:
@@ -519,15 +390,15 @@ def test_nothing_is_important_where_there_is_too_little_or_all_is_the_same() -> 
     assert importances({("a", 1, r): 1.0 for r in range(9)}) == {}
 
 
-# ------------------------------------------------------------------ the schedule that grows
-
-
 def jobs_in_pieces() -> Iterator[tuple[Plan, list[list[Job]]]]:
     graph = plan.make(points(tasks=["labels"], seeds=1, rewinds=REWINDS[:3]))
     for seed in range(20):
         chance = random.Random(seed)
         wanted = chance.sample(list(graph.points), 6)
         yield graph, [graph.behind([point]) for point in wanted]
+
+
+# ------------------------------------------------------------------------------------- the schedule that grows
 
 
 def test_jobs_that_are_added_run_once_after_their_parents_whatever_ran_before() -> None:
@@ -599,34 +470,3 @@ def test_what_is_shown_grows_with_the_schedule() -> None:
     while job := schedule.next():
         schedule.done(job.id)
     assert (shown.finished, shown.total) == (9, 9)
-
-
-# ------------------------------------------------------------------ on Ray
-
-
-@pytest.mark.slow
-def test_a_search_on_ray_trains_what_it_chose(tmp_path: Path) -> None:
-    from raysslprune import cluster, exchange, fanout
-    from raysslprune.progress import Progress, output_to
-
-    grid = points(tasks=["labels"], seeds=1, rewinds=REWINDS[::2])
-    world = World(tmp_path / "runs", grid, trials=2)
-    with output_to(str(tmp_path / "log")) as terminal, cluster.connected(cpus=2):
-        from rich.console import Console
-
-        world.studies.advance()
-        board = exchange.Exchange.start()
-        shown = Progress(Console(file=terminal), world.schedule, dict.fromkeys(world.plan.jobs, 1.0))
-        with shown.watching(board.training):
-            fanout.run(world.plan, world.schedule, world.store, "", shown, after_each=world.studies.advance)
-    assert world.studies.ended
-    tried = world.studies.tried
-    assert len(tried) == 2 * len(LEVELS)
-    records, damaged = world.store.survey(world.plan.ids)
-    assert damaged == []
-    chosen = [p for p in grid if p.level == 0 or (p.task, p.level, rewind_of(p)) in tried]
-    needed = {job.id for job in world.plan.behind(chosen)}
-    assert {job_id for job_id in world.plan.jobs if job_id in records} == needed < world.plan.jobs.keys()
-    assert all(records[p.step.id].metrics["top1"] == tried[p.task, p.level, rewind_of(p)] for p in chosen if p.level)
-    assert shown.total == shown.finished == len(needed)
-    assert json.loads((tmp_path / "runs/studies/rewind-laptop.journal").read_text().splitlines()[0])["op_code"] == 0

@@ -4,81 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
-from safetensors.torch import save as to_safetensors
 from scipy import signal, stats
 from sklearn.metrics import jaccard_score
 
-from raysslprune import analysis, figures, masks, models
+from raysslprune import analysis, figures, masks
 from raysslprune.analysis import NEITHER, SAME_SEED, SAME_TASK, Placed, chance, densities, measure, placed, summary
-from raysslprune.command import FAILED, USAGE
 from raysslprune.loader import load
-from raysslprune.lottery import Chain, imp, random_prune, random_reinit, shuffled, winning_ticket
+from raysslprune.lottery import random_prune, random_reinit, shuffled
 from raysslprune.masks import Mask as Bits
-from raysslprune.spec import Imported, Mask, RandomPrune, Recipe, Shuffle, seed_of
-from raysslprune.store import MASK, Store
+from raysslprune.spec import Imported, Mask, RandomPrune, Shuffle, seed_of
+from raysslprune.store import Store
 from raysslprune.sweepfile import Point
-
-RECIPE = Recipe(samples=640, batch=64, lr=0.05)
-Row = dict[str, Any]
-
-
-def chain(task: str, seed: int, levels: int = 2, **more: Any) -> Chain:
-    said = {"data": "digits", "arch": "conv4", "recipe": RECIPE, "keep": 0.5, "rewind": 0, **more}
-    return imp(task=task, seed=seed, levels=levels, **said)
-
-
-def points_of(task: str, some: Chain, levels: Iterable[int] = (0, 1, 2), **more: Any) -> list[Point]:
-    """Winning tickets of a chain."""
-    seed = some.dense.seed
-    steps = {level: winning_ticket(some, level, task="labels", recipe=RECIPE) for level in levels}
-    said = {"init": "winning ticket", **more}
-    return [Point(step=step, task=task, level=level, seed=seed, **said) for level, step in steps.items()]
-
-
-def shapes(arch: str = "conv4", channels: int = 1) -> dict[str, Any]:
-    return {name: weight.shape for name, weight in models.prunable(models.trunk(arch, channels)).items()}
-
-
-def made_up(step: Mask, of: dict[str, Any] | None = None) -> Bits:
-    """A mask of its own for each step, of another density in each layer."""
-    rng = np.random.default_rng(seed_of(step.id))
-    bits = {name: rng.random(tuple(shape)) < rng.uniform(0.1, 0.9) for name, shape in (of or shapes()).items()}
-    import torch
-
-    return {name: torch.from_numpy(np.asarray(kept)) for name, kept in bits.items()}
-
-
-def fill(store: Store, steps: Iterable[Mask], bits_of: Callable[[Mask], Bits] = made_up) -> dict[str, Bits]:
-    """Commit masks as a sweep does; by their ids."""
-    store.create()
-    made = {step.id: bits_of(step) for step in steps}
-    for step in dict.fromkeys(steps):
-        store.commit(step, {MASK: to_safetensors(masks.pack(made[step.id]))}, {}, {})
-    return made
-
-
-def drawn(density: float, seed: int) -> Bits:
-    """A mask that keeps this fraction of each layer."""
-    import torch
-
-    order = np.random.default_rng(seed).permutation
-    kept = {
-        name: order(np.arange(math.prod(shape)) < round(density * math.prod(shape))) for name, shape in shapes().items()
-    }
-    return {name: torch.from_numpy(bits).reshape(shapes()[name]) for name, bits in kept.items()}
+from tests.helpers.masks import RECIPE, Row, chain, drawn, fill, made_up, overlap, points_of, shapes
 
 
 def rows_of_pairs(found: Sequence[Placed], store: Store) -> tuple[list[Row], list[Row]]:
@@ -291,9 +236,6 @@ def test_a_mask_of_another_network_than_it_says_is_refused(store: Store) -> None
         measure(found, store)
 
 
-# ------------------------------------------------------------------------------------- chance
-
-
 def exact(kept_a: Sequence[int], kept_b: Sequence[int], of: Sequence[int]) -> tuple[float, float]:
     """Mean and standard deviation of the Jaccard index from the whole distribution of the intersection."""
     likely = np.ones(1)
@@ -303,6 +245,9 @@ def exact(kept_a: Sequence[int], kept_b: Sequence[int], of: Sequence[int]) -> tu
     index = shared / (sum(kept_a) + sum(kept_b) - shared)
     mean = float(likely @ index)
     return mean, math.sqrt(float(likely @ (index - mean) ** 2))
+
+
+# ------------------------------------------------------------------------------------- chance
 
 
 @pytest.mark.parametrize(
@@ -404,11 +349,11 @@ def test_masks_that_keep_nothing_have_no_index(store: Store) -> None:
     assert {row["density"] for row in densities(layers).to_pylist()} == {0.0}
 
 
-# ------------------------------------------------------------------------------------- which masks
-
-
 def named(found: Iterable[Placed]) -> list[tuple[str, str, int, int]]:
     return [(mask.panel, mask.task, mask.level, mask.seed) for mask in found]
+
+
+# ------------------------------------------------------------------------------------- which masks
 
 
 def test_a_mask_that_several_points_have_stands_once() -> None:
@@ -463,27 +408,11 @@ def test_all_masks_behind_the_papers_figures_are_found(name: str) -> None:
         assert places == sorted(places, key=lambda place: [p[0] for p in places].index(place[0]))
 
 
-# ------------------------------------------------------------------------------------- over seeds
-
-
-def overlap(task_a: str, seed_a: int, task_b: str, seed_b: int, jaccard: float | None, **more: Any) -> Row:
-    row = {
-        "panel": "",
-        "level": 1,
-        "layer": None,
-        "of": 100,
-        "kept_a": 20,
-        "kept_b": 30,
-        "intersection": 0,
-        "union": 50,
-    }
-    row |= {"chance": 0.1 + jaccard / 10 if jaccard else None, "chance_sd": 0.01, "chance_overall": 0.05}
-    row |= {"task_a": task_a, "seed_a": seed_a, "task_b": task_b, "seed_b": seed_b, "jaccard": jaccard}
-    return row | {"mask_a": "a", "mask_b": "b"} | more
-
-
 def summarised(*rows: Row) -> list[Row]:
     return summary(pa.Table.from_pylist([*rows], schema=analysis.OVERLAPS)).to_pylist()
+
+
+# ------------------------------------------------------------------------------------- over seeds
 
 
 def test_pairs_of_one_seed_have_the_ordinary_standard_error() -> None:
@@ -558,395 +487,6 @@ def test_one_seed_has_no_standard_error(store: Store) -> None:
     assert {row["stderr"] for row in densities(measure(found, store)[0]).to_pylist()} == {None}
 
 
-# ------------------------------------------------------------------------------------- drawn
-
-
-def densities_of(
-    *tasks: str,
-    panel: str = "",
-    layers: Sequence[str] = ("a.conv1.weight", "a.conv2.weight"),
-    levels: Sequence[int] = (3, 7),
-    n: int = 3,
-) -> list[Row]:
-    """Of every layer, task and level another one."""
-    return [
-        {
-            "panel": panel,
-            "task": task,
-            "level": level,
-            "layer": layer,
-            "density": 0.8**level / (1 + i + len(task) / 10),
-            "stderr": 0.01 * 0.8**level if n > 1 else None,
-            "n": n,
-            "overall": 0.8**level,
-            "left": 0.8**level,
-        }
-        for task in tasks
-        for level in levels
-        for i, layer in enumerate(layers)
-    ]
-
-
-def layers_drawn(rows: Sequence[Row], subtitle: str = "") -> Canvas:
-    return figures.layer_densities(
-        "A title", pa.Table.from_pylist([*rows], schema=analysis.DENSITIES), subtitle=subtitle
-    )
-
-
-def xs(line: Line2D) -> list[float]:
-    return np.asarray(line.get_xdata(), dtype=float).tolist()
-
-
-def ys(line: Line2D) -> list[float]:
-    return np.asarray(line.get_ydata(), dtype=float).tolist()
-
-
 def legend(canvas: Canvas) -> list[str]:
     (one,) = canvas.legends
     return [text.get_text() for text in one.get_texts()]
-
-
-def note(canvas: Canvas) -> str:
-    (one,) = canvas.legends
-    return one.get_title().get_text()
-
-
-def test_a_line_of_layers_for_each_level_and_axes_for_each_task() -> None:
-    rows = densities_of("labels", "rotnet")
-    canvas = layers_drawn(rows, "digits, conv4")
-    assert canvas.get_suptitle() == "A title (digits, conv4)"
-    assert [ax.get_title() for ax in canvas.axes] == ["Labels", "RotNet"]
-    assert legend(canvas) == ["51% left (n=3)", "21% left (n=3)"]
-    assert note(canvas) == "Bars: ± one standard error."
-    for ax, task in zip(canvas.axes, ("labels", "rotnet"), strict=True):
-        assert ax.get_yscale() == "log"
-        assert [label.get_text() for label in ax.get_xticklabels()] == ["conv1", "conv2"]
-        for level, line, bars in zip((3, 7), ax.lines, ax.collections, strict=True):
-            mine = [row for row in rows if (row["task"], row["level"]) == (task, level)]
-            assert xs(line) == [1, 2]
-            assert ys(line) == pytest.approx([100 * row["density"] for row in mine])
-            for (low, high), row in zip(bars.get_segments(), mine, strict=True):  # pyright: ignore
-                assert high[1] - low[1] == pytest.approx(200 * row["stderr"])
-    (first, second) = ([line.get_color() for line in ax.lines] for ax in canvas.axes)
-    assert first == second
-    assert len({*first}) == 2
-
-
-def test_an_empty_layer_is_a_circle_on_the_axis() -> None:
-    rows = densities_of("labels")
-    rows[2]["density"] = 0.0
-    canvas = layers_drawn(rows)
-    (ax,) = canvas.axes
-    dense, sparse, circle = ax.lines
-    assert not np.isnan(ys(dense)).any()
-    assert [*np.isnan(ys(sparse))] == [True, False]
-    assert (xs(circle), ys(circle)) == ([1], [ax.get_ylim()[0]])
-    assert circle.get_color() == sparse.get_color()
-    assert 0 < ax.get_ylim()[0] < 100 * min(row["density"] for row in rows if row["density"])
-    assert "Circles on the axis: no weight is left" in note(canvas)
-
-
-def test_panels_begin_rows_and_many_layers_are_numbered() -> None:
-    deep = [f"layer{i // 6}.{i % 6}.conv.weight" for i in range(30)]
-    rows = densities_of("labels", "rotnet", panel="small") + densities_of("labels", panel="deep", layers=deep)
-    canvas = layers_drawn(rows)
-    places = [(ax.get_subplotspec().rowspan.start, ax.get_subplotspec().colspan.start) for ax in canvas.axes]  # pyright: ignore
-    assert places == [(0, 0), (0, 1), (1, 0)]
-    assert [ax.get_ylabel() for ax in canvas.axes] == ["small\nWeights left (%)", "", "deep\nWeights left (%)"]
-    small, _, large = canvas.axes
-    assert large.get_xlabel() == "Layer"
-    assert not small.get_xlabel()
-    assert all(tick == int(tick) for tick in large.get_xticks())
-    assert all(line.get_marker() == "" for line in large.lines)
-    assert "Layers are numbered in the network's order." in note(canvas)
-    assert small.get_ylim() == large.get_ylim()
-
-
-def shared_by(pair: tuple[str, str], relation: str = SAME_SEED, panel: str = "", n: int = 3, **more: Any) -> list[Row]:
-    return [
-        {
-            "panel": panel,
-            "relation": relation,
-            "task_a": pair[0],
-            "task_b": pair[1],
-            "level": level,
-            "density": 0.8**level,
-            "jaccard": 0.9**level,
-            "stderr": 0.01 if n > 2 else None,
-            "n": n,
-            "chance": 0.85**level,
-            "chance_overall": 0.75**level,
-            **more,
-        }
-        for level in (3, 7, 14)
-    ]
-
-
-def overlaps_drawn(*rows: Row) -> Canvas:
-    return figures.overlaps("A title", pa.Table.from_pylist([*rows], schema=analysis.SUMMARY))
-
-
-def test_overlaps_stand_beside_what_chance_gives() -> None:
-    rows = [*shared_by(("labels", "rotnet")), *shared_by(("labels", "labels"), SAME_TASK)]
-    canvas = overlaps_drawn(*rows)
-    assert [ax.get_title() for ax in canvas.axes] == ["Different tasks, same seed", "Same task, different seeds"]
-    assert [ax.get_ylabel() for ax in canvas.axes] == ["Jaccard index", ""]
-    for ax in canvas.axes:
-        assert (ax.get_xlabel(), ax.get_yscale(), ax.get_xscale()) == ("Remaining weights (%)", "log", "log")
-        assert ax.get_xlim()[0] > ax.get_xlim()[1]  # the sparsest to the right
-        index, by_layer, overall = ax.lines
-        for line, name in ((index, "jaccard"), (by_layer, "chance"), (overall, "chance_overall")):
-            assert xs(line) == pytest.approx([100 * 0.8**level for level in (3, 7, 14)])
-            assert ys(line) == pytest.approx([row[name] for row in rows[:3]])
-        assert [line.get_linestyle() for line in ax.lines] == ["-", "--", ":"]
-        assert by_layer.get_color() == index.get_color()
-        (bars,) = ax.collections
-        assert [high[1] - low[1] for low, high in bars.get_segments()] == pytest.approx([0.02] * 3)  # pyright: ignore
-    assert legend(canvas) == [
-        "Labels and RotNet (n=3)",
-        "Labels (n=3)",
-        "Chance, given each layer's density",
-        "Chance, given the density",
-    ]
-    assert "jackknife over seeds" in note(canvas)
-
-
-def test_each_pair_looks_like_its_two_tasks() -> None:
-    tasks = ("labels", "rotnet", "exemplar")
-    pairs = [*itertools.combinations(tasks, 2), *((task, task) for task in tasks)]
-    canvas = overlaps_drawn(*(row for pair in pairs for row in shared_by(pair)))
-    (ax,) = canvas.axes
-    found = {str(line.get_label()): line for line in ax.lines if not str(line.get_label()).startswith("_")}
-    looks = {
-        (str(line.get_color()), str(line.get_marker()), str(line.get_markerfacecolor())) for line in found.values()
-    }
-    assert len(looks) == len(pairs)
-    mixed, first, second = (found[name] for name in ("Labels and RotNet", "Labels", "RotNet"))
-    assert (mixed.get_color(), mixed.get_marker()) == (first.get_color(), second.get_marker())
-    assert mixed.get_markerfacecolor() == second.get_color()
-
-
-def test_two_seeds_have_no_bars_and_what_shares_nothing_is_a_circle() -> None:
-    rows = shared_by(("labels", "labels"), SAME_TASK, n=2)
-    rows[2]["jaccard"] = 0.0
-    canvas = overlaps_drawn(*rows)
-    (ax,) = canvas.axes
-    assert [*np.isnan(ys(ax.lines[0]))] == [False, False, True]
-    assert [ys(line)[0] for line in ax.lines if line.get_linestyle() == "None"] == [ax.get_ylim()[0]]
-    assert note(canvas) == "n: seeds. Circles on the axis: nothing is shared."
-
-
-@pytest.mark.parametrize("left", [0.9, 0.156, 0.0123])
-def test_a_single_density_has_ticks_and_chance(left: float) -> None:
-    rows = [row | {"density": left} for row in shared_by(("labels", "rotnet"))[:1]]
-    canvas = overlaps_drawn(*rows)
-    (ax,) = canvas.axes
-    sparse, dense = sorted(ax.get_xlim())
-    ticks = [tick for tick in ax.get_xticks() if sparse <= tick <= dense]
-    assert ticks == [float(f"{tick:.1g}") for tick in ticks] != [], "round numbers"
-    for line, name in zip(ax.lines[1:], ("chance", "chance_overall"), strict=True):
-        one, other = xs(line)
-        assert one > 100 * left > other, "a line, as the legend has it"
-        assert ys(line) == [rows[0][name]] * 2
-
-
-def test_pairs_beyond_ten_are_counted() -> None:
-    pairs = [(f"task {a}", f"task {b}") for a, b in itertools.combinations(range(6), 2)]
-    canvas = overlaps_drawn(*(row for pair in pairs for row in shared_by(pair)))
-    assert len(legend(canvas)) == 10 + 2
-    assert "5 more pairs are in the table only." in note(canvas)
-
-
-def test_what_tells_masks_of_one_task_apart_is_their_name() -> None:
-    canvas = overlaps_drawn(*shared_by(("rotnet, early", "rotnet, late")))
-    assert legend(canvas)[0] == "Early and late (n=3)"
-    canvas = overlaps_drawn(*shared_by(("rotnet, early", "labels, early")))
-    assert legend(canvas)[0] == "RotNet, early and Labels, early (n=3)"
-
-
-@pytest.mark.parametrize("kind", ["png", "pdf"])
-def test_the_same_tables_give_the_same_files(kind: str) -> None:
-    drawn = [figures.save(layers_drawn(densities_of("labels", "rotnet")), kind) for _ in range(2)]
-    assert drawn[0] == drawn[1]
-    drawn = [figures.save(overlaps_drawn(*shared_by(("labels", "rotnet"))), kind) for _ in range(2)]
-    assert drawn[0] == drawn[1]
-
-
-# ------------------------------------------------------------------------------------- the command
-
-
-def run(root: Path, *arguments: str) -> int:
-    return analysis.main([*arguments, "--scale", "smoke", "--root", str(root)])
-
-
-@pytest.fixture
-def fig3(store: Store) -> list[Placed]:
-    """Made up, three seeds of them."""
-    found = placed(load("fig3", "smoke", 3).points)
-    fill(store, [mask.mask for mask in found])
-    return found
-
-
-def test_the_command_writes_tables_and_figures(
-    fig3: list[Placed], store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(Path(store.base), "fig3") == 0
-    said = capsys.readouterr()
-    assert not said.err
-    folder = Path(store.base) / "results" / "smoke"
-    files = [f"fig3-{name}.{kind}" for name in ("layers", "overlap") for kind in ("parquet", "png", "pdf")]
-    assert {path.name for path in folder.iterdir()} == {*files}
-    assert all(str(folder / name) in said.out for name in files)
-    expected = measure(fig3, store)
-    for name, schema, table in zip(("layers", "overlap"), (analysis.LAYERS, analysis.OVERLAPS), expected, strict=True):
-        written = pq.read_table(folder / f"fig3-{name}.parquet")
-        assert written.schema.equals(schema)
-        assert written.equals(table)
-    assert {row["seed"] for row in expected[0].to_pylist()} == {0, 1, 2}  # all that are there
-
-    row = next(
-        row
-        for row in summary(expected[1]).to_pylist()
-        if (row["relation"], row["task_a"], row["task_b"]) == (SAME_SEED, "labels", "rotnet")
-    )
-    assert f"{row['jaccard']:.3f} ± {row['stderr']:.3f} ({row['chance']:.3f})" in said.out
-    assert "same task, different seeds" in said.out
-    assert "random and" not in said.out
-    assert "layers.conv1.weight" in said.out
-
-
-def test_all_is_written_before_what_reads_has_had_enough(fig3: list[Placed], store: Store) -> None:
-    words = [sys.executable, "-m", "raysslprune", "analysis", "fig3", "--scale", "smoke", "--root", store.base]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 0
-    names = {path.name for path in (Path(store.base) / "results" / "smoke").iterdir()}
-    assert names == {f"fig3-{name}.{kind}" for name in ("layers", "overlap") for kind in ("parquet", "png", "pdf")}
-
-
-def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
-    fig3: list[Placed], store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise RuntimeError("no font")
-
-    monkeypatch.setattr(figures, "layer_densities", fail)
-    assert run(Path(store.base), "fig3") == 1
-    said = capsys.readouterr()
-    assert "same task, different seeds" in said.out
-    assert "layers.conv1.weight" in said.out
-    sentence = "raysslprune: the figure of fig3-layers could not be drawn, all else is there: RuntimeError: no font; "
-    assert said.err.startswith(sentence)
-    assert said.err.count("\n") == 1
-    names = {path.name for path in (Path(store.base) / "results" / "smoke").iterdir()}
-    assert names == {"fig3-layers.parquet", *(f"fig3-overlap.{kind}" for kind in ("parquet", "png", "pdf"))}
-
-
-def test_what_chance_explains_is_not_shown(fig3: list[Placed], store: Store) -> None:
-    """It is in the tables."""
-    layers, overlaps = measure(fig3, store)
-    drawn, pairs = analysis.shown(fig3, layers, overlaps)
-    tasks = ["labels", "rotnet", "exemplar", "random", "shuffled labels"]
-    assert [*dict.fromkeys(layers["task"].to_pylist())] == tasks
-    assert [*dict.fromkeys(drawn["task"].to_pylist())] == tasks[:4]
-    rows = pairs.to_pylist()
-    assert {row["relation"] for row in rows} == {SAME_SEED, SAME_TASK}
-    assert {row["task_a"] for row in rows} | {row["task_b"] for row in rows} == {*tasks[:3]}
-    assert {NEITHER} < {row["relation"] for row in summary(overlaps).to_pylist()}
-    assert drawn.to_pylist() == [row for row in densities(layers, fig3).to_pylist() if row["task"] != tasks[4]]
-
-
-def test_a_search_lacks_what_it_did_not_choose(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    found = placed(load("rewind", "smoke", 1).points)
-    fill(store, [mask.mask for mask in found[: len(found) // 2]])
-    assert run(Path(store.base), "rewind") == 0
-    assert not capsys.readouterr().err
-
-
-def test_missing_masks_are_said_in_a_sentence(
-    fig3: list[Placed], store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    gone = next(mask for mask in fig3 if (mask.task, mask.seed) == ("exemplar", 1))
-    store.remove(f"steps/{gone.mask.id}/SUCCESS")
-    assert run(Path(store.base), "fig3", "--seeds", "4") == 0
-    said = capsys.readouterr()
-    wanted = placed(load("fig3", "smoke", 4).points)
-    lacking = [mask for mask in wanted if mask.seed == 3 or mask == gone]
-    assert said.err == (
-        f"raysslprune: {len(lacking)} of {len(wanted)} masks are not there yet, the first of them {lacking[0]}; "
-        f"this makes them: python -m raysslprune.sweep fig3 --scale smoke --seeds 4 --root {store.base}\n"
-    )
-    written = pq.read_table(Path(store.base) / "results/smoke/fig3-layers.parquet")
-    assert {*written["mask"].to_pylist()} == {mask.mask.id for mask in fig3} - {gone.mask.id}
-
-
-def test_a_damaged_mask_is_left_out(fig3: list[Placed], store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = fig3[0].mask.id
-    path = Path(store.base) / "steps" / bad / MASK
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    assert run(Path(store.base), "fig3", "--seeds", "1") == 0
-    assert f"mask {bad}: {MASK} does not match its checksum; it is left out" in capsys.readouterr().err
-    written = pq.read_table(Path(store.base) / "results/smoke/fig3-layers.parquet")
-    assert bad not in written["mask"].to_pylist()
-    assert {*written["seed"].to_pylist()} == {0}
-
-
-def test_one_seed_of_one_task_has_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "one.py"
-    path.write_text(
-        "from raysslprune.scales import SETTINGS\n"
-        "from raysslprune.sweepfile import Figure, Point\n"
-        "FIGURE = Figure(title='One')\n"
-        "def points(scale, seed):\n"
-        "    s = SETTINGS[scale]\n"
-        "    chain = s.imp('labels', seed=seed, levels=2, keep=0.5)\n"
-        "    for level in (0, 1, 2):\n"
-        "        yield Point(step=s.ticket(chain, level), task='labels', init='ticket', level=level, seed=seed)\n"
-    )
-    store = Store(str(tmp_path / "runs"))
-    fill(store, [mask.mask for mask in placed(load(str(path), "smoke", 1).points)])
-    assert run(tmp_path / "runs", str(path)) == 0
-    assert not capsys.readouterr().err
-    names = {path.name for path in (tmp_path / "runs/results/smoke").iterdir()}
-    assert names == {"one-layers.parquet", "one-layers.png", "one-layers.pdf", "one-overlap.parquet"}
-    assert len(pq.read_table(tmp_path / "runs/results/smoke/one-overlap.parquet")) == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
-    [
-        (["fig3"], 1, "no mask of fig3 is in {root} yet; this makes them: python -m raysslprune.sweep fig3 "),
-        (["fig6"], 2, "there are no masks behind fig6: nothing is pruned for it"),
-        (["table1"], 2, "there are no masks behind table1"),
-        (["fig33"], 2, "there is no sweep 'fig33'; did you mean fig3?"),
-    ],
-)
-def test_nothing_to_look_at_is_one_sentence(
-    arguments: list[str], code: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(tmp_path / "new", *arguments) == code
-    said = capsys.readouterr()
-    assert said.err.startswith("raysslprune: " + sentence.format(root=tmp_path / "new"))
-    assert said.err.count("\n") == 1
-    assert not said.out
-    assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize("arguments", [[], ["fig3", "--seeds", "0"], ["fig3", "--scale", "huge"], ["fig3", "fig4"]])
-def test_a_wrong_call_is_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        analysis.main(arguments)
-    assert end.value.code == USAGE
-    said = capsys.readouterr().err
-    assert said.startswith("raysslprune: ")
-    assert said.endswith("; see --help\n")
-    assert said.count("\n") == 1
-
-
-def test_somebody_elses_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    assert run(tmp_path, "fig3") == FAILED
-    assert "holds other files" in capsys.readouterr().err

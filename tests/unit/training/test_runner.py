@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from sklearn.svm import LinearSVC
-from torch import Tensor, nn
+from torch import Tensor
 
-from raysslprune import data, models, options, run
+from raysslprune import data, options, run
 from raysslprune import train as training
-from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, shuffled, untrained
+from raysslprune.lottery import finetune
 from raysslprune.run import NoExchange, Runner
-from raysslprune.scales import SETTINGS
-from raysslprune.spec import Final, Mask, Recipe, Rewind, Shuffle, Step, Train, dump, seed_of
-from raysslprune.store import WEIGHTS, Damaged, Record, Store, snapshots_in
+from raysslprune.spec import Rewind, Train, dump
+from raysslprune.store import WEIGHTS, Damaged, Store, snapshots_in
 from tests.helpers.chains import execute
-
-SMOKE = SETTINGS["smoke"]
-CONVOLUTIONS = {f"layers.conv{n}.weight": shape for n, shape in
-                enumerate([(16, 1, 3, 3), (32, 16, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)], start=1)}  # fmt: skip
-SEED = 3
+from tests.helpers.runner import (
+    DURING,
+    OF,
+    ROTNET,
+    SHORT,
+    STEPS,
+    chain,
+    drawn,
+    job_of,
+    left,
+    made,
+    mask_in,
+    masked,
+    record,
+    same,
+    weights,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,104 +51,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# ------------------------------------------------------------------------------------- what is asked for
-
-SHORT = replace(SMOKE.recipes["labels"], samples=1_280)
-
-
-def chain(task: str, levels: int = 2, scope: str = "all") -> Chain:
-    recipe = SMOKE.recipes["s4l:10%-of-images" if task == "s4l" else task]
-    recipe = replace(recipe, samples=1_280) if task in ("labels", "rotnet") else recipe
-    return imp(
-        task=task,
-        data="digits",
-        arch="conv4",
-        recipe=recipe,
-        seed=SEED,
-        levels=levels,
-        keep=0.4,
-        rewind=120 if task == "s4l" else 640,
-        scope=scope,
-    )
-
-
-ROTNET = chain("rotnet")
-OF = ROTNET.rounds[1]
-"""What is judged: RotNet under its first mask."""
-
-CLASSIFIER, MACHINES = (probe.recipe for probe in SMOKE.linear)
-assert isinstance(CLASSIFIER, Recipe)
-LINEAR = replace(CLASSIFIER, samples=2_560)
-TENTH = replace(SMOKE.recipes["labels:10%-of-images"], samples=480)
-
-STEPS = {
-    "linear": linear(OF, data="digits", recipe=LINEAR),
-    "linear with views": linear(OF, data="digits", recipe=replace(LINEAR, samples=1_280, pad=1)),
-    "untrained": untrained(OF, data="digits", recipe=LINEAR),
-    "SVMs": linear(OF, data="digits", recipe=MACHINES),
-    "SVMs, untrained": untrained(OF, data="digits", recipe=MACHINES),
-    "fine-tuned": finetune(OF, data="digits", recipe=replace(SMOKE.finetune.recipe, samples=1_280, batch=64)),
-    "fine-tuned on a tenth": finetune(OF, data="digits:10%-of-images", recipe=TENTH),
-    "linear on three classes": linear(OF, data="digits:30%-of-classes", recipe=LINEAR),
-}
-
-DURING = imp(
-    task="labels",
-    data="digits",
-    arch="conv4",
-    recipe=SHORT,
-    seed=SEED,
-    levels=2,
-    keep=0.4,
-    rewind=0,
-    start=Final(of=ROTNET.dense),
-)
-"""Pruning during transfer."""
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """All of these, made once. Don't write to it."""
     return execute([*STEPS.values(), *DURING.rounds], tmp_path_factory.mktemp("run") / "runs", snapshots=[0])
-
-
-def weights(store: Store, step: Train, name: str = WEIGHTS) -> dict[str, Tensor]:
-    return from_safetensors(store.artefact(step.id, name))
-
-
-def record(store: Store, step: Step) -> Record:
-    found = store.record(step.id)
-    assert found is not None
-    return found
-
-
-def mask_in(store: Store, step: Mask | None) -> dict[str, Tensor]:
-    """As bool tensors, unpacked by numpy."""
-    assert step is not None
-    packed = from_safetensors(store.artefact(step.id, "mask.safetensors"))
-    assert packed.keys() == CONVOLUTIONS.keys()
-    unpacked = {n: np.unpackbits(bits.numpy(), count=math.prod(CONVOLUTIONS[n])) for n, bits in packed.items()}
-    return {n: torch.from_numpy(bits.astype(bool)).view(CONVOLUTIONS[n]) for n, bits in unpacked.items()}
-
-
-def left(mask: Mapping[str, Tensor], *numbers: int) -> int:
-    """Weights that stay, in those convolutions."""
-    names = [f"layers.conv{n}.weight" for n in numbers or (1, 2, 3, 4)]
-    return sum(int(mask[name].sum()) for name in names)
-
-
-# ------------------------------------------------------------------------------------- the same, written out
-
-
-def drawn(outputs: int) -> dict[str, Tensor]:
-    """A network as drawn for SEED."""
-    generator = torch.Generator().manual_seed(seed_of("init", SEED, 0))
-    net = models.network("conv4", 1, lambda width: nn.Linear(width, outputs), generator, torch.device("cpu"))
-    return net.state_dict()
-
-
-def masked(state: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t * mask[name[6:]] if name[6:] in mask else t for name, t in state.items()}
 
 
 def features(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
@@ -167,10 +80,6 @@ def split(name: str) -> tuple[Tensor, np.ndarray]:
 
 def trunk_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t for name, t in state.items() if name.startswith("trunk.")}
-
-
-def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
 
 
 # ------------------------------------------------------------------------------------- starts
@@ -270,12 +179,12 @@ def test_a_tenth_of_the_labels_is_trained_on_and_all_of_the_test_set_judges(stor
     assert after - updates == 480 // 48
 
 
-# ------------------------------------------------------------------------------------- SVMs
-
-
 def network_for_svms(name: str, store: Store) -> dict[str, Tensor]:
     mask = mask_in(store, ROTNET.masks[1])
     return masked(weights(store, OF) if name == "SVMs" else drawn(10), mask)
+
+
+# ------------------------------------------------------------------------------------- SVMs
 
 
 @pytest.mark.parametrize("name", ["SVMs", "SVMs, untrained"])
@@ -323,159 +232,9 @@ def test_progress_of_svms_is_in_fits(tmp_path: Path) -> None:
     assert told == [(step.id, done, 40) for done in range(1, 41)]  # ten classes: three folds and the final fit
 
 
-# ------------------------------------------------------------------------------------- masks
-
-
-def made(root: Path, **options: Any) -> Runner:
-    store = Store(str(root / "runs"))
-    store.create()
-    return Runner(store=store, exchange=NoExchange(), **options)
-
-
-def job_of(step: Train, snapshots: tuple[int, ...] = (), **lists: list[str]) -> dict[str, Any]:
-    plain = {"graph": dump([step]), "train": step.id, "snapshots": list(snapshots), "before": [], "after": []}
-    return json.loads(json.dumps({**plain, "weights": False, "keep": True, **lists}))
-
-
-def test_layerwise_pruning_leaves_the_other_layers_whole(tmp_path: Path) -> None:
-    """Of 4,752 weights of two convolutions, by hand: 1,901, 760 and 304 are left."""
-    deep = chain("labels", levels=3, scope="convs:2")
-    like = deep.dense
-    leaves = [
-        random_reinit(mask, like=like, task="labels", recipe=SHORT)
-        for mask in (
-            deep.masks[3],
-            random_prune(like=like, keep=0.4, level=3, scope="convs:2"),
-            random_prune(like=like, keep=0.4, level=1, scope="convs:1"),
-            random_prune(like=like, keep=0.4, level=1, scope="convs"),
-        )
-    ]
-    store = execute(leaves, tmp_path)
-    assert 16 * 9 + 32 * 16 * 9 == 4_752
-    for mask, count in zip((*deep.masks[1:], leaves[1].mask), (1_901, 760, 304, 304), strict=True):
-        stays = mask_in(store, mask)
-        assert left(stays, 1, 2) == count
-        assert left(stays, 3, 4) == 27_648
-    assert left(mask_in(store, leaves[2].mask), 1) == 58
-    assert left(mask_in(store, leaves[2].mask), 2, 3, 4) == 32_256
-    assert left(mask_in(store, leaves[3].mask)) == 12_960
-    for leaf, count in zip(leaves, (304, 304, 58, 12_960), strict=True):
-        whole = {0: 27_648, 1: 27_648, 2: 32_256, 3: 0}[leaves.index(leaf)]
-        assert record(store, leaf).metrics["density"] == pytest.approx((count + whole) / 32_400)
-    for mask, shapes in zip(masks_of(leaves), ((1, 2), (1, 2), (1,), (1, 2, 3, 4)), strict=True):
-        stays, metrics = mask_in(store, mask), record(store, mask).metrics
-        weights_in = {n: math.prod(CONVOLUTIONS[f"layers.conv{n}.weight"]) for n in range(1, 5)}
-        assert metrics["density"] == left(stays) / 32_400
-        assert metrics["density_in_scope"] == left(stays, *shapes) / sum(weights_in[n] for n in shapes)
-    # nested: what one round has pruned, none brings back
-    rounds = [mask_in(store, mask) for mask in deep.masks[1:]]
-    for earlier, later in pairwise(rounds):
-        assert all((later[name] <= earlier[name]).all() for name in later)
-
-
-def masks_of(steps: Iterable[Train]) -> list[Mask]:
-    return [step.mask for step in steps if step.mask is not None]
-
-
-def test_a_shuffled_mask_has_the_scope_of_what_it_is_shuffled_from(tmp_path: Path) -> None:
-    deep = chain("labels", levels=1, scope="convs:2")
-    twice = Shuffle(of=shuffled(deep, 1), seed=7)
-    store = execute([random_reinit(twice, like=deep.dense, task="labels", recipe=SHORT)], tmp_path)
-    for mask in (deep.masks[1], twice.of, twice):
-        assert mask is not None
-        assert record(store, mask).metrics == {"density": (1_901 + 27_648) / 32_400, "density_in_scope": 1_901 / 4_752}
-
-
-@pytest.mark.parametrize("make", [random_prune, None])
-def test_a_scope_deeper_than_the_network_is_refused(make: Callable[..., Mask] | None, tmp_path: Path) -> None:
-    deep = chain("labels", levels=1, scope="convs:5")
-    mask = make(like=deep.dense, keep=0.4, level=1, scope="convs:5") if make else deep.masks[1]
-    step = random_reinit(mask, like=deep.dense, task="labels", recipe=SHORT)
-    with pytest.raises(ValueError, match=r"scope 'convs:5' is not .* with d from 1 to 4"):
-        execute([step], tmp_path)
-
-
 def commit(store: Store, step: Train, state: Mapping[str, Tensor]) -> None:
     """Made-up weights, as if they had been trained."""
     store.commit(step, {WEIGHTS: to_safetensors(dict(state))}, {"density": 1.0}, {"images_per_second": 1.0})
-
-
-def dead_network(share: float) -> dict[str, Tensor]:
-    """A network with exactly that share of natural zeros in every layer: some exact, some tiny."""
-    rng, state = np.random.default_rng(0), drawn(10)
-    for name in CONVOLUTIONS:
-        flat = state[f"trunk.{name}"].flatten()
-        flat[flat.abs() <= 1e-6] = 1e-6
-        dead = rng.permutation(len(flat))[: round(share * len(flat))]
-        flat[dead] = torch.from_numpy(rng.choice([0.0, 1e-39, -1e-20, 2.0**-23], len(dead))).float()
-        state[f"trunk.{name}"] = flat.view(state[f"trunk.{name}"].shape)
-    return state
-
-
-def test_random_masks_adjusted_for_natural_zeros_keep_none(tmp_path: Path) -> None:
-    """Where 60 % are zero: exactly as many as asked for, or all others where those are fewer."""
-    dense, state = chain("labels").dense, dead_network(0.6)
-    alive = {name: (state[f"trunk.{name}"].double().abs() > 2.0**-23) for name in CONVOLUTIONS}
-    assert left(alive) == 32_400 - sum(round(0.6 * math.prod(shape)) for shape in CONVOLUTIONS.values()) == 12_960
-    runner = made(tmp_path)
-    commit(runner.store, dense, state)
-    steps = {level: random_prune(like=dense, keep=0.8, level=level, nonzero=dense) for level in (1, 4, 5, 9)}
-    leaf = random_reinit(steps[9], like=dense, task="labels", recipe=SHORT)
-    runner.run(job_of(leaf))
-    for level, count in {1: 12_960, 4: 12_960, 5: 10_617, 9: 4_349}.items():
-        runner.mask(steps[level])
-        stays = mask_in(runner.store, steps[level])
-        assert left(stays) == count
-        assert all((stays[name] <= alive[name]).all() for name in stays)
-    final = weights(runner.store, leaf)
-    for name, stays in mask_in(runner.store, steps[9]).items():
-        assert torch.equal(final[f"trunk.{name}"] != 0, stays)
-    assert record(runner.store, leaf).metrics["density"] == 4_349 / 32_400
-
-
-def test_such_a_mask_in_a_scope(tmp_path: Path) -> None:
-    """Natural zeros of the other layers stay: nothing is pruned there."""
-    dense, state = chain("labels").dense, dead_network(0.6)
-    runner = made(tmp_path)
-    commit(runner.store, dense, state)
-    step = random_prune(like=dense, keep=0.4, level=2, scope="convs:2", nonzero=dense)
-    runner.mask(step)
-    stays = mask_in(runner.store, step)
-    assert left(stays, 1, 2) == 760
-    assert left(stays, 3, 4) == 27_648
-    for number in (1, 2):
-        name = f"layers.conv{number}.weight"
-        assert (state[f"trunk.{name}"][stays[name]].abs() > 2.0**-23).all()
-
-
-class Board:
-    """Masks in a dictionary, in the place of Ray's object store."""
-
-    def __init__(self) -> None:
-        self.masks: dict[str, dict[str, np.ndarray]] = {}
-        self.hits = 0
-
-    def put(self, mask_id: str, packed: dict[str, np.ndarray]) -> None:
-        self.masks[mask_id] = packed
-
-    def get(self, mask_id: str) -> dict[str, np.ndarray] | None:
-        self.hits += mask_id in self.masks
-        return self.masks.get(mask_id)
-
-
-def test_masks_travel_by_the_exchange_and_by_their_files_alike(tmp_path: Path) -> None:
-    made_chain, board = chain("labels"), Board()
-    like = made_chain.dense
-    step = random_reinit(shuffled(made_chain, 1), like=like, task="labels", recipe=SHORT)
-    store = execute([step], tmp_path)
-    runner = Runner(store=store, exchange=board)
-    first = runner.mask(step.mask)
-    assert board.hits == 0
-    assert board.masks.keys() == {step.mask.id} if step.mask else False
-    again = runner.mask(step.mask)
-    assert board.hits == 1
-    assert same(first, again)
-    assert same(first, mask_in(store, step.mask))
 
 
 # ------------------------------------------------------------------------------------- again

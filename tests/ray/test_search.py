@@ -1,0 +1,38 @@
+"""A search for the best rewind on a real Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.search import LEVELS, REWINDS, World, points, rewind_of
+
+
+@pytest.mark.slow
+def test_a_search_on_ray_trains_what_it_chose(tmp_path: Path) -> None:
+    from raysslprune import cluster, exchange, fanout
+    from raysslprune.progress import Progress, output_to
+
+    grid = points(tasks=["labels"], seeds=1, rewinds=REWINDS[::2])
+    world = World(tmp_path / "runs", grid, trials=2)
+    with output_to(str(tmp_path / "log")) as terminal, cluster.connected(cpus=2):
+        from rich.console import Console
+
+        world.studies.advance()
+        board = exchange.Exchange.start()
+        shown = Progress(Console(file=terminal), world.schedule, dict.fromkeys(world.plan.jobs, 1.0))
+        with shown.watching(board.training):
+            fanout.run(world.plan, world.schedule, world.store, "", shown, after_each=world.studies.advance)
+    assert world.studies.ended
+    tried = world.studies.tried
+    assert len(tried) == 2 * len(LEVELS)
+    records, damaged = world.store.survey(world.plan.ids)
+    assert damaged == []
+    chosen = [p for p in grid if p.level == 0 or (p.task, p.level, rewind_of(p)) in tried]
+    needed = {job.id for job in world.plan.behind(chosen)}
+    assert {job_id for job_id in world.plan.jobs if job_id in records} == needed < world.plan.jobs.keys()
+    assert all(records[p.step.id].metrics["top1"] == tried[p.task, p.level, rewind_of(p)] for p in chosen if p.level)
+    assert shown.total == shown.finished == len(needed)
+    assert json.loads((tmp_path / "runs/studies/rewind-laptop.journal").read_text().splitlines()[0])["op_code"] == 0
