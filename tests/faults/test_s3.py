@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from pyarrow import fs
 
 from raysslprune import __main__ as command
 from raysslprune import lock, plan, status
@@ -24,7 +23,7 @@ from raysslprune.spec import Init, Prune, Recipe, Step, Train
 from raysslprune.store import MASK, STATUS, WEIGHTS, Damaged, Store, StoreError
 from tests.helpers.commands import Command, Finished, finish, start
 from tests.helpers.processes import wait_until
-from tests.helpers.s3 import KEY, SECRET, Server, serving
+from tests.helpers.s3 import KEY, SECRET, Server, names, objects, serving
 
 METRICS = {"top1": 98.5}
 RECIPE = Recipe(samples=2400, batch=64, lr=0.05)
@@ -74,13 +73,6 @@ def files_of(step: Step) -> dict[str, bytes]:
 
 def commit(store: Store, step: Step) -> None:
     store.commit(step, files_of(step), METRICS, {"host": "here"})
-
-
-def objects(store: Store) -> dict[str, bytes]:
-    """Every object below the root, by its name there."""
-    found = store.fs.get_file_info(fs.FileSelector(store.base, recursive=True))
-    names = [info.path.removeprefix(f"{store.base}/") for info in found if info.is_file]
-    return {name: store.read(name) for name in names}
 
 
 # ------------------------------------------------------------------ the store
@@ -400,8 +392,3 @@ def test_a_sweep_on_s3_is_killed_waits_goes_on_and_gives_the_same_table(
     said = everything(objects(store), last, again) + Path(log).read_bytes()
     assert SECRET.encode() not in said
     assert KEY.encode() not in said
-
-
-def names(store: Store) -> list[str]:
-    found = store.fs.get_file_info(fs.FileSelector(store.base, recursive=True, allow_not_found=True))
-    return [info.path.removeprefix(f"{store.base}/") for info in found if info.is_file]

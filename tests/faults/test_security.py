@@ -36,13 +36,12 @@ from raysslprune.run import NoExchange, Runner
 from raysslprune.spec import Final, Init, Prune, Recipe, Train, to_plain
 from raysslprune.store import WEIGHTS, File, Record, Store, StoreError
 from raysslprune.sweepfile import Figure, Point
-from tests.faults.test_s3 import objects
 from tests.helpers import CHECKOUT
 from tests.helpers.bomb import Bomb
 from tests.helpers.chains import execute
 from tests.helpers.commands import Command, finish, start
 from tests.helpers.processes import descendants, frozen_at_work
-from tests.helpers.s3 import KEY, SECRET, serving
+from tests.helpers.s3 import KEY, SECRET, objects, serving
 
 PACKAGE = CHECKOUT / "raysslprune"
 

@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyarrow import fs
+
+from raysslprune.store import Store
 from tests.helpers.processes import wait_until
 
 KEY, SECRET = "AKIAEXAMPLE", "wJalrXUtnFEMI/bPxRfiCYEXAMPLEKEY"
@@ -66,3 +69,15 @@ def serving(folder: Path, **environment: str) -> Iterator[Server]:
             yield there
         finally:
             process.kill()
+
+
+def objects(store: Store) -> dict[str, bytes]:
+    """Every object below the root, by its name there."""
+    found = store.fs.get_file_info(fs.FileSelector(store.base, recursive=True))
+    names = [info.path.removeprefix(f"{store.base}/") for info in found if info.is_file]
+    return {name: store.read(name) for name in names}
+
+
+def names(store: Store) -> list[str]:
+    found = store.fs.get_file_info(fs.FileSelector(store.base, recursive=True, allow_not_found=True))
+    return [info.path.removeprefix(f"{store.base}/") for info in found if info.is_file]

@@ -10,40 +10,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import raysslprune
-from raysslprune.environment import changed, defaults
-
-# ------------------------------------------------------------------------------------- variables
-
-
-def test_changes_are_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"KEPT": "1", "GONE": "2", "OTHER": "3"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("NEW", raising=False)
-    before = dict(os.environ)
-    with suppress(KeyError), changed({"NEW": "4", "GONE": None, "NEVER": None, "KEPT": "5"}):
-        assert {**before, "NEW": "4", "KEPT": "5"} == {**os.environ, "GONE": "2"}
-        assert "GONE" not in os.environ
-        os.environ |= {"OTHER": "6", "MORE": "7"}
-        del os.environ["NEW"]
-        raise KeyError
-    assert dict(os.environ) == before
-
-
-def test_what_is_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SET", "1")
-    monkeypatch.setenv("EMPTY", "")
-    monkeypatch.delenv("UNSET", raising=False)
-    assert defaults({"SET": "2", "EMPTY": "2", "UNSET": "2"}) == {"EMPTY": "2", "UNSET": "2"}
-
-
-# ------------------------------------------------------------------------------------- a program with a sweep in it
 
 POINTS = """
 from raysslprune.spec import Init, Recipe, Train
@@ -57,7 +29,6 @@ def points(scale, seed):
     step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=seed, start=Init(seed=seed))
     yield Point(step=step, task="a", init="b", level=1, seed=seed)
 """
-
 COMMON = (
     POINTS
     + """
@@ -74,7 +45,6 @@ def run(name):
     return len(one.table())
 """
 )
-
 BEFORE = (
     COMMON
     + """
@@ -94,7 +64,6 @@ facts = {"rows": rows, "same": seen() == before, "up": ray.is_initialized(), "mi
 print(json.dumps(facts))
 """
 )
-
 INTERRUPTED = (
     COMMON.replace("samples=64", "samples=64_000_000")
     + """
@@ -121,7 +90,6 @@ except BaseException as error:
 print(json.dumps({"stopped": type(kept).__name__, "free": until(True, 20), "up": ray.is_initialized()}))
 """
 )
-
 AFTER = (
     COMMON
     + """

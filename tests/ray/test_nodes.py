@@ -11,209 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 import raysslprune
-from raysslprune import plan
-from raysslprune.cluster import Capacity, ClusterError, Workers
-from raysslprune.fanout import RETRIES, ReadyJobs
-from raysslprune.lottery import imp, winning_ticket
-from raysslprune.scales import SETTINGS
-from raysslprune.store import Store
-from raysslprune.sweepfile import Point
+from raysslprune.fanout import RETRIES
 from tests.helpers import CHECKOUT
 from tests.helpers.commands import Command, Finished, done_steps, finish, start, sweep, table_of
 from tests.helpers.processes import descendants, frozen_at_work, trials, wait_until
-from tests.ray.test_tune import Watcher
-
-# ------------------------------------------------------------------------------------- the searcher, without Ray
-
-S = SETTINGS["smoke"]
-
-
-def graph_of(*bn_batches: int) -> plan.Plan:
-    """A chain of two rounds for each of these parts of a batch of 64."""
-    points = []
-    for bn_batch in bn_batches:
-        recipe = replace(S.recipes["labels"], bn_batch=bn_batch)
-        chain = imp(
-            task="labels",
-            data=S.data,
-            arch=S.arch,
-            recipe=recipe,
-            seed=0,
-            levels=1,
-            keep=0.5,
-            rewind=S.rewind["labels"],
-        )
-        step = winning_ticket(chain, 1, task="labels", recipe=recipe)
-        points.append(Point(step=step, task=f"{bn_batch}", init="a", level=1, seed=0))
-    return plan.make(points)
-
-
-class Tune:
-    """Plays Tune's part: trials asked of a searcher, by number."""
-
-    def __init__(
-        self,
-        root: Path,
-        graph: plan.Plan,
-        *,
-        workers: Workers | None = None,
-        cpus: int = 1,
-        after_each: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.watcher, self.store = Watcher(), Store(str(root))
-        self.store.create()
-        self.schedule = plan.Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
-        self.cpus, self.trials = cpus, 0
-        self.searcher = ReadyJobs(
-            self.schedule,
-            graph,
-            self.store,
-            "",
-            self.watcher,
-            workers or Workers(),
-            lambda: Capacity(cpus=self.cpus, gpus=0),
-            after_each=after_each,
-        )
-
-    def ask(self) -> Any:
-        """The next trial's configuration; its name is ``last``."""
-        self.trials += 1
-        return self.searcher.suggest(self.last)
-
-    @property
-    def last(self) -> str:
-        return f"trial {self.trials}"
-
-
-def test_a_job_whose_process_dies_again_and_again_fails(tmp_path: Path) -> None:
-    ended: list[int] = []
-    tune = Tune(tmp_path, graph_of(0), after_each=lambda: ended.append(1))
-    jobs = set()
-    for _ in range(RETRIES + 1):
-        jobs.add(json.loads(tune.ask()["job"])["train"])
-        tune.searcher.process_lost(tune.last, "Failure\nthe node was reclaimed\n")
-    (job,) = jobs
-    assert [(lost, why) for lost, why, _ in tune.watcher.lost] == [(job, "the node was reclaimed")] * RETRIES
-    said = tune.watcher.failed[job]
-    assert said.startswith(f"its process failed {RETRIES + 1} times without a new checkpoint: the node was reclaimed")
-    assert tune.watcher.skipped == 1
-    assert len(ended) == RETRIES + 1
-    assert tune.ask() == tune.searcher.FINISHED
-    assert "Failure\nthe node" in (tmp_path / f"logs/{job}.log").read_text()
-
-
-def test_a_job_that_gets_on_is_tried_without_end(tmp_path: Path) -> None:
-    """Spot instances may go far more often than a long training has retries."""
-    tune = Tune(tmp_path, graph_of(0))
-    for death in range(3 * RETRIES):
-        job = json.loads(tune.ask()["job"])["train"]
-        if death % RETRIES == 0:
-            tune.store.save_checkpoint(job, b"state")
-            os.utime(tmp_path / "checkpoints" / job, (death, death))
-        tune.searcher.process_lost(tune.last, "gone")
-    assert len(tune.watcher.lost) == 3 * RETRIES
-    assert tune.watcher.failed == {}
-
-
-def test_the_work_that_is_repeated_is_counted_from_the_last_checkpoint(tmp_path: Path) -> None:
-    clock = SimpleNamespace(now=1000.0)
-    tune = Tune(tmp_path, graph_of(0))
-    tune.searcher.clock = lambda: clock.now
-    job = json.loads(tune.ask()["job"])["train"]
-    clock.now = 1030.0
-    tune.searcher.process_lost(tune.last, "gone")
-    tune.ask()
-    tune.store.save_checkpoint(job, b"state")
-    os.utime(tmp_path / "checkpoints" / job, (1070, 1070))
-    clock.now = 1075.0
-    tune.searcher.process_lost(tune.last, "gone")
-    tune.ask()
-    clock.now = 1077.0
-    tune.searcher.process_lost(tune.last, "")
-    assert [seconds for _, _, seconds in tune.watcher.lost] == [30.0, 5.0, 2.0]
-    assert tune.watcher.lost[-1][1] == "no cause is known"
-
-
-def test_what_dies_twice_or_was_never_handed_out_is_passed_over(tmp_path: Path) -> None:
-    tune = Tune(tmp_path, graph_of(0))
-    tune.ask()
-    tune.searcher.process_lost("another", "gone")
-    tune.searcher.process_lost(tune.last, "gone")
-    tune.searcher.process_lost(tune.last, "gone")
-    tune.searcher.on_trial_complete(tune.last, {"facts": "{}"})
-    assert len(tune.watcher.lost) == 1
-    assert tune.watcher.done == []
-
-
-def test_a_node_that_will_not_do_ends_the_sweep_and_fails_no_job(tmp_path: Path) -> None:
-    tune = Tune(tmp_path, graph_of(0, 16), cpus=2)
-    tune.ask()
-    tune.searcher.on_trial_complete(tune.last, {"unfit": "node 10.0.0.9 lacks data: voc07"})
-    with pytest.raises(ClusterError, match=r"^node 10\.0\.0\.9 lacks data: voc07$"):
-        tune.ask()
-    assert tune.watcher.failed == {}
-
-
-def test_a_worker_that_can_not_start_is_tried_again_and_then_ends_the_sweep(tmp_path: Path) -> None:
-    tune = Tune(tmp_path, graph_of(0))
-    for _ in range(RETRIES + 1):
-        assert isinstance(tune.ask(), dict)
-        broken = {"broken": "node 10.0.0.9 can't start a worker: KeyError: 'x'", "traceback": "where\nKeyError: 'x'"}
-        tune.searcher.on_trial_complete(tune.last, broken)
-    assert [why for _, why, _ in tune.watcher.lost] == ["KeyError: 'x'"] * RETRIES
-    with pytest.raises(ClusterError, match=r"^node 10\.0\.0\.9 can't start a worker: KeyError: 'x'$"):
-        tune.ask()
-    assert tune.watcher.failed == {}
-
-
-def test_workers_that_share_a_training_are_all_counted(tmp_path: Path) -> None:
-    """Three cores for trainings by two and by one: never more workers than cores, and what fits is not held up."""
-    graph = graph_of(16, 32, 0)
-    tune = Tune(tmp_path, graph, workers=Workers(per_step=2), cpus=3)
-    out: dict[str, dict[str, Any]] = {}
-    handed: list[int] = []
-    for _ in range(100):
-        while isinstance(config := tune.ask(), dict):
-            out[tune.last] = config
-            handed.append(config["workers"])
-            assert sum(other["workers"] for other in out.values()) <= tune.cpus
-        if config == tune.searcher.FINISHED:
-            break
-        assert out, "nothing runs, and nothing is handed out"
-        trial, _ = out.popitem()
-        if len(handed) == 3:
-            tune.searcher.process_lost(trial, "gone")
-        else:
-            tune.searcher.on_trial_complete(trial, {"facts": "{}"})
-    assert sorted(handed[:2]) == [1, 2], "one core is left beside two, and is used"
-    assert len(handed) == len(graph.jobs) + 1
-    assert set(tune.watcher.done) == set(graph.jobs)
-    assert len(tune.watcher.lost) == 1
-
-
-def test_where_nodes_went_nothing_is_handed_out_until_there_is_room(tmp_path: Path) -> None:
-    tune = Tune(tmp_path, graph_of(16, 0), cpus=3)
-    first = tune.ask()
-    assert first["workers"] == 1
-    tune.cpus = 0
-    assert tune.ask() is None
-    tune.searcher.process_lost("trial 1", "its node went")
-    assert tune.ask() is None
-    tune.cpus = 1
-    assert isinstance(tune.ask(), dict)
-    assert tune.ask() is None
-
-
-# ------------------------------------------------------------------------------------- nodes
 
 HELPER = """
 import json, sys
@@ -225,8 +33,6 @@ for line in sys.stdin:
     print(cluster.address, node.all_processes["raylet"][0].process.pid, node.node_id, flush=True)
 cluster.shutdown()
 """
-
-
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
 
 
@@ -328,6 +134,9 @@ def points(scale, seed):
         step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=seed, start=Init(seed=seed))
         yield Point(step=step, task="a", init="b", level=level, seed=seed)
 """
+
+
+# ------------------------------------------------------------------------------------- nodes
 
 
 @pytest.mark.slow
@@ -520,8 +329,6 @@ def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(
     assert len(done_steps(root)) >= 2
 
 
-# ------------------------------------------------------------------------------------- steps that can never be held
-
 OWN = """
 from dataclasses import replace
 
@@ -541,6 +348,9 @@ def points(scale, seed):
         step = winning_ticket(chain, level, task="labels", recipe=recipe)
         yield Point(step=step, task="labels", init="a", level=level, seed=seed)
 """
+
+
+# ------------------------------------------------------------------------------------- steps that can never be held
 
 
 @pytest.mark.slow
@@ -575,12 +385,12 @@ def test_a_worker_that_can_not_start_is_told_in_one_sentence(tmp_path: Path) -> 
     assert sum(line.startswith("lost: ") for line in said) == RETRIES
 
 
-# ------------------------------------------------------------------------------------- several workers
-
-
 def facts_of(root: Path) -> list[dict[str, Any]]:
     records = [json.loads(path.read_text()) for path in root.glob("steps/*/SUCCESS")]
     return [record["facts"] for record in records if "workers" in record["facts"]]
+
+
+# ------------------------------------------------------------------------------------- several workers
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysslprune import cluster, exchange, masks
+from raysslprune import cluster, masks
 from raysslprune.exchange import Exchange
 from raysslprune.run import Runner
 from raysslprune.spec import RandomPrune
@@ -65,19 +65,6 @@ def test_progress_is_told_and_forgotten(board: Exchange) -> None:
     assert board.training() == {"job": (3, 10)}
     board.forget("job")
     assert board.training() == {}
-
-
-def test_the_least_used_go_first() -> None:
-    """The actor's own class, without Ray's store: capacity counts bytes."""
-    keeper = exchange._Board(capacity=250)
-    for name in "abc":
-        keeper.masks[name] = (None, 100)  # pyright: ignore[reportArgumentType]
-        keeper.size += 100
-        if name == "b":
-            assert keeper.get("a") == [None]  # used: now b is the least recently used
-    keeper.drop_excess()
-    assert list(keeper.masks) == ["a", "c"]
-    assert keeper.size == 200
 
 
 def test_when_the_actor_dies_the_file_is_read(board: Exchange, tmp_path: Path) -> None:

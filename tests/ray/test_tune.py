@@ -1,198 +1,20 @@
-"""The searcher without Tune, and whole sweeps in which things break."""
+"""Whole sweeps in which things break."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import plan
-from raysslprune.cluster import Capacity, Workers
-from raysslprune.fanout import ReadyJobs
-from raysslprune.recipes import NETS
-from raysslprune.run import NoExchange, Runner
-from raysslprune.store import Damaged, Store, snapshot_name
-from raysslprune.sweep import load
 from tests.helpers.commands import Finished, done_steps, finish, start, sweep, table_of
 from tests.helpers.processes import frozen_at_work, wait_until
-
-
-class Watcher:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-        self.failed: dict[str, str] = {}
-        self.lost: list[tuple[str, str, float]] = []
-        self.skipped = 0
-        self.notes: list[str] = []
-
-    def slots_are(self, count: int) -> None: ...
-
-    def job_started(self, job: plan.Job, workers: int = 1) -> None: ...
-
-    def process_lost(self, job: plan.Job, why: str, seconds: float) -> None:
-        self.lost.append((job.id, why, seconds))
-
-    def job_done(self, job: plan.Job, facts: Mapping[str, Any]) -> None:
-        self.done.append(job.id)
-
-    def job_failed(self, job: plan.Job, why: str, skipped: int) -> None:
-        self.failed[job.id] = why
-        self.skipped += skipped
-
-    def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
-
-
-def drive(graph: plan.Plan, store: Store, spoil: Mapping[str, str] | None = None) -> Watcher:
-    """Play Tune's part in this process: ask for a trial, run it, tell the result.
-
-    spoil: job id to a file of its own that loses its last byte as soon as the job is done, once.
-    """
-    watcher, spoil = Watcher(), dict(spoil or {})
-    records, _ = store.survey(graph.ids)
-    pending = graph.pending(records)
-    schedule = plan.Schedule(pending, plan.cost(graph.jobs.values(), records, NETS).seconds)
-    searcher = ReadyJobs(schedule, graph, store, "/the/data", watcher, Workers(), lambda: Capacity(cpus=1, gpus=0))
-    runner = Runner(store=store, exchange=NoExchange())
-    for number in range(200):
-        config = searcher.suggest(str(number))
-        if not isinstance(config, dict):
-            assert config == searcher.FINISHED
-            return watcher
-        assert (config["root"], config["data"]) == (store.address, "/the/data")
-        job = json.loads(config["job"])
-        try:
-            result = {"facts": json.dumps(runner.run(job))}
-        except Damaged as damage:
-            result = {"damaged": damage.step_id, "why": damage.why}
-        except ValueError as error:
-            result = {"error": str(error), "traceback": "a traceback"}
-        if "facts" in result and (name := spoil.pop(job["train"], None)):
-            path = Path(store.path(f"steps/{job['train']}/{name}"))
-            path.write_bytes(path.read_bytes()[:-1])
-        searcher.on_trial_complete(str(number), result)
-    raise AssertionError("it did not end")
-
-
-@pytest.fixture(scope="module")
-def graph() -> plan.Plan:
-    return plan.make(load("fig3", "smoke", 1).points)
-
-
-def test_damage_that_a_job_meets_is_made_again_first(graph: plan.Plan, tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "runs"))
-    store.create()
-    dense = next(iter(graph.jobs.values()))
-    assert dense.snapshots
-    name = snapshot_name(min(dense.snapshots))
-    watcher = drive(graph, store, {dense.id: name})
-    assert watcher.failed == {}
-    assert len(watcher.notes) == 1
-    assert watcher.notes[0].startswith(f"step {dense.id}: {name} does not match its checksum")
-    assert watcher.done.count(dense.id) == 2
-    assert set(watcher.done) == set(graph.jobs)
-    records, damaged = store.survey(graph.ids)
-    assert damaged == []
-    assert graph.pending(records) == []
-
-
-def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: plan.Plan, tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "runs"))
-    store.create()
-    whole = drive(graph, store)
-    assert set(whole.done) == set(graph.jobs)
-    dense = next(iter(graph.jobs.values()))
-    other = Store(str(tmp_path / "other"))
-    other.create()
-    watcher = Watcher()
-    schedule = plan.Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
-    searcher = ReadyJobs(schedule, graph, other, "", watcher, Workers(), lambda: Capacity(cpus=100, gpus=0))
-    trial = 0
-    while isinstance(config := searcher.suggest(str(trial)), dict):
-        broken = json.loads(config["job"])["train"] == dense.id
-        result = {"error": "it broke", "traceback": "where it broke"} if broken else {"facts": "{}"}
-        searcher.on_trial_complete(str(trial), result)
-        trial += 1
-    assert config == searcher.FINISHED
-    behind = {job.id for job in graph.jobs.values() if dense in ancestors(job)}
-    assert set(watcher.done) == set(graph.jobs) - behind - {dense.id}
-    assert watcher.skipped == len(behind) > 0
-    log = tmp_path / "other" / "logs" / f"{dense.id}.log"
-    assert watcher.failed == {dense.id: f"it broke; details in {log}"}
-    assert "where it broke" in log.read_text()
-
-
-def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: plan.Plan, tmp_path: Path) -> None:
-    """As a search does; whether the job was done or failed."""
-    first, *others = (job for job in graph.jobs.values() if not job.parents)
-    added = [*graph.behind(graph.points[:1]), *others]
-    schedule = plan.Schedule([first], dict.fromkeys(graph.jobs, 1.0))
-    watcher = Watcher()
-    searcher = ReadyJobs(
-        schedule,
-        graph,
-        Store(str(tmp_path)),
-        "",
-        watcher,
-        Workers(),
-        lambda: Capacity(cpus=1, gpus=0),
-        after_each=lambda: schedule.add(added[: len(schedule.jobs) + 1]),
-    )
-    handed = 0
-    while isinstance(searcher.suggest(str(handed)), dict):
-        searcher.on_trial_complete(
-            str(handed), {"error": "it broke", "traceback": "where"} if handed == 1 else {"facts": "{}"}
-        )
-        handed += 1
-    assert searcher.suggest("last") == searcher.FINISHED
-    assert schedule.jobs.keys() == {job.id for job in (first, *added)}
-    assert len(watcher.done) + len(watcher.failed) == handed == len(schedule.jobs)
-    assert len(watcher.failed) == 1
-
-
-def test_a_job_begins_with_the_workers_that_are_free(tmp_path: Path) -> None:
-    """Trainings in sixteen parts on 24 GPUs: sixteen workers, then the eight that are left, then none."""
-    graph = plan.make(load("fig10", "paper", 1).points)
-    jobs = [job for job in graph.jobs.values() if job.parts == 16]
-    now, watcher = 1000.0, Watcher()
-    searcher = ReadyJobs(
-        plan.Schedule(jobs, {job.id: 1.0 - place / 100 for place, job in enumerate(jobs)}),
-        graph,
-        Store(str(tmp_path)),
-        "",
-        watcher,
-        Workers(gpus=1),
-        lambda: Capacity(cpus=96, gpus=24),
-        clock=lambda: now,
-    )
-    assert [searcher.suggest(trial)["workers"] for trial in ("a", "b")] == [16, 8]
-    assert searcher.suggest("c") is None
-    assert [(run.workers, run.begun) for run in searcher.running.values()] == [(16, 1000), (8, 1000)]
-    searcher.on_trial_complete("a", {"facts": "{}"})
-    assert searcher.suggest("c")["workers"] == 16
-    now += 50
-    lost = searcher.running["b"].job
-    searcher.process_lost("b", "a node went")
-    assert watcher.lost == [(lost.id, "a node went", 50)]
-    again = searcher.suggest("d")
-    assert (json.loads(again["job"])["train"], again["workers"]) == (lost.id, 8)
-
-
-def ancestors(job: plan.Job) -> set[plan.Job]:
-    return set(job.parents).union(*(ancestors(parent) for parent in job.parents))
-
 
 BROKEN = """
 from dataclasses import replace
@@ -219,7 +41,6 @@ def points(scale, seed):
             step = winning_ticket(chain, level, task="labels", recipe=chain.dense.recipe)
             yield Point(step=step, task=name, init="a", level=level, seed=seed)
 """
-
 PROBE = """
 from raysslprune.data import DataError
 

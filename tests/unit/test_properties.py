@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from raysslprune import masks, plan
 from raysslprune.__main__ import tree
-from raysslprune.command import say
 from raysslprune.loader import SweepError, load
 from raysslprune.spec import (
     SVM,
@@ -62,7 +61,6 @@ VALUES: dict[type[Any], Any] = {
     Imported: Imported(arch="conv4", channels=1, digest="0" * 64),
 }
 """One of each kind of value that a result depends on."""
-
 ANYTHING = st.one_of(
     st.none(),
     st.booleans(),
@@ -82,9 +80,6 @@ ANYTHING = st.one_of(
 )
 
 
-# ------------------------------------------------------------------------------------- values and steps
-
-
 def within(value: Any) -> Train:
     """A training that has the value somewhere in it."""
     match value:
@@ -97,6 +92,9 @@ def within(value: Any) -> Train:
             return dataclasses.replace(DENSE, start=value)
     assert isinstance(value, Mask)
     return dataclasses.replace(DENSE, mask=value)
+
+
+# ------------------------------------------------------------------------------------- values and steps
 
 
 @pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
@@ -189,10 +187,10 @@ def test_ids_of_any_steps_are_the_same_in_another_process() -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
-# ------------------------------------------------------------------------------------- plans
-
-
 UNDER_A_MASK = dataclasses.replace(DENSE, start=Init(seed=1), mask=PRUNED)
+
+
+# ------------------------------------------------------------------------------------- plans
 
 
 @given(steps=graphs(), rng=st.randoms(use_true_random=False))
@@ -242,9 +240,6 @@ def test_a_plan_knows_no_order_of_points(steps: list[Step], rng: random.Random) 
     assert graphs_[0] == graphs_[1]
 
 
-# ------------------------------------------------------------------------------------- sweep files
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sweeps")
@@ -264,6 +259,9 @@ def loaded(path: Path, text: str) -> bool:
     assert plan.cost(made.jobs.values(), {}, {}).seconds.keys() == made.jobs.keys()
     json.dumps(dump(point.step for point in sweep.points), allow_nan=False)
     return True
+
+
+# ------------------------------------------------------------------------------------- sweep files
 
 
 @given(rng=st.randoms(use_true_random=False))
@@ -310,13 +308,13 @@ def test_what_no_sweep_file_may_do_is_said(
     assert not recwarn.list
 
 
-# ------------------------------------------------------------------------------------- options
-
-
 @cache
 def commands() -> dict[str, argparse.ArgumentParser]:
     (kinds,) = (action for action in tree()._actions if isinstance(action, argparse._SubParsersAction))
     return dict(kinds.choices)
+
+
+# ------------------------------------------------------------------------------------- options
 
 
 @given(rng=st.randoms(use_true_random=False))
@@ -351,29 +349,6 @@ def test_options_mean_the_same_in_any_order_and_form(rng: random.Random) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [["completion", "bash"], ["check", "digits"], ["sweep", "--version"]], ids=" ".join
-)
-def test_what_can_not_be_printed_is_said(arguments: list[str]) -> None:
-    """However late it is found out: at the exit, Python itself would say it in its own way."""
-    command = [sys.executable, "-m", "raysslprune", *arguments]
-    with open("/dev/full", "w") as full:
-        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=buffered, check=False)
-    assert run.returncode == 1
-    (line,) = run.stderr.splitlines()
-    assert line.startswith("raysslprune: ")
-    assert line.endswith("No space left on device")
-
-
-def test_a_sentence_steers_no_terminal_and_has_an_end(capsys: pytest.CaptureFixture[str]) -> None:
-    assert say("a \x1b[31m\u202e b\n c" + "x" * 10**6, 2) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("raysslprune: a \ufffd[31m\ufffd b cx")
-    assert line.isprintable()
-    assert len(line) < 6000
-
-
-@pytest.mark.parametrize(
     "cases", [60, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(600)])], ids="{} cases".format
 )
 def test_bad_calls_by_the_script(cases: int) -> None:
@@ -383,8 +358,6 @@ def test_bad_calls_by_the_script(cases: int) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"\n{cases} cases in " in run.stdout
 
-
-# ------------------------------------------------------------------------------------- masks
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SMALLEST = {dtype: torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps for dtype in DTYPES}
@@ -407,6 +380,9 @@ def networks(draw: st.DrawFn) -> tuple[dict[str, torch.Tensor], masks.Mask]:
         weights[f"w{number}"] = torch.tensor(values, dtype=dtype).view(shape)
         mask[f"w{number}"] = torch.tensor(left, dtype=torch.bool).view(shape)
     return weights, mask
+
+
+# ------------------------------------------------------------------------------------- masks
 
 
 @given(network=networks(), keep=st.floats(0, 1, exclude_min=True, exclude_max=True))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
-from raysslprune import data, masks, models, names, plan, terminal
+from raysslprune import data, masks, models, names, plan
 from raysslprune.lottery import (
     finetune,
     linear,
 )
-from raysslprune.recipes import GPU, NETS, TRANSFER, VIEWS, Net, appendix_d
+from raysslprune.recipes import NETS, TRANSFER, VIEWS, Net, appendix_d
 from raysslprune.scales import SETTINGS
 from raysslprune.spec import (
     Init,
@@ -25,7 +23,6 @@ from raysslprune.spec import (
     Shuffle,
     Train,
 )
-from raysslprune.store import Store
 from raysslprune.sweepfile import Point
 from raysslprune.train import Loop
 from tests.helpers.points import (
@@ -314,40 +311,6 @@ def test_images_a_task_looks_at_for_each_sample(task: str) -> None:
     loop.net.trunk.register_forward_hook(count)
     loop.run()
     assert seen == 64 * VIEWS.get(task, 1)
-
-
-def test_a_dry_run_at_the_papers_scale_says_what_each_figure_costs() -> None:
-    rotnet, labels = pretext("rotnet"), pretext("labels")
-    asked = {"one": points([rotnet, labels]), "two": points([rotnet, linear(rotnet, data="imagenet", recipe=LINEAR)])}
-    figures = {name: plan.make(some) for name, some in asked.items()}
-    graph, out = plan.make([point for some in asked.values() for point in some]), io.StringIO()
-    terminal.dry_run(Console(file=out, width=100), Store("/nowhere"), graph, {}, [], [], 2, gpu=True, figures=figures)
-    rows = [line.split() for line in out.getvalue().splitlines()]
-    hours = {"one": 68.2, "two": 37.7, "together": 71.8}
-    for name, counts in {"one": [2, 2, 2, 2], "two": [2, 2, 2, 3], "together": [4, 3, 3, 5]}.items():
-        assert [name, *map(str, counts), *[str(hours[name])] * 2] in rows
-    assert ["rotnet", "on", "imagenet,", "resnet50", "1", "115.2", "938", "stated", "34.1", "34.1"] in rows
-    assert ["linear", "on", "imagenet,", "resnet50", "1", "35.8", "2,814", "stated", "3.5", "3.5"] in rows
-    assert ["together", "0", "B", "0", "B", "102", "MB", "307", "MB"] in rows  # one of three is read
-    assert "each figure alone: 106 GPU-hours; together: 71.8" in out.getvalue()
-    assert GPU in out.getvalue()
-    assert "on 2 cores" not in out.getvalue()
-
-
-def test_a_dry_run_of_one_figure_on_this_machine_is_short() -> None:
-    out = io.StringIO()
-    terminal.dry_run(Console(file=out, width=100), Store("/nowhere"), plan.make(made_up()), {}, [], [], 2)
-    lines = out.getvalue().splitlines()
-    assert [line.split()[0] for line in lines] == [
-        "root",
-        "points",
-        "unique",
-        "done",
-        "will",
-        "without",
-        "time",
-        "disk",
-    ]
 
 
 # ------------------------------------------------------------------------------------- what is left
