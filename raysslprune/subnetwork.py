@@ -1,4 +1,4 @@
-"""Networks as ``raysslprune.export`` writes them: one folder each, read with nothing of the store at hand.
+"""Networks as ``raysslprune export`` writes them: one folder each, read with nothing of the store at hand.
 
 config.json         what is needed to build the network, what its images and outputs are, and where it came from
 model.safetensors   all weights, pruned ones 0, by torchvision's names

@@ -81,7 +81,7 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path: Path, exported: dict[st
     for name, why in whys.items():
         for read in (raysslprune.load_subnetwork, subnetwork.load_mask):
             with pytest.raises(
-                ValueError, match=rf"/{name} is no folder of a network or mask: {why}; python -m raysslp"
+                ValueError, match=rf"/{name} is no folder of a network or mask: {why}; raysslprune export STEP "
             ):
                 read(tmp_path / name)
     (copy(str(exported["ticket"]), tmp_path / "ticket") / "mask.safetensors").unlink()
