@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers import CHECKOUT
+from tests.helpers.commands import Finished, table_of
 
 PROJECT = CHECKOUT
 FILES = {"py.typed", "report/page.css", "report/page.html", "report/page.js", "sweeps/fig3.py", "sweeps/table1.py"}
@@ -61,7 +62,7 @@ def test_the_wheel_holds_what_is_no_module(wheel: Path) -> None:
     assert {f"raysslprune/sweeps/{path.name}" for path in (PROJECT / "sweeps").glob("*.py")} <= names
 
 
-def test_everything_works_in_an_empty_folder(programs: Path, tmp_path: Path) -> None:
+def test_everything_works_in_an_empty_folder(programs: Path, finished: Finished, tmp_path: Path) -> None:
     home, here = tmp_path / "home", tmp_path / "here"
     home.mkdir()
     here.mkdir()
@@ -81,9 +82,9 @@ def test_everything_works_in_an_empty_folder(programs: Path, tmp_path: Path) -> 
     assert not [place for place in path if place.startswith(str(PROJECT))]
 
     assert "fig3.png" in done("raysslprune", "sweep", "fig3", "--scale", "smoke")
-    table = (here / "runs/results/smoke/fig3.parquet").read_bytes()
+    assert table_of(here / "runs") == finished.table
     assert done("python", "-m", "raysslprune.sweep", "fig3", "--scale", "smoke").count("fig3.parquet") == 1
-    assert (here / "runs/results/smoke/fig3.parquet").read_bytes() == table
+    assert table_of(here / "runs") == finished.table
     assert "24 of 24 done" in done("raysslprune", "status")
     assert done("raysslprune", "sweep", "fig3", "--scale", "smoke", "--draw").count("drafts") == 4
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -115,27 +116,60 @@ def ended(family: dict[int, str], seconds: float) -> bool:
     return True
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["success", "Ctrl-C", "terminate", "kill -9"])
-def test_no_process_outlives_a_sweep(how: str, tmp_path: Path) -> None:
-    """Ray's agents, too; and a local one leaves nothing of its own in the folder for temporary files."""
-    (tmp_path / "tiny.py").write_text(soak_memory.SWEEP)
-    (tmp_path / "tmp").mkdir()
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A sweep at work and the processes that it started, id to start; Ray's two agents apart."""
+
+    process: subprocess.Popen[str]
+    others: dict[int, str]
+    agents: dict[int, str]
+
+
+def at_work(folder: Path, seeds: int) -> Family:
+    """Start a sweep of tiny trainings, in a folder of its own with TMPDIR in it."""
+    (folder / "tiny.py").write_text(soak_memory.SWEEP)
+    (folder / "tmp").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path / "tmp"))
+        patch.setenv("TMPDIR", str(folder / "tmp"))
         patch.setenv("RAY_TMPDIR", "/tmp")  # short: Ray's sockets are in it
-        process = start("tiny.py", "--seeds", "20" if how == "success" else "200", cwd=tmp_path)
-    wait_until(lambda: len(done_steps(tmp_path / "runs")) >= 2 or process.poll() is not None)
+        process = start("tiny.py", "--seeds", str(seeds), cwd=folder)
+    wait_until(lambda: len(done_steps(folder / "runs")) >= 2 or process.poll() is not None)
     names = {process.pid: "", **dict(descendants(process.pid))}
     family = {pid: since for pid in names if (since := begun(pid))}
     agents = {pid: since for pid, since in family.items() if "Agent" in names[pid]}
     assert len(agents) == 2
     assert any("JobTrial" in name for name in names.values())
-    if signals := {"Ctrl-C": signal.SIGINT, "terminate": signal.SIGTERM, "kill -9": signal.SIGKILL}.get(how):
-        os.kill(process.pid, signals)
-    code = finish(process, 120).code
-    assert code == {"success": 0, "Ctrl-C": 130, "terminate": 143, "kill -9": -signal.SIGKILL}[how]
-    assert ended({pid: since for pid, since in family.items() if pid not in agents}, 15)
-    assert ended(agents, 90 if how == "kill -9" else 15), "they wait a minute for a head that does not answer"
-    if how != "kill -9":
-        assert list((tmp_path / "tmp").glob("raysslprune-t*")) == []
+    return Family(process=process, others={p: s for p, s in family.items() if p not in agents}, agents=agents)
+
+
+@pytest.fixture(scope="module")
+def orphans(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """The agents of a sweep that was killed: they wait a minute for a head that does not answer, beside other tests."""
+    family = at_work(tmp_path_factory.mktemp("killed"), seeds=200)
+    family.process.kill()
+    assert finish(family.process).code == -signal.SIGKILL
+    assert ended(family.others, 15)
+    return family.agents
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("orphans")
+@pytest.mark.parametrize("how", ["success", "Ctrl-C"])
+def test_no_process_outlives_a_sweep(how: str, tmp_path: Path) -> None:
+    """Ray's agents, too; and a local one leaves nothing of its own in the folder for temporary files."""
+    family = at_work(tmp_path, seeds=20 if how == "success" else 200)
+    if how == "Ctrl-C":
+        os.kill(family.process.pid, signal.SIGINT)
+    command = finish(family.process, 120)
+    assert command.code == {"success": 0, "Ctrl-C": 130}[how], command.err
+    if how == "Ctrl-C":
+        assert command.err.splitlines()[-1].startswith("raysslprune: stopped; every finished step is kept")
+        assert "Traceback" not in command.err
+        assert command.out == ""
+    assert ended(family.others | family.agents, 15)
+    assert list((tmp_path / "tmp").glob("raysslprune-t*")) == []
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_sweep_that_was_killed(orphans: dict[int, str]) -> None:
+    assert ended(orphans, 90)

@@ -45,8 +45,8 @@ def same_bytes(root: Path, finished: Finished) -> None:
 @pytest.mark.timeout(900)
 def test_more_or_fewer_processes_and_another_order_give_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
     """Each training's weights, every mask, and the table."""
-    orders = [run(tmp_path / "one", 1), run(tmp_path / "three", 3), run(tmp_path / "shuffled", 2, "7")]
-    for name in ("one", "three", "shuffled"):
+    one, three = run(tmp_path / "one", 1), run(tmp_path / "three", 3, "7")
+    for name in ("one", "three"):
         same_bytes(tmp_path / name, finished)
-    assert {frozenset(order) for order in orders} == {frozenset(orders[0])}
-    assert orders[2] != orders[0] != orders[1], "the orders are the same: nothing was tested"
+    assert set(one) == set(three)
+    assert one != three, "the orders are the same: nothing was tested"
