@@ -280,15 +280,12 @@ def no_package(folder: Path) -> None:
     (made / "__init__.py").write_text("raise ImportError('it is not whole')")
 
 
-BAD = pytest.mark.parametrize(
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("spoil", "sentence"),
     [(another_version, "has raysslprune 9.9, not "), (no_package, "can't run raysslprune: ")],
     ids=["another version", "no package"],
 )
-
-
-@pytest.mark.slow
-@BAD
 def test_a_node_with_another_installation_is_named(
     spoil: Callable[[Path], None], sentence: str, head: Nodes, tmp_path: Path
 ) -> None:
@@ -303,13 +300,10 @@ def test_a_node_with_another_installation_is_named(
 
 
 @pytest.mark.slow
-@BAD
-def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(
-    spoil: Callable[[Path], None], sentence: str, head: Nodes, tmp_path: Path
-) -> None:
+def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(head: Nodes, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     (tmp_path / "site").mkdir()
-    spoil(tmp_path / "site")
+    another_version(tmp_path / "site")
     process = head.start("fig3", "--scale", "smoke", "--root", str(root), cwd=tmp_path)
     wait_until(lambda: len(done_steps(root)) >= 2)
     still = frozen_at_work(head.raylets[0])
@@ -323,7 +317,7 @@ def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(
     assert result.code == 1
     said = result.err.splitlines()[-1]
     assert said.startswith("raysslprune: node ")
-    assert sentence in said
+    assert "has raysslprune 9.9, not " in said
     assert "Traceback" not in result.err
     assert "failed: " not in result.err
     assert len(done_steps(root)) >= 2
@@ -361,10 +355,12 @@ def points(scale, seed):
         (("--workers-per-step", "64"), "a step wants 64 workers with a core each; this cluster has 0 GPUs and "),
     ],
 )
-def test_a_step_that_the_cluster_can_never_hold(option: tuple[str, str], sentence: str, tmp_path: Path) -> None:
+def test_a_step_that_the_cluster_can_never_hold(
+    option: tuple[str, str], sentence: str, head: Nodes, tmp_path: Path
+) -> None:
     (tmp_path / "own.py").write_text(OWN.replace("bn_batch=16, batch=64", "bn_batch=2, batch=128"))
     began = time.monotonic()
-    result = sweep("own.py", "--scale", "smoke", *option, cwd=tmp_path)
+    result = finish(head.start("own.py", "--scale", "smoke", *option, cwd=tmp_path))
     assert result.code == 1
     assert result.err.splitlines()[-1].startswith(f"raysslprune: {sentence}")
     assert "Traceback" not in result.err
@@ -414,7 +410,8 @@ def test_two_workers_give_what_one_gives(tmp_path: Path) -> None:
 @pytest.mark.parametrize("training", [True, False], ids=["training", "starting"])
 def test_one_of_two_workers_dies_and_the_training_is_handed_out_again(training: bool, tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    (tmp_path / "own.py").write_text(OWN.replace("batch=64)", "batch=64, samples=40000)"))
+    one = OWN.replace("(0, 1)", "(0,)")
+    (tmp_path / "own.py").write_text(one.replace("batch=64)", "batch=64, samples=40000)") if training else one)
     command = ("own.py", "--scale", "smoke", "--root", str(root), "--workers-per-step", "2")
     process = start(*command, cwd=tmp_path)
     team: list[int] = []
@@ -431,7 +428,7 @@ def test_one_of_two_workers_dies_and_the_training_is_handed_out_again(training: 
     assert result.code == 0, result.err
     assert sum(line.startswith("lost: ") for line in result.err.splitlines()) == 1
     assert "failed: " not in result.err
-    assert [facts["workers"] for facts in facts_of(root)] == [2, 2]
+    assert [facts["workers"] for facts in facts_of(root)] == [2]
 
 
 TEAM = """

@@ -27,7 +27,7 @@ def work():
     except Exception as error:
         print("raised", type(error).__name__, error, flush=True)
 
-for _ in range(2):
+for _ in range(int(sys.argv[2])):
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
@@ -41,7 +41,7 @@ os._exit(3)
 @pytest.mark.slow
 def test_a_run_in_a_thread_changes_nothing_of_the_program(tmp_path: Path, finished: Finished) -> None:
     root = tmp_path / "runs"
-    call = [sys.executable, "-c", PROGRAM, str(root)]
+    call = [sys.executable, "-c", PROGRAM, str(root), "2"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=200)
     assert done.returncode == 3, done.stderr
     assert "raised" not in done.stdout
@@ -50,19 +50,31 @@ def test_a_run_in_a_thread_changes_nothing_of_the_program(tmp_path: Path, finish
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
-def test_a_ray_that_dies_ends_the_run_and_not_the_program(name: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+def test_a_ray_that_dies_ends_the_run_and_not_the_program(tmp_path: Path, finished: Finished) -> None:
+    """By the death of either of its parts; and another run goes on."""
     root = tmp_path / "runs"
-    call = [sys.executable, "-c", PROGRAM, str(root)]
+    call = [sys.executable, "-c", PROGRAM, str(root), "3"]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
-        wait_until(lambda: len(done_steps(root)) >= 1)
-        (pid,) = [pid for pid, line in descendants(program.pid) if f"/{name} " in line]
-        os.kill(pid, 9)
+        dead: set[int] = set()
+
+        def alive(name: str) -> list[int]:
+            return [pid for pid, line in descendants(program.pid) if f"/{name} " in line and pid not in dead]
+
+        for name in ("raylet", "gcs_server"):
+            wait_until(lambda name=name: bool(alive(name)))  # the next run's
+            before = len(done_steps(root))
+            wait_until(lambda before=before: len(done_steps(root)) > before)
+            (pid,) = alive(name)
+            dead |= {pid for pid, _ in descendants(program.pid)}
+            os.kill(pid, 9)
         out, err = program.communicate(timeout=250)
     assert program.returncode == 3, err
-    assert "raised StoreError Ray died: " in out
+    assert out.count("raised StoreError Ray died: ") == 2
+    assert out.count("raised") == 2
     assert out.endswith("on\n")
     assert "Traceback" not in err
+    assert table_of(root) == finished.table
 
 
 NOBODY = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
