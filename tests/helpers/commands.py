@@ -73,3 +73,25 @@ class Finished:
 def table_of(root: Path) -> bytes:
     """The bytes of fig3's table at scale smoke."""
     return (root / "results/smoke/fig3.parquet").read_bytes()
+
+
+SHAREABLE = """
+from dataclasses import replace
+
+from raysslprune.lottery import imp, winning_ticket
+from raysslprune.scales import SETTINGS
+from raysslprune.sweepfile import Curve, Figure, Point
+
+FIGURE = Figure(title="t", references=(Curve(task="labels", init="a"),))
+
+
+def points(scale, seed):
+    s = SETTINGS[scale]
+    recipe = replace(s.recipes["labels"], bn_batch=16, batch=64)
+    chain = imp(task="labels", data="digits", arch=s.arch, recipe=recipe, seed=seed, levels=1, keep=0.5,
+                rewind=s.rewind["labels"])
+    for level in (0, 1):
+        step = winning_ticket(chain, level, task="labels", recipe=recipe)
+        yield Point(step=step, task="labels", init="a", level=level, seed=seed)
+"""
+"""A sweep file of trainings that several workers may share."""

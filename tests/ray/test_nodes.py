@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 import raysslprune
 from raysslprune.fanout import RETRIES
-from tests.helpers import CHECKOUT
-from tests.helpers.commands import Command, Finished, done_steps, finish, start, sweep, table_of
+from tests.helpers.commands import SHAREABLE, Command, Finished, done_steps, finish, start, sweep, table_of
 from tests.helpers.processes import descendants, frozen_at_work, trials, wait_until
 
 HELPER = """
@@ -237,7 +235,7 @@ def test_a_node_with_other_folders_is_named(mount: str, sentence: str, head: Nod
     folders = {name: tmp_path / name for name in ("root", "own", "data")}
     for folder in folders.values():
         folder.mkdir()
-    (tmp_path / "own.py").write_text(OWN.replace("digits", "probe:Source"))
+    (tmp_path / "own.py").write_text(SHAREABLE.replace("digits", "probe:Source"))
     (tmp_path / "probe.py").write_text(PROBE)
     (folders["data"] / "there").touch()
     node = head.add_elsewhere(mount.format(**folders))
@@ -323,27 +321,6 @@ def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(head: Nod
     assert len(done_steps(root)) >= 2
 
 
-OWN = """
-from dataclasses import replace
-
-from raysslprune.lottery import imp, winning_ticket
-from raysslprune.scales import SETTINGS
-from raysslprune.sweepfile import Curve, Figure, Point
-
-FIGURE = Figure(title="t", references=(Curve(task="labels", init="a"),))
-
-
-def points(scale, seed):
-    s = SETTINGS[scale]
-    recipe = replace(s.recipes["labels"], bn_batch=16, batch=64)
-    chain = imp(task="labels", data="digits", arch=s.arch, recipe=recipe, seed=seed, levels=1, keep=0.5,
-                rewind=s.rewind["labels"])
-    for level in (0, 1):
-        step = winning_ticket(chain, level, task="labels", recipe=recipe)
-        yield Point(step=step, task="labels", init="a", level=level, seed=seed)
-"""
-
-
 # ------------------------------------------------------------------------------------- steps that can never be held
 
 
@@ -358,7 +335,7 @@ def points(scale, seed):
 def test_a_step_that_the_cluster_can_never_hold(
     option: tuple[str, str], sentence: str, head: Nodes, tmp_path: Path
 ) -> None:
-    (tmp_path / "own.py").write_text(OWN.replace("bn_batch=16, batch=64", "bn_batch=2, batch=128"))
+    (tmp_path / "own.py").write_text(SHAREABLE.replace("bn_batch=16, batch=64", "bn_batch=2, batch=128"))
     began = time.monotonic()
     result = finish(head.start("own.py", "--scale", "smoke", *option, cwd=tmp_path))
     assert result.code == 1
@@ -370,7 +347,7 @@ def test_a_step_that_the_cluster_can_never_hold(
 
 def test_a_worker_that_can_not_start_is_told_in_one_sentence(tmp_path: Path) -> None:
     """Here: by data that only a worker can't look for."""
-    (tmp_path / "own.py").write_text(OWN.replace("digits", "probe:Source"))
+    (tmp_path / "own.py").write_text(SHAREABLE.replace("digits", "probe:Source"))
     (tmp_path / "probe.py").write_text(PROBE.replace("if not (", "if not {True: 1}[fetch] and not ("))
     result = sweep("own.py", "--scale", "smoke", cwd=tmp_path)
     assert result.code == 1
@@ -379,104 +356,3 @@ def test_a_worker_that_can_not_start_is_told_in_one_sentence(tmp_path: Path) -> 
     assert said[-1].endswith(" can't start a worker: KeyError: False")
     assert "Traceback" not in result.err
     assert sum(line.startswith("lost: ") for line in said) == RETRIES
-
-
-def facts_of(root: Path) -> list[dict[str, Any]]:
-    records = [json.loads(path.read_text()) for path in root.glob("steps/*/SUCCESS")]
-    return [record["facts"] for record in records if "workers" in record["facts"]]
-
-
-# ------------------------------------------------------------------------------------- several workers
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_two_workers_give_what_one_gives(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(OWN)
-    rows = {}
-    for workers in ("1", "2"):
-        root = tmp_path / workers
-        result = sweep("own.py", "--scale", "smoke", "--root", str(root), "--workers-per-step", workers, cwd=tmp_path)
-        assert result.code == 0, result.err
-        assert {facts["workers"] for facts in facts_of(root)} == {int(workers)}
-        rows[workers] = pq.read_table(root / "results/smoke/own.parquet").to_pylist()
-    assert len(rows["1"]) == len(rows["2"]) == 2
-    for one, two in zip(rows["1"], rows["2"], strict=True):
-        assert one["density"] == two["density"]
-        assert abs(one["value"] - two["value"]) < 1, "rounding grows over the updates, but not to a point"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("training", [True, False], ids=["training", "starting"])
-def test_one_of_two_workers_dies_and_the_training_is_handed_out_again(training: bool, tmp_path: Path) -> None:
-    root = tmp_path / "runs"
-    one = OWN.replace("(0, 1)", "(0,)")
-    (tmp_path / "own.py").write_text(one.replace("batch=64)", "batch=64, samples=40000)") if training else one)
-    command = ("own.py", "--scale", "smoke", "--root", str(root), "--workers-per-step", "2")
-    process = start(*command, cwd=tmp_path)
-    team: list[int] = []
-
-    def there() -> bool:
-        team[:] = [pid for pid, name in descendants(process.pid) if "RayTrainWorker" in name]
-        loaded = all("libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in team)
-        return len(team) == 2 and (loaded or not training)
-
-    wait_until(there)
-    time.sleep(5 if training else 1)  # until they have found each other, or before
-    os.kill(team[1], signal.SIGKILL)
-    result = finish(process)
-    assert result.code == 0, result.err
-    assert sum(line.startswith("lost: ") for line in result.err.splitlines()) == 1
-    assert "failed: " not in result.err
-    assert [facts["workers"] for facts in facts_of(root)] == [2]
-
-
-TEAM = """
-import os, signal, sys, threading
-from tests.helpers.processes import descendants, wait_until
-from raysslprune.cluster import connected
-from raysslprune.distribute import Team, WorkerLost
-from raysslprune.exchange import Exchange
-from raysslprune.run import Runner
-from raysslprune.spec import Init, Recipe, Train
-from raysslprune.store import Store
-
-recipe = Recipe(samples=60_000, batch=64, bn_batch=16, lr=0.05, momentum=0.9, pad=1)
-step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=0, start=Init(seed=0))
-
-def train(root, doomed):
-    store = Store(root)
-    store.create()
-    runner = Runner(store=store, exchange=Exchange.connect(), checkpoint_every=0.5)
-    runner.train_by = Team(2, 0.0, "a team")
-    if doomed:
-        threading.Thread(target=kill_one, args=[store]).start()
-        try:
-            return runner.train(step, set())
-        except WorkerLost:
-            pass
-    return runner.train(step, set())
-
-def kill_one(store):
-    wait_until(lambda: store.load_checkpoint(step.id) is not None)
-    team = [pid for pid, name in descendants(os.getpid()) if "RayTrainWorker" in name]
-    assert len(team) == 2, team
-    os.kill(team[1], signal.SIGKILL)
-
-with connected(cpus=2):
-    exchange = Exchange.start()  # Ray ends what nobody holds
-    (_, calm, _, facts), (_, disturbed, _, other) = (train(f"{sys.argv[1]}/{doomed}", doomed) for doomed in (0, 1))
-assert calm == disturbed, "the weights are others"
-print(facts["resumed_at"], other["resumed_at"], other["workers"])
-"""
-
-
-@pytest.mark.slow
-def test_after_one_of_two_workers_died_both_go_on_from_the_last_checkpoint(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", TEAM, str(tmp_path)]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=CHECKOUT, timeout=280)
-    assert done.returncode == 0, done.stderr
-    calm, disturbed, workers = done.stdout.splitlines()[-1].split()
-    assert (calm, workers) == ("None", "2")
-    assert 0 < int(disturbed) < 60_000
-    assert int(disturbed) % 64 == 0
