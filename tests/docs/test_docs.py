@@ -41,7 +41,7 @@ ELSEWHERE = {
     "ls": "",
     "mkdir": "",
     "pip": "the set-up, which .ci/run does by the README's own command",
-    "pre-commit": "its configuration is checked by test_command.py; it was run by hand",
+    "pre-commit": "its configuration is checked by test_packaging.py; it was run by hand",
     "prometheus": "not a program of the environment; docs/monitoring.md says with which version it was run",
     "python": "a module that is not ours: venv, pytest, ruff, pyright; .ci/run runs them",
     "ray": "starts, asks or stops a cluster: tests/ray/test_ray_up.py, and the last test of this file",

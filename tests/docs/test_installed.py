@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from zipfile import ZipFile
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,9 +15,6 @@ from tests.helpers import CHECKOUT
 from tests.helpers.commands import Finished, table_of
 
 PROJECT = CHECKOUT
-FILES = {"py.typed", "report/page.css", "report/page.html", "report/page.js", "sweeps/fig3.py", "sweeps/table1.py"}
-"""What is no module of the package, and must be in its wheel."""
-
 UV = Path(sys.executable).with_name("uv")
 CONSTRAINTS = ("-c", str(PROJECT / "constraints.txt"))
 
@@ -53,13 +49,6 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         installed = run(programs / "pip", "install", "-q", *CONSTRAINTS, wheel, cwd=folder)
     assert installed.returncode == 0, installed.stderr
     return programs
-
-
-def test_the_wheel_holds_what_is_no_module(wheel: Path) -> None:
-    with ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    assert {f"raysslprune/{name}" for name in FILES} <= names
-    assert {f"raysslprune/sweeps/{path.name}" for path in (PROJECT / "sweeps").glob("*.py")} <= names
 
 
 def test_everything_works_in_an_empty_folder(programs: Path, finished: Finished, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The same sweep gives the same bytes, however it is run. After kills: test_sweep. Two workers a step: test_nodes."""
+"""The same sweep gives the same bytes, however it is run. After kills: test_sweep. Two workers a step: test_train."""
 
 from __future__ import annotations
 

@@ -118,22 +118,6 @@ def test_a_root_with_another_projects_files_is_refused(cli: Cli) -> None:
         assert "holds other files" in cli.refused("fig3", "--root", "thesis", *more, code=FAILED)
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where not even root can make a folder")
-def test_a_root_that_cannot_be_made_is_refused(cli: Cli) -> None:
-    assert "/proc/raysslprune" in cli.refused("fig3", "--root", "/proc/raysslprune", code=FAILED)
-
-
-@pytest.mark.parametrize("root", ["foo://bucket/runs", "http://example.org/runs", "s3:///x"])
-def test_a_root_at_an_unknown_address_is_refused(root: str, cli: Cli) -> None:
-    assert root in cli.refused("fig3", "--root", root, "--dry-run", code=FAILED)
-
-
-def test_a_root_of_another_version_is_refused(cli: Cli) -> None:
-    (cli.folder / "runs").mkdir()
-    (cli.folder / "runs" / "raysslprune.json").write_text('{"raysslprune": 99}')
-    assert "another version" in cli.refused("fig3", code=FAILED)
-
-
 # ------------------------------------------------------------------------------------- as a process
 
 

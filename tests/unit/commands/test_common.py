@@ -34,7 +34,7 @@ def test_a_reader_that_has_enough_is_no_error(arguments: tuple[str, ...], tmp_pa
 def test_our_own_fault_is_one_sentence_and_a_log(
     name: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of sweep, test_cli.py has it."""
+    """Of sweep: test_sweep.py."""
 
     def fail(*_: object) -> int:
         raise ZeroDivisionError("ours\nalone")

@@ -48,7 +48,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class Tiny(nn.Module):
-    """A trunk from outside the package, for images of any size: ``test_loop:Tiny``."""
+    """A trunk from outside the package, for images of any size: ``Tiny`` of this module."""
 
     width = 8
 
@@ -249,7 +249,7 @@ def test_one_part_is_the_whole_batch_bit_for_bit(task: str) -> None:
 def test_without_a_norm_parts_change_nothing(bn_batch: int) -> None:
     for task in ("labels", "rotnet"):
         whole, parts = (
-            Loop(step=step(task, arch="test_loop:Plain", bn_batch=b), data=DATA).run() for b in (0, bn_batch)
+            Loop(step=step(task, arch=f"{__name__}:Plain", bn_batch=b), data=DATA).run() for b in (0, bn_batch)
         )
         for name, tensor in whole.weights.items():
             torch.testing.assert_close(parts.weights[name], tensor, rtol=1e-3, atol=1e-5)
@@ -571,14 +571,14 @@ def test_s4ls_loss_uses_the_true_labels_of_the_part() -> None:
 
 
 def test_a_task_and_a_trunk_from_outside_the_package() -> None:
-    the_step = step("test_loop:Parity", arch="test_loop:Tiny", options=(("by", 3),))
+    the_step = step(f"{__name__}:Parity", arch=f"{__name__}:Tiny", options=(("by", 3),))
     loop = Loop(step=the_step, data=DATA)
     assert isinstance(loop.net.trunk, Tiny)
     outcome = loop.run()
     assert outcome.metrics["by"] == 3.0
     assert outcome.weights["trunk.first.weight"].shape == (8, 1, 3, 3)
-    with pytest.raises(ValueError, match="task test_loop:Parity has no option 'of', only by"):
-        Loop(step=step("test_loop:Parity", options=(("of", 3),)), data=DATA)
+    with pytest.raises(ValueError, match=f"task {__name__}:Parity has no option 'of', only by"):
+        Loop(step=step(f"{__name__}:Parity", options=(("of", 3),)), data=DATA)
 
 
 # ------------------------------------------------------------------------------------- images on disk
@@ -619,7 +619,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def on_files(task: str = "labels", **changes: Any) -> Train:
-    defaults = {"samples": 480, "batch": 16, "pad": 0, "crop": 0.3, "flip": True, "lr": 0.05, "arch": "test_loop:Tiny"}
+    defaults = {
+        "samples": 480,
+        "batch": 16,
+        "pad": 0,
+        "crop": 0.3,
+        "flip": True,
+        "lr": 0.05,
+        "arch": f"{__name__}:Tiny",
+    }
     return step(task, **{**defaults, **changes})
 
 
