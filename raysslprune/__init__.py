@@ -10,10 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names once more, for type checkers and editors, which do not run __getattr__
-    from raysslprune.api import Experiment, Failed
     from raysslprune.data.dataset import resident
-    from raysslprune.evaluate import accuracy
-    from raysslprune.experiments import (
+    from raysslprune.evaluate.metrics import accuracy
+    from raysslprune.experiment import Experiment, Failed
+    from raysslprune.lottery import (
+        Chain,
+        finetune,
+        imp,
+        linear,
+        random_prune,
+        random_reinit,
+        rewound,
+        shuffled,
+        untrained,
+        winning_ticket,
+    )
+    from raysslprune.paper.experiments import (
         NONZERO,
         RANDOM,
         REINIT,
@@ -27,20 +39,10 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
         rewinds_with_few_labels,
         unpruned,
     )
-    from raysslprune.lottery import (
-        Chain,
-        finetune,
-        imp,
-        linear,
-        random_prune,
-        random_reinit,
-        rewound,
-        shuffled,
-        untrained,
-        winning_ticket,
-    )
-    from raysslprune.recipes import APPENDIX_D, NETS, appendix_d
-    from raysslprune.scales import FEW, LABELLED, PAPER_LEVELS, SETTINGS, Net, Probe, Setting, Target, images_of
+    from raysslprune.paper.recipes import APPENDIX_D, NETS, appendix_d
+    from raysslprune.paper.scales import FEW, LABELLED, PAPER_LEVELS, SETTINGS, Net, Probe, Setting, Target, images_of
+    from raysslprune.release.subnetwork import keep_pruned, load_mask, load_subnetwork
+    from raysslprune.release.torch_prune import from_torch_prune, to_torch_prune
     from raysslprune.spec import (
         SVM,
         Final,
@@ -57,10 +59,8 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
         Step,
         Train,
     )
-    from raysslprune.subnetwork import keep_pruned, load_mask, load_subnetwork
     from raysslprune.sweepfile import Claim, Curve, Dense, Drawing, Figure, Listing, Magnitudes, Point, Search
     from raysslprune.tasks.task import Task
-    from raysslprune.torch_prune import from_torch_prune, to_torch_prune
 
 __version__ = "0.2.0"
 

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from raysslprune import process
-from raysslprune.command import Parser, told
+from raysslprune.commands.common import Parser, reports_errors
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ COMMANDS = {
 }
 
 
-@told
+@reports_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(given)
         if options.command != "completion":  # were it required, this would be said of a wrong option too
             parser.error("COMMAND must come first")
-        from raysslprune import completion
+        from raysslprune.commands import completion
 
         print(completion.script(options.shell, tree()))
         return 0

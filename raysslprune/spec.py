@@ -572,3 +572,32 @@ _TYPES: Mapping[str, Fit] = {
 _KINDS: dict[str, Callable[..., Any]] = {
     kind.__name__: kind for kind in (Recipe, SVM, Init, Rewind, Final, Train, Prune, RandomPrune, Shuffle, Imported)
 }
+
+
+def target_density(mask: Mask | None) -> float:
+    """The fraction of what is pruned that a mask leaves, but for rounding and natural zeros. NaN of an imported one."""
+    if isinstance(mask, RandomPrune):
+        return mask.keep**mask.level
+    if isinstance(mask, Imported):
+        return math.nan
+    if isinstance(mask, Shuffle):
+        return target_density(mask.of)
+    if mask is None:
+        return 1.0
+    behind = prunings(mask)
+    return math.prod(one.keep for one in behind) * target_density(behind[-1].of.mask)
+
+
+def prunings(mask: Prune) -> list[Prune]:
+    """All that lead to this mask, itself first."""
+    behind = [mask]
+    while isinstance(before := behind[-1].of.mask, Prune):
+        behind.append(before)
+    return behind
+
+
+def unshuffled(step: Mask) -> Prune | RandomPrune | Imported:
+    """What a mask is, before any shuffling."""
+    while isinstance(step, Shuffle):
+        step = step.of
+    return step

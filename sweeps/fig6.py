@@ -11,7 +11,7 @@ vanishes, the figure compares our SGD with such an Adam.
 from collections.abc import Iterator
 
 from raysslprune import Claim, Curve, Magnitudes, Point, unpruned
-from raysslprune.experiments import CIFAR10, IMAGENET
+from raysslprune.paper.experiments import CIFAR10, IMAGENET
 
 NETS = {
     "laptop": ("conv4",),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from raysslprune import names
+from raysslprune import catalogue
 from raysslprune.data import subsets
 from raysslprune.data.dataset import IGNORED, DataError, Dataset, Resident, Source, Split, no_argument, resident
 from raysslprune.data.files import Files
@@ -33,8 +33,8 @@ __all__ = [
 
 def source(name: str) -> Source:
     """The source of a step's data. Raises ValueError for a name that is not known, or stands for something else."""
-    kind, argument, _ = names.data_parts(name)
-    make = names.resolve("data set", names.DATASETS, kind)
+    kind, argument, _ = catalogue.data_parts(name)
+    make = catalogue.resolve("data set", catalogue.DATASETS, kind)
     try:
         made: Source = make(argument)
         _ = made.locate, made.load
@@ -46,10 +46,10 @@ def source(name: str) -> Source:
 @cache
 def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
     """A step's data set or subset, read once a process. root: as names.data_root. Raises ValueError or DataError."""
-    whole, _, subset = name.rpartition(":") if names.data_parts(name)[2] else (name, "", "")
+    whole, _, subset = name.rpartition(":") if catalogue.data_parts(name)[2] else (name, "", "")
     if subset:
         return subsets.of(load(whole, root), subset)
-    place = Path(names.data_root(root)).absolute()
+    place = Path(catalogue.data_root(root)).absolute()
     found = source(name).load(place)
     check = ["raysslprune", "check", name, "--data", str(place), "--skip-broken"]
     splits = [replace(s, check=shlex.join(check)) if isinstance(s, Files) else s for s in (found.train, found.test)]

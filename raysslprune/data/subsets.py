@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysslprune import names
+from raysslprune import catalogue
 from raysslprune.data.dataset import Dataset
 
 SEED = 20200110
@@ -40,7 +40,7 @@ def of(data: Dataset, subset: str) -> Dataset:
 
 def choose(data: Dataset, subset: str) -> tuple[Tensor, Tensor]:
     """Indices of the training images in a subset, ascending, and their labels in it."""
-    match = names.SUBSET.fullmatch(subset)
+    match = catalogue.SUBSET.fullmatch(subset)
     if match is None:
         raise ValueError(f"subset {subset!r} is not of the form '10%-of-images' or '10%-of-classes'")
     if data.multilabel:

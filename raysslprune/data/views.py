@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysslprune.data.batches import Batch
 from raysslprune.data.boxes import TRIES, crop_boxes
 from raysslprune.data.dataset import Dataset, Resident, Split
-from raysslprune.data.feed import Batch
 from raysslprune.spec import Recipe
 
 GREY = (0.299, 0.587, 0.114)

@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from raysslprune import names
+from raysslprune import catalogue
 from raysslprune.models import checkpoint
 from raysslprune.models.checkpoint import read as read_checkpoint
 
@@ -48,7 +48,7 @@ def trunk(arch: str, channels: int) -> nn.Module:
 
     Raises ValueError for an unknown name, TypeError where the name stands for what is not a trunk.
     """
-    make = names.resolve("architecture", names.ARCHITECTURES, arch)
+    make = catalogue.resolve("architecture", catalogue.ARCHITECTURES, arch)
     with torch.device("meta"):
         made = make(channels)
     if not (isinstance(made, nn.Module) and isinstance(getattr(made, "width", None), int)):

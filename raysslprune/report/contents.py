@@ -17,16 +17,20 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from raysslprune import claims, explain, picture, plan, results, terminal
-from raysslprune.command import ROOT, SCALE, sweep_command
-from raysslprune.loader import BESIDE, Sweep, SweepError, known, load
-from raysslprune.options import told
-from raysslprune.progress import duration, size
-from raysslprune.results import sql
-from raysslprune.scales import SETTINGS
+from raysslprune import present, results, words
+from raysslprune.catalogue import shown_metrics
+from raysslprune.messages import ROOT, SCALE, sweep_command
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan.graph import make_plan
+from raysslprune.plan.schedule import Schedule
+from raysslprune.results import claims, sql
 from raysslprune.spec import Step, Train, closure
-from raysslprune.store import Damaged, Record, Store, StoreError
+from raysslprune.store.record import Damaged, Record, StoreError
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import BESIDE, Sweep, SweepError, known, load
 from raysslprune.sweepfile import Drawing, Figure, Listing, Magnitudes, Point, Search
+from raysslprune.terminal import tables as tables_module
+from raysslprune.words import duration, size
 
 ROWS = 1000
 """Of a table, at most: who wants more of a figure wants a query of its results file."""
@@ -257,10 +261,10 @@ def _tried(
     sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store, note: Note
 ) -> dict[tuple[str, int, int], float]:
     """What Optuna tried of a search, as its journal says and the store bears out."""
-    from raysslprune.search import Studies  # imports Optuna, which takes a second
+    from raysslprune.plan.search import Studies  # imports Optuna, which takes a second
 
     assert isinstance(sweep.drawing, Search)
-    graph, nothing = plan.make(sweep.points), plan.Schedule([], {})
+    graph, nothing = make_plan(sweep.points), Schedule([], {})
     name = f"{sweep.name}-{scale}"
     return Studies(name, sweep.drawing.trials, sweep.points, graph, nothing, records, store, note).tried
 
@@ -283,8 +287,8 @@ def _figure(
             return "", None
     kind, mime = ("png", "image/png") if len(table) > VECTORS else ("svg", "image/svg+xml")
     try:
-        files = picture.files(sweep.name, partial(picture.draw, sweep, drawn, tried), kind)
-    except picture.NoPicture as fault:
+        files = present.files(sweep.name, partial(present.draw, sweep, drawn, tried), kind)
+    except present.NoPicture as fault:
         note(str(fault))
         return "", None
     return _in_words(sweep.drawing, points), (mime, files[f".{kind}"])
@@ -292,7 +296,7 @@ def _figure(
 
 def _in_words(drawing: Drawing, points: Sequence[Point]) -> str:
     """For those who can't see the image."""
-    from raysslprune.figures import METRICS  # imports Matplotlib, which takes a second
+    from raysslprune.figures.style import METRICS  # imports Matplotlib, which takes a second
 
     shows = " and ".join(METRICS.get(metric, metric) for metric in dict.fromkeys(point.metric for point in points))
     if isinstance(drawing, Magnitudes):
@@ -411,7 +415,7 @@ def _listing(drawing: Listing, rows: Sequence[Sequence[Any]]) -> Table:
     def cell(text: str, value: Any) -> Cell:
         return _number(text, value) if isinstance(value, int | float) else _words(text)
 
-    found = [Row(tuple(map(cell, terminal.cells(row), row))) for row in rows]
+    found = [Row(tuple(map(cell, tables_module.cells(row), row))) for row in rows]
     return _cut(drawing.title, drawing.columns, found)
 
 
@@ -481,13 +485,13 @@ def _steps(
     for step in steps:
         recipe = ""
         if isinstance(step, Train):
-            recipe = recipes.setdefault(explain.recipe_in_words(step), f"R{len(recipes) + 1}")
+            recipe = recipes.setdefault(words.recipe_in_words(step), f"R{len(recipes) + 1}")
             places[recipe] = recipe
         record = records.get(step.id)
-        made = _linked(explain.how_made(step, number, recipe), places)
+        made = _linked(words.how_made(step, number, recipe), places)
         outcome = (_words("not done"), _words(""), _words(""), _words(""))
         if record is not None:
-            run = explain.run_of(record)
+            run = words.run_of(record)
             runs.setdefault(run, []).append(record)
             outcome = _outcome(record, 1 + list(runs).index(run))
         rows.append(Row((_words(f"steps/{step.id}/"), made, *outcome, _words(" ".join(figures[step]))), step.id))
@@ -519,7 +523,7 @@ def _linked(text: str, places: Mapping[str, str]) -> Cell:
 
 
 def _outcome(record: Record, run: int) -> tuple[Cell, Cell, Cell, Cell]:
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in told(record.metrics).items() if value)
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in shown_metrics(record.metrics).items() if value)
     seconds, begun = record.facts.get("seconds"), record.facts.get("begun")
     return (
         _words(metrics),
@@ -573,7 +577,7 @@ def _facts(
 
 
 def _sharing(sweeps: Iterable[Sweep], records: Mapping[str, Record]) -> tuple[tuple[str, str], ...]:
-    done = plan.make(point for sweep in sweeps for point in sweep.points if point.step.id in records)
+    done = make_plan(point for sweep in sweeps for point in sweep.points if point.step.id in records)
     alone, together = done.trainings_without_sharing(), len(done.jobs)
     return (("Without sharing", f"{alone:,} trainings instead of {together:,}"),) if alone > together else ()
 

@@ -9,8 +9,9 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from raysslprune import claims, report
+from raysslprune import report
 from raysslprune.report.contents import Report
+from raysslprune.results import claims
 
 MARKS = {claims.HOLDS: "holds", claims.FAILS: "fails", claims.FEW: "few"}
 """Verdict to CSS class."""

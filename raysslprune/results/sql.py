@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import fs
 
-from raysslprune.command import sweep_command
+from raysslprune.messages import sweep_command
 from raysslprune.results.tables import MAGNITUDES, MEANS, PROVENANCE, SCHEMA, from_parquet, means
-from raysslprune.store import Store, StoreError
+from raysslprune.store.record import StoreError
+from raysslprune.store.steps import Store
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, Statement

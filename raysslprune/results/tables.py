@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load as from_safetensors
 
 from raysslprune.spec import Rewind, Train, closure
-from raysslprune.store import WEIGHTS, Record, Store, read_parquet
+from raysslprune.store.record import WEIGHTS, Record
+from raysslprune.store.steps import Store, read_parquet
 from raysslprune.sweepfile import Listing, Point
 
 
@@ -208,7 +209,7 @@ def magnitudes(points: Iterable[Point], store: Store) -> pa.Table:
     return pa.Table.from_batches(rows, schema=MAGNITUDES)
 
 
-def held(store: Store, scale: str, figure: str) -> list[tuple[int, str]]:
+def stored_rows(store: Store, scale: str, figure: str) -> list[tuple[int, str]]:
     """Seed and step of each row of the results that the root has of a sweep; none where there are none to be read."""
     path = f"results/{scale}/{figure}.parquet"
     try:

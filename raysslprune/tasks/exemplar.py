@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune import options, parallel
+from raysslprune import catalogue, parallel
 from raysslprune.data import Dataset
-from raysslprune.data.feed import Batch, still
+from raysslprune.data.batches import Batch, still
 from raysslprune.data.views import Views
 from raysslprune.data.views import draws as draws_of
-from raysslprune.evaluate import at_once
+from raysslprune.evaluate.metrics import at_once
 from raysslprune.spec import Recipe, seed_of
 from raysslprune.tasks.task import Task
 
 
 @dataclass(kw_only=True)
-class Exemplar(Task, options.Exemplar):
+class Exemplar(Task, catalogue.Exemplar):
     """Two views of each image; the second should be nearer to the first than a view of another image, by a margin.
 
     Distance is 1 - cosine of the embeddings. The paper gives none of these options (docs/reproducing.md).

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune import options
+from raysslprune import catalogue
 from raysslprune.data import IGNORED, Dataset
-from raysslprune.data.feed import Batch
+from raysslprune.data.batches import Batch
 from raysslprune.data.views import Views
-from raysslprune.evaluate import accuracy, multilabel_map
+from raysslprune.evaluate.metrics import accuracy, multilabel_map
 from raysslprune.spec import Recipe
 from raysslprune.tasks.task import Task
 
 
 @dataclass(kw_only=True)
-class Labels(Task, options.Labels):
+class Labels(Task, catalogue.Labels):
     """One class for each image: cross-entropy, top-1. Several at once (VOC07): a logistic loss for each, mAP."""
 
     def head(self, width: int, data: Dataset) -> nn.Module:

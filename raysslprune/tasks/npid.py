@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune import options, parallel
+from raysslprune import catalogue, parallel
 from raysslprune.data import Dataset
-from raysslprune.data.feed import Batch
+from raysslprune.data.batches import Batch
 from raysslprune.data.views import Views
-from raysslprune.evaluate import features, knn_accuracy
+from raysslprune.evaluate.metrics import features, knn_accuracy
 from raysslprune.spec import Recipe, seed_of
 from raysslprune.tasks.task import Task
 
 
 @dataclass(kw_only=True)
-class NPID(Task, options.NPID):
+class NPID(Task, catalogue.NPID):
     """An image's embedding is told from remembered embeddings of ``negatives`` others by noise-contrastive estimation.
 
     The memory bank holds an embedding of length 1 for each training image: after an update, those of its images move

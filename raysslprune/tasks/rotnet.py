@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune import options, parallel
+from raysslprune import catalogue, parallel
 from raysslprune.data import Dataset
-from raysslprune.data.feed import Batch
+from raysslprune.data.batches import Batch
 from raysslprune.data.views import Views
-from raysslprune.evaluate import at_once, part
+from raysslprune.evaluate.metrics import at_once, part
 from raysslprune.spec import Recipe
 from raysslprune.tasks.task import Task
 
@@ -21,7 +21,7 @@ TURNS = 4
 
 
 @dataclass(kw_only=True)
-class RotNet(Task, options.RotNet):
+class RotNet(Task, catalogue.RotNet):
     """A view in one of four turns, or in all of them."""
 
     draws = 1

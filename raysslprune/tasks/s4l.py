@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysslprune import options
+from raysslprune import catalogue
 from raysslprune.data import Dataset, subsets
-from raysslprune.data.feed import Batch
+from raysslprune.data.batches import Batch
 from raysslprune.data.views import Views
-from raysslprune.evaluate import accuracy
+from raysslprune.evaluate.metrics import accuracy
 from raysslprune.spec import Recipe
 from raysslprune.tasks.rotnet import TURNS, all_turns, rotation_accuracy
 from raysslprune.tasks.task import Task
 
 
 @dataclass(kw_only=True)
-class S4L(Task, options.S4L):
+class S4L(Task, catalogue.S4L):
     """A sample is a labelled image and another from the whole training set, both in all four turns.
 
     The loss is the cross-entropy of the labels plus ``weight`` times the rotation loss on all turns of both images (the

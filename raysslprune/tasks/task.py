@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from raysslprune.data import Dataset
-from raysslprune.data.feed import Batch
+from raysslprune.data.batches import Batch
 from raysslprune.data.views import Views
 from raysslprune.spec import Recipe
 

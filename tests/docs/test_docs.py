@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as benchmarks
 from raysslprune import __main__ as command
-from raysslprune.bench import __main__ as benchmarks
-from raysslprune.loader import known
+from raysslprune.sweep_loader import known
 from tests.helpers import CHECKOUT
 
 PROJECT = CHECKOUT

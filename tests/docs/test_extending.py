@@ -18,9 +18,9 @@ DOC = CHECKOUT / "docs/extending.md"
 
 IN_PROCESS = """
 import sys, tempfile
-from raysslprune import plan, sweep
-from raysslprune.run import NoExchange, Runner
-from raysslprune.store import Store
+from raysslprune.plan import graph as plan; from raysslprune import sweep
+from raysslprune.training.make_masks import NoExchange; from raysslprune.training.runner import Runner
+from raysslprune.store.steps import Store
 
 points = sweep.load("stripes.py", "laptop", 1).points
 store = Store("runs")

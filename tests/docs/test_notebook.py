@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from raysslprune import plan, results
-from raysslprune.loader import load as load_file
-from raysslprune.store import Store
+from raysslprune import results
+from raysslprune.plan.graph import make_plan
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load as load_file
 from tests.helpers import CHECKOUT
 
 NOTEBOOK = CHECKOUT / "docs" / "notebook.ipynb"
@@ -90,6 +91,6 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
         assert len(table) == count
     store = Store(str(tmp_path / "runs"))
     wanted = load_file("fig3", "smoke", 2).points
-    assert results.table("fig3", "smoke", wanted, store.survey(plan.make(wanted).ids)[0]).equals(
+    assert results.table("fig3", "smoke", wanted, store.survey(make_plan(wanted).ids)[0]).equals(
         results.load("fig3", root=str(tmp_path / "runs"), scale="smoke")
     )

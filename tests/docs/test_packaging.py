@@ -17,7 +17,7 @@ import yaml
 
 from raysslprune import __main__ as command
 from raysslprune import __version__
-from raysslprune.loader import known
+from raysslprune.sweep_loader import known
 from tests.helpers import CHECKOUT
 
 PROJECT = CHECKOUT
@@ -70,7 +70,7 @@ def test_hooks_run_what_the_environment_has() -> None:
 
 USER = """
 from raysslprune.lottery import imp
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 
 s = SETTINGS["laptop"]
 chain = imp(task="labels", data=s.data, arch=s.arch, recipe=s.recipes["labels"], seed="0", levels=2, keep=0.5, rewind=0)

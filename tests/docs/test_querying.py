@@ -16,8 +16,8 @@ import pyarrow.ipc
 import pytest
 
 from raysslprune import results
-from raysslprune.loader import load
-from raysslprune.results.__main__ import main
+from raysslprune.commands.results import main
+from raysslprune.sweep_loader import load
 from tests.helpers import CHECKOUT
 from tests.helpers.results import Frame, collapsed, fig3, frame, same, tuples
 

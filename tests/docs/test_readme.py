@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from raysslprune import plan, results
-from raysslprune.store import Store
+from raysslprune import results
+from raysslprune.plan.graph import make_plan
+from raysslprune.store.steps import Store
 from raysslprune.sweep import load
 from tests.helpers import CHECKOUT
 from tests.helpers.commands import sweep
@@ -34,8 +35,8 @@ def test_the_query_runs(tmp_path: Path) -> None:
 
 def test_the_sweep_of_ones_own_shares_figure_3s_dense_network(tmp_path: Path) -> None:
     (tmp_path / "bites.py").write_text(SWEEP)
-    bites = plan.make(load(str(tmp_path / "bites.py"), "laptop", 1).points)
-    figure_3 = plan.make(load("fig3", "laptop", 1).points)
+    bites = make_plan(load(str(tmp_path / "bites.py"), "laptop", 1).points)
+    figure_3 = make_plan(load("fig3", "laptop", 1).points)
     assert len(bites.jobs) == 1 + 6 + 3
     assert len(bites.jobs.keys() & figure_3.jobs.keys()) == 1
 

@@ -23,17 +23,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import export, figures, plan, results, sweep
-from raysslprune.command import FAILED, note
-from raysslprune.loader import load
-from raysslprune.results import __main__ as query
-from raysslprune.store import Damaged, Store
+from raysslprune import experiment, results, sweep
+from raysslprune.commands import export
+from raysslprune.commands import results as query
+from raysslprune.figures import ink
+from raysslprune.messages import FAILED, note
+from raysslprune.plan.graph import Job, make_plan
+from raysslprune.store.record import Damaged
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load
 
 FILES = {
     "mine.py": """
 from dataclasses import replace
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweepfile import Figure, Point
 FIGURE = Figure(title="Mine")
 def points(scale, seed):
@@ -96,17 +100,18 @@ VIEWS = ("index", "lock", "status", "table", "runs", "magnitudes", "picture", "d
 """What a damage to is no loss: made again without a word, or never read."""
 
 
-def train(run: sweep._Run, data_root: str, manner: sweep.Manner, check: object) -> int:
+def train(run: experiment._Run, data_root: str, manner: experiment.RunOptions, check: object) -> int:
     """In the place of ``_Run.train``: the same schedule, and what hands out jobs and repairs, in this process."""
     from ray.tune.search import Searcher
 
-    from raysslprune import cluster, fanout
-    from raysslprune.run import NoExchange, Runner
+    from raysslprune.cluster import nodes, tune
+    from raysslprune.training.make_masks import NoExchange
+    from raysslprune.training.runner import Runner
 
     watcher = Told()
-    one = cluster.Capacity(cpus=1, gpus=0)
-    jobs = fanout.ReadyJobs(
-        run.schedule, run.graph, run.store, data_root, watcher, cluster.Workers(), lambda: one, after_each=run.advance
+    one = nodes.Capacity(cpus=1, gpus=0)
+    jobs = tune.ReadyJobs(
+        run.schedule, run.graph, run.store, data_root, watcher, nodes.Workers(), lambda: one, after_each=run.advance
     )
     runner = Runner(store=run.store, exchange=NoExchange())
     for trial in map(str, count()):
@@ -128,11 +133,11 @@ class Told:
     """A watcher that says on stderr what a person should know, and else nothing."""
 
     def slots_are(self, count: int) -> None: ...
-    def job_started(self, job: plan.Job, workers: int = 1) -> None: ...
-    def job_done(self, job: plan.Job, facts: Mapping[str, Any]) -> None: ...
-    def process_lost(self, job: plan.Job, why: str, seconds: float) -> None: ...
+    def job_started(self, job: Job, workers: int = 1) -> None: ...
+    def job_done(self, job: Job, facts: Mapping[str, Any]) -> None: ...
+    def process_lost(self, job: Job, why: str, seconds: float) -> None: ...
 
-    def job_failed(self, job: plan.Job, why: str, skipped: int) -> None:
+    def job_failed(self, job: Job, why: str, skipped: int) -> None:
         note(f"{job.title}: {why}")
 
     def note(self, sentence: str) -> None:
@@ -182,15 +187,16 @@ class Here:
 
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep._Run, "train", train)
-    monkeypatch.setattr(figures, "save", lambda _canvas, kind: kind.encode())  # drawing takes longer than training here
+    monkeypatch.setattr(experiment._Run, "train", train)
+    monkeypatch.setattr(ink, "save", lambda _canvas, kind: kind.encode())  # drawing takes longer than training here
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose root has every kind of file. Don't write to it."""
-    from raysslprune.run import NoExchange, Runner
-    from raysslprune.scales import SETTINGS
+    from raysslprune.paper.scales import SETTINGS
+    from raysslprune.training.make_masks import NoExchange
+    from raysslprune.training.runner import Runner
 
     folder = tmp_path_factory.mktemp("corruption")
     for name, text in FILES.items():
@@ -199,8 +205,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = folder / "runs"
     assert SETTINGS["smoke"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep._Run, "train", train)
-        patch.setattr(figures, "save", lambda _canvas, kind: kind.encode())
+        patch.setattr(experiment._Run, "train", train)
+        patch.setattr(ink, "save", lambda _canvas, kind: kind.encode())
         assert sweep.main([*(str(folder / name) for name in SWEEPS), "--scale", "smoke", "--root", str(root)]) == 0
         assert sweep.main([str(folder / "mine.py"), "--scale", "smoke", "--root", str(root)]) == 0  # an index of all
     store = Store(str(root))
@@ -323,7 +329,7 @@ def survivors(here: Here) -> None:
     """The tables that the store gives now have true rows alone, or lack them."""
     for name in ("mine.py", "searched.py"):
         points = load(str(here.folder / name), "smoke", 1).points
-        records, _ = Store(str(here.root)).survey(plan.make(points).ids)
+        records, _ = Store(str(here.root)).survey(make_plan(points).ids)
         true = pq.read_table(here.root / f"results/smoke/{name[:-3]}.parquet").to_pylist()
         now = results.table(name[:-3], "smoke", points, records).to_pylist()
         chosen = {row["step"] for row in true}

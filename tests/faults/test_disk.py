@@ -139,7 +139,11 @@ def test_a_disk_that_is_full(disk: Disk, finished: Finished) -> None:
 
 def test_a_disk_that_turns_read_only(disk: Disk, finished: Finished) -> None:
     """What a sweep holds open, its log and its lock, is on another one: with these no disk can be made so by a user."""
-    disk.do(sys.executable, "-c", f"from raysslprune.store import Store; Store({str(disk.folder / 'runs')!r}).create()")
+    disk.do(
+        sys.executable,
+        "-c",
+        f"from raysslprune.store.steps import Store; Store({str(disk.folder / 'runs')!r}).create()",
+    )
     (disk.root / "logs").mkdir()
     disk.do("mount", "-t", "tmpfs", "tmpfs", str(disk.folder / "runs" / "logs"))
     for path in (disk.root / "lock", disk.root / "logs" / "lock"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
-from raysslprune import fanout
+from raysslprune.cluster import tune
 from tests.helpers import CHECKOUT
 from tests.helpers.commands import done_steps, finish, start
 from tests.helpers.processes import descendants, wait_until
@@ -56,7 +56,7 @@ def test_tunes_statistics_of_a_trial_are_let_go() -> None:
     for name in ("a", "b"):
         Trial.run_metadata.update_metric(name, 1.0, 1)  # pyright: ignore[reportArgumentType]
     assert Trial.run_metadata.metric_n_steps
-    fanout.TrialDeaths(None).on_trial_complete(1, [], Trial)  # pyright: ignore[reportArgumentType]
+    tune.TrialDeaths(None).on_trial_complete(1, [], Trial)  # pyright: ignore[reportArgumentType]
     assert Trial.run_metadata.metric_n_steps == Trial.run_metadata.metric_analysis == {}
 
 

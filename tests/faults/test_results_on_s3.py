@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from raysslprune import results
-from raysslprune.results.__main__ import main
-from raysslprune.store import Store, StoreError
+from raysslprune.commands.results import main
+from raysslprune.store.record import StoreError
+from raysslprune.store.steps import Store
 from tests.helpers.s3 import serving
 
 

@@ -17,10 +17,13 @@ from threading import Barrier
 import pytest
 
 from raysslprune import __main__ as command
-from raysslprune import lock, plan, status
-from raysslprune.loader import load
+from raysslprune.plan.graph import make_plan
 from raysslprune.spec import Init, Prune, Recipe, Step, Train
-from raysslprune.store import MASK, STATUS, WEIGHTS, Damaged, Store, StoreError
+from raysslprune.store import lock
+from raysslprune.store.record import MASK, WEIGHTS, Damaged, StoreError
+from raysslprune.store.steps import STATUS, Store
+from raysslprune.sweep_loader import load
+from raysslprune.terminal import status
 from tests.helpers.commands import Command, Finished, finish, start
 from tests.helpers.processes import wait_until
 from tests.helpers.s3 import KEY, SECRET, Server, names, objects, serving
@@ -161,7 +164,7 @@ def test_checkpoints(store: Store) -> None:
 
 WRITER = """
 import os, sys, threading, time
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
 store = Store(sys.argv[1])
 print("ready", flush=True)
 store.write("steps/x/weights", bytes(30_000_000))
@@ -216,8 +219,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 HOLDER = """
 import sys, time
-from raysslprune import lock
-from raysslprune.store import Store
+from raysslprune.store import lock
+from raysslprune.store.steps import Store
 lock.REFRESH = 0.5
 with Store(sys.argv[1]).lock():
     print("held", flush=True)
@@ -284,7 +287,7 @@ def test_the_status_of_a_sweep_is_told_from_another_machine(
         return capsys.readouterr().out
 
     sweep = load("fig3", "smoke", 1)
-    with store.lock(), status.Reporter(store, [sweep], "smoke", plan.make(sweep.points), {}).reporting():
+    with store.lock(), status.Reporter(store, [sweep], "smoke", make_plan(sweep.points), {}).reporting():
         before = objects(store)
         assert "running since " in said()
         assert "0 of 24 done" in said()
@@ -360,7 +363,7 @@ def everything(bucket: Mapping[str, bytes], *commands: Command) -> bytes:
 def test_a_sweep_on_s3_is_killed_waits_goes_on_and_gives_the_same_table(
     finished: Finished, root: str, server: Server
 ) -> None:
-    store, of = Store(root), plan.make(load("fig3", "smoke", 1).points)
+    store, of = Store(root), make_plan(load("fig3", "smoke", 1).points)
 
     def done() -> set[str]:
         return {name.split("/")[1] for name in names(store) if name.endswith("/SUCCESS")}

@@ -29,13 +29,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raysslprune import analysis, api, data, export, loader, sweep
-from raysslprune.report.__main__ import main as report
-from raysslprune.results.__main__ import main as query
-from raysslprune.run import NoExchange, Runner
+from raysslprune import data, experiment, sweep, sweep_loader
+from raysslprune.commands import analysis, export
+from raysslprune.commands.report import main as report
+from raysslprune.commands.results import main as query
 from raysslprune.spec import Final, Init, Prune, Recipe, Train, to_plain
-from raysslprune.store import WEIGHTS, File, Record, Store, StoreError
+from raysslprune.store.record import WEIGHTS, File, Record, StoreError
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Figure, Point
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 from tests.helpers import CHECKOUT
 from tests.helpers.bomb import Bomb
 from tests.helpers.chains import execute
@@ -163,7 +166,7 @@ def finished_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "search.py").write_text(SEARCH)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        execute([point.step for point in loader.load("plain.py", "smoke", 1).points], folder / "runs", {64, 640})
+        execute([point.step for point in sweep_loader.load("plain.py", "smoke", 1).points], folder / "runs", {64, 640})
         assert sweep.main(["plain.py", "search.py", *WHERE]) == 0
         assert analysis.main(["plain.py", *WHERE]) == 0
     return folder
@@ -178,7 +181,7 @@ def there(finished_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def ticket() -> Train:
-    return loader.load("plain.py", "smoke", 1).points[0].step
+    return sweep_loader.load("plain.py", "smoke", 1).points[0].step
 
 
 def all_commands() -> None:
@@ -336,8 +339,8 @@ def test_an_experiments_name_is_a_name(name: str, tmp_path: Path) -> None:
     def points(scale: str, seed: int) -> Iterator[Point]:
         yield Point(step=ticket(), task="a", init="b", level=0, seed=seed)
 
-    with pytest.raises(loader.SweepError, match="has a name of letters and digits"):
-        api.Experiment.of(points, Figure(title="t"), name=name, root=str(tmp_path))
+    with pytest.raises(sweep_loader.SweepError, match="has a name of letters and digits"):
+        experiment.Experiment.of(points, Figure(title="t"), name=name, root=str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["folder/..", "folder/../../x", "folder//etc", "folder/a/../..", "parquet/../x"])

@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from raysslprune import plan
+from raysslprune.plan.graph import make_plan
 from raysslprune.spec import Recipe, Train
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
 
 
@@ -17,13 +17,14 @@ def execute(steps: Iterable[Train], root: Path, snapshots: Collection[int] = ())
 
     snapshots: that all trainings keep, beside those that others are rewound to.
     """
-    from raysslprune.run import NoExchange, Runner
+    from raysslprune.training.make_masks import NoExchange
+    from raysslprune.training.runner import Runner
 
     store = Store(str(root))
     store.create()
     runner = Runner(store=store, exchange=NoExchange())
     points = [Point(step=step, task=step.task, init="", level=0, seed=step.seed) for step in steps]
-    for job in plan.make(points).jobs.values():
+    for job in make_plan(points).jobs.values():
         if isinstance(job.train.recipe, Recipe):
             job.snapshots |= set(snapshots)
         runner.run(json.loads(json.dumps(job.to_plain())))

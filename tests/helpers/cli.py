@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from raysslprune import plan, sweep
+from raysslprune import experiment, sweep
+from raysslprune.plan.graph import Plan, make_plan
 from raysslprune.spec import Mask, Step, Train
-from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
+from raysslprune.store.record import MASK, WEIGHTS, snapshot_name
+from raysslprune.store.steps import Store
 
 USAGE, FAILED, STOPPED = 2, 1, 130
 GOOD = """
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init, Prune, Train
 from raysslprune.sweepfile import Claim, Curve, Figure, Point
 
@@ -37,7 +39,7 @@ def points(scale, seed):
 """
 NAMED = """
 from raysslprune.lottery import imp, random_prune, random_reinit
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(title="t", inits=("a",), references=(Curve(task="b", init="a"),))
@@ -108,12 +110,12 @@ def check_refused(called: Called, code: int) -> None:
 
 @pytest.fixture
 def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    def no_training(run: sweep._Run, *_: object) -> int:
+    def no_training(run: experiment._Run, *_: object) -> int:
         assert run.schedule.finished, "this call came as far as training"
         return 0
 
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(sweep._Run, "train", no_training)
+    monkeypatch.setattr(experiment._Run, "train", no_training)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.chdir(tmp_path)
@@ -147,7 +149,7 @@ def rows(called: Called) -> dict[str, str]:
     return dict(pairs)
 
 
-def commit(store: Store, steps: Iterable[Step], graph: plan.Plan, speed: float = 1000.0) -> None:
+def commit(store: Store, steps: Iterable[Step], graph: Plan, speed: float = 1000.0) -> None:
     """Put made-up results of the steps into the store."""
     wanted = {job.id: job.snapshots for job in graph.jobs.values()}
     for number, step in enumerate(steps):
@@ -160,11 +162,11 @@ def commit(store: Store, steps: Iterable[Step], graph: plan.Plan, speed: float =
         store.commit(step, {name: step.id.encode() for name in names}, metrics, facts)
 
 
-def smoke(seeds: int = 1) -> plan.Plan:
-    return plan.make(sweep.load("fig3", "smoke", seeds).points)
+def smoke(seeds: int = 1) -> Plan:
+    return make_plan(sweep.load("fig3", "smoke", seeds).points)
 
 
-def steps_of(graph: plan.Plan) -> list[Step]:
+def steps_of(graph: Plan) -> list[Step]:
     return [step for job in graph.jobs.values() for step in (job.train, *job.masks)]
 
 
@@ -178,7 +180,7 @@ def figure_3(cli: Cli) -> Store:
 
 
 ONE_SEED = """
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Curve, Figure, Point
 

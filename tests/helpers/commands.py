@@ -79,7 +79,7 @@ SHAREABLE = """
 from dataclasses import replace
 
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(title="t", references=(Curve(task="labels", init="a"),))

@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from raysslprune import export, masks, models
+from raysslprune import masks, models
+from raysslprune.commands import export
 from raysslprune.lottery import imp, linear, random_reinit, rewound
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init, RandomPrune, Recipe, Shuffle, Step, Train
-from raysslprune.store import MASK, WEIGHTS, Store
+from raysslprune.store.record import MASK, WEIGHTS
+from raysslprune.store.steps import Store
 from tests.helpers import CHECKOUT
 from tests.helpers.chains import execute
 

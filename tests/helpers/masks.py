@@ -13,7 +13,8 @@ from raysslprune import masks, models
 from raysslprune.lottery import Chain, imp, winning_ticket
 from raysslprune.masks import Mask as Bits
 from raysslprune.spec import Mask, Recipe, seed_of
-from raysslprune.store import MASK, Store
+from raysslprune.store.record import MASK
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
 
 RECIPE = Recipe(samples=640, batch=64, lr=0.05)

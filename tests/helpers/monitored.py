@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from raysslprune import plan
+from raysslprune.cluster.prometheus import Monitor
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.monitor import Monitor
-from raysslprune.plan import Job, Schedule
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan.graph import Job, make_plan
+from raysslprune.plan.schedule import Schedule
 from raysslprune.sweepfile import Point
 
 S = SETTINGS["smoke"]
@@ -25,7 +25,7 @@ def chain(seed: int = 0, levels: int = 3, keep: float = 0.5) -> list[Job]:
         rewind=S.rewind["rotnet"],
     )  # fmt: skip
     step = winning_ticket(rounds, levels, task="rotnet", recipe=RECIPE)
-    return list(plan.make([Point(step=step, task="rotnet", init="", level=levels, seed=seed)]).jobs.values())
+    return list(make_plan([Point(step=step, task="rotnet", init="", level=levels, seed=seed)]).jobs.values())
 
 
 def facts(seconds: float = 2.0, resumed_at: int | None = None, ago: float = 0.0) -> dict[str, Any]:

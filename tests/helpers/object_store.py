@@ -11,9 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from raysslprune.store import (
-    Store,
-)
+from raysslprune.store.steps import Store
 
 
 class _Upload(io.BytesIO):

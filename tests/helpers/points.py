@@ -16,15 +16,8 @@ from raysslprune.lottery import (
     untrained,
     winning_ticket,
 )
-from raysslprune.spec import (
-    SVM,
-    Final,
-    Mask,
-    Recipe,
-    Shuffle,
-    Train,
-)
-from raysslprune.store import File, Record
+from raysslprune.spec import SVM, Final, Mask, Recipe, Shuffle, Train
+from raysslprune.store.record import File, Record
 from raysslprune.sweepfile import Point
 from tests.helpers import CHECKOUT
 

@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save as to_safetensors
 
-from raysslprune import plan, results, sweep
-from raysslprune.loader import load
-from raysslprune.report import __main__ as command
-from raysslprune.spec import Train
-from raysslprune.store import MASK, WEIGHTS, Store, snapshot_name
+from raysslprune import results, sweep
+from raysslprune.commands import report as command
+from raysslprune.plan.graph import make_plan
+from raysslprune.spec import Train, target_density
+from raysslprune.store.record import MASK, WEIGHTS, snapshot_name
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load
 
 USAGE, FAILED = 2, 1
 VERSIONS = {"raysslprune": "0.1.0", "torch": "2.11.0", "numpy": "2.0.0", "python": "3.11.7"}
@@ -28,7 +30,7 @@ DAY = "2025-11-22"
 EVIL = "<script>alert('x')</script>"
 QUOTES = '"><img src=x onerror=alert(1)> & </td></table>'
 ODD = f"""
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Claim, Curve, Figure, Point
 
@@ -58,9 +60,9 @@ def finish(names: list[str], root: Path, seeds: int) -> None:
     """Put all steps of sweeps into a store, as if they had been trained, and their results files."""
     store = Store(str(root))
     store.create()
-    graph = plan.make(point for name in names for point in load(name, "smoke", seeds).points)
+    graph = make_plan(point for name in names for point in load(name, "smoke", seeds).points)
     masks = [mask for job in graph.jobs.values() for mask in job.masks]
-    left = {mask.id: plan.left(mask) for mask in masks}
+    left = {mask.id: target_density(mask) for mask in masks}
     weights = to_safetensors({"trunk.weight": np.logspace(-9, 0, 100).reshape(10, 10)})
     for mask in masks:
         store.commit(mask, {MASK: b"mask"}, {"density_in_scope": left[mask.id]}, {"versions": VERSIONS})

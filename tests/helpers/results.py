@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raysslprune import plan, results
-from raysslprune.loader import load
-from raysslprune.spec import Mask, closure
-from raysslprune.store import Record, Store
+from raysslprune import results
+from raysslprune.spec import Mask, closure, target_density
+from raysslprune.store.record import Record
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load
 
 Frame = Any
 """pandas' types can't follow what is done with one here."""
@@ -28,8 +29,8 @@ def record(step: Any) -> Record:
     """What a step could have come to: all of it a function of its id."""
     drawn = random.Random(step.id)
     if isinstance(step, Mask):
-        return Record(step=step.id, metrics={"density_in_scope": plan.left(step)}, facts={}, files={})
-    density = plan.left(step.mask)
+        return Record(step=step.id, metrics={"density_in_scope": target_density(step)}, facts={}, files={})
+    density = target_density(step.mask)
     collapsed = density < 0.02 and drawn.random() < 0.2
     facts = {
         "seconds": drawn.uniform(1, 3),

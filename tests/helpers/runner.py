@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from raysslprune import models
 from raysslprune.lottery import Chain, finetune, imp, linear, untrained
-from raysslprune.run import NoExchange, Runner
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Final, Mask, Recipe, Step, Train, dump, seed_of
-from raysslprune.store import WEIGHTS, Record, Store
+from raysslprune.store.record import WEIGHTS, Record
+from raysslprune.store.steps import Store
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 
 SMOKE = SETTINGS["smoke"]
 CONVOLUTIONS = {f"layers.conv{n}.weight": shape for n, shape in

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
 from tests.helpers.processes import wait_until
 
 KEY, SECRET = "AKIAEXAMPLE", "wJalrXUtnFEMI/bPxRfiCYEXAMPLEKEY"

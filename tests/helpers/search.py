@@ -6,12 +6,14 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raysslprune import plan
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.plan import Job, Schedule
-from raysslprune.search import Studies
+from raysslprune.plan.cost import cost_of
+from raysslprune.plan.graph import Job, make_plan
+from raysslprune.plan.schedule import Schedule
+from raysslprune.plan.search import Studies
 from raysslprune.spec import Prune, Recipe
-from raysslprune.store import Store, snapshot_name, snapshots_in
+from raysslprune.store.record import snapshot_name, snapshots_in
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
 
 RECIPE = Recipe(samples=1600, batch=64, lr=0.05)
@@ -71,10 +73,10 @@ class World:
         self.grid, self.broken, self.workers = grid, broken, workers
         self.store = Store(str(root))
         self.store.create()
-        self.plan = plan.make([*grid, *ordinary])
+        self.plan = make_plan([*grid, *ordinary])
         records, damaged = self.store.survey(self.plan.ids)
         assert damaged == []
-        seconds = plan.cost(self.plan.jobs.values(), records, {}).seconds
+        seconds = cost_of(self.plan.jobs.values(), records, {}).seconds
         first = [point for point in (*grid, *ordinary) if point in ordinary or point.level == 0]
         pending = {job.id for job in self.plan.pending(records)}
         self.schedule = Schedule([job for job in self.plan.behind(first) if job.id in pending], seconds)

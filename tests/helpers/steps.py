@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 
 from raysslprune.spec import Init, Prune, Recipe, Step, Train
-from raysslprune.store import (
-    MASK,
-    WEIGHTS,
-    Record,
-    Store,
-    StoreError,
-)
+from raysslprune.store.record import MASK, WEIGHTS, Record, StoreError
+from raysslprune.store.steps import Store
 
 RECIPE = Recipe(samples=2400, batch=64, lr=0.05)
 SNAPSHOT = "snapshot-1200.safetensors"

@@ -6,19 +6,7 @@ import dataclasses
 
 from hypothesis import strategies as st
 
-from raysslprune.spec import (
-    SVM,
-    Final,
-    Init,
-    Mask,
-    Prune,
-    RandomPrune,
-    Recipe,
-    Rewind,
-    Shuffle,
-    Step,
-    Train,
-)
+from raysslprune.spec import SVM, Final, Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Step, Train
 
 
 @st.composite

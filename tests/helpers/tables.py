@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from raysslprune import figures, results
+from raysslprune import results
+from raysslprune.figures.curves import draw
 from raysslprune.sweepfile import Curve, Figure
 
 TICKET, REINIT = "winning ticket", "random re-init"
@@ -89,7 +90,7 @@ def without(some: Iterable[Row], task: str, init: str, level: int, seeds: Sequen
 
 def plain(*tasks: str, levels: Sequence[int] = LEVELS, seeds: Sequence[int] = (0, 1, 2)) -> Axes:
     """The one axes of tickets of these tasks."""
-    (ax,) = figures.draw(PLAIN, table(rows([(task, TICKET) for task in tasks], levels, seeds))).axes
+    (ax,) = draw(PLAIN, table(rows([(task, TICKET) for task in tasks], levels, seeds))).axes
     return ax
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from raysslprune.api import Experiment
+from raysslprune.experiment import Experiment
 from raysslprune.spec import Train
 from raysslprune.sweepfile import Claim, Curve, Figure, Point
 
@@ -15,7 +15,7 @@ FIGURE = Figure(title="Tickets", references=(TICKET,))
 CLAIMS = (Claim(says="Tickets win", source="here", higher=TICKET, lower=REINIT, relation="above"),)
 SOURCE = """
 from raysslprune.lottery import random_reinit
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweepfile import Point
 
 

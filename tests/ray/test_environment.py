@@ -39,7 +39,7 @@ def seen():
     return dict(os.environ), loggers
 
 def run(name):
-    from raysslprune.api import Experiment
+    from raysslprune.experiment import Experiment
     one = Experiment.of(points, FIGURE, name="own", scale="smoke", root=f"{sys.argv[1]}/{name}", data=sys.argv[1])
     one.run()
     return len(one.table())

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysslprune
-from raysslprune.fanout import RETRIES
+from raysslprune.cluster.tune import RETRIES
 from tests.helpers.commands import SHAREABLE, Command, Finished, done_steps, finish, start, sweep, table_of
 from tests.helpers.processes import descendants, frozen_at_work, trials, wait_until
 

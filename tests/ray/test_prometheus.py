@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from raysslprune import monitor
+from raysslprune.cluster import prometheus
 from tests.helpers import CHECKOUT
 from tests.helpers.monitored import KIND, RECIPE, chain
 
@@ -21,8 +21,8 @@ PROGRAM = """
 import json, sys, time, urllib.request
 import raysslprune, ray
 from tests.helpers import monitored
-from raysslprune import monitor
-from raysslprune.exchange import Exchange
+from raysslprune.cluster import prometheus as monitor
+from raysslprune.cluster.shared import Exchange
 
 wanted = set(sys.argv[1:])
 monitor.LOOK_EVERY = 0.2
@@ -90,7 +90,7 @@ def test_prometheus_is_shown_what_the_sweep_does(endpoint: Any) -> None:
         return hits[0]
 
     jobs = len(chain())
-    task = dict(zip(monitor.KIND, KIND, strict=True))
+    task = dict(zip(prometheus.KIND, KIND, strict=True))
     states = ("done", "running", "ready", "waiting", "failed", "skipped")
     assert [value("steps", state=state) for state in states] == [1, 1, 1, 2 * jobs - 3, 0, 0]
     assert value("slots") == 5
@@ -104,9 +104,9 @@ def test_prometheus_is_shown_what_the_sweep_does(endpoint: Any) -> None:
 
 def test_grafana_asks_for_what_there_is(endpoint: Any) -> None:
     names = {name for name, _ in endpoint[0]}
-    assert len(asked() & monitor.EXPORTED) >= 6
+    assert len(asked() & prometheus.EXPORTED) >= 6
     assert asked() - names == ON_GPUS
-    assert names >= monitor.EXPORTED
+    assert names >= prometheus.EXPORTED
     from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
     assert {name.removeprefix("ray_") for name in ON_GPUS} <= METRICS_GAUGES.keys()

@@ -146,7 +146,7 @@ def test_the_other_commands(finished: Finished, tmp_path: Path) -> None:
     root, step = str(finished.root), min(done_steps(finished.root))
     own = tmp_path / "own.py"
     own.write_text(
-        "from raysslprune.scales import SETTINGS\nfrom raysslprune.spec import Init, Train\n"
+        "from raysslprune.paper.scales import SETTINGS\nfrom raysslprune.spec import Init, Train\n"
         "from raysslprune.sweepfile import Figure, Point\nFIGURE = Figure(title='Mine')\n"
         "def points(scale, seed):\n    s = SETTINGS[scale]\n"
         "    recipe, start = s.recipes['labels'], Init(seed=seed)\n"

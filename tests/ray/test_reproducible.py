@@ -13,7 +13,7 @@ from tests.helpers.commands import Finished, table_of
 
 PROGRAM = """
 import functools, random, sys
-from raysslprune import cluster, plan, sweep
+from raysslprune.cluster import nodes as cluster; from raysslprune.plan import graph as plan; from raysslprune import sweep
 
 slots, seed, *arguments = sys.argv[1:]
 cluster.connected = functools.partial(cluster.connected, cpus=int(slots))

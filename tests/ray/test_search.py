@@ -12,19 +12,19 @@ from tests.helpers.search import LEVELS, REWINDS, World, points, rewind_of
 
 @pytest.mark.slow
 def test_a_search_on_ray_trains_what_it_chose(tmp_path: Path) -> None:
-    from raysslprune import cluster, exchange, fanout
-    from raysslprune.progress import Progress, output_to
+    from raysslprune.cluster import nodes, shared, tune
+    from raysslprune.terminal.progress import Progress, output_to
 
     grid = points(tasks=["labels"], seeds=1, rewinds=REWINDS[::2])
     world = World(tmp_path / "runs", grid, trials=2)
-    with output_to(str(tmp_path / "log")) as terminal, cluster.connected(cpus=2):
+    with output_to(str(tmp_path / "log")) as terminal, nodes.connected(cpus=2):
         from rich.console import Console
 
         world.studies.advance()
-        board = exchange.Exchange.start()
+        board = shared.Exchange.start()
         shown = Progress(Console(file=terminal), world.schedule, dict.fromkeys(world.plan.jobs, 1.0))
         with shown.watching(board.training):
-            fanout.run(world.plan, world.schedule, world.store, "", shown, after_each=world.studies.advance)
+            tune.run(world.plan, world.schedule, world.store, "", shown, after_each=world.studies.advance)
     assert world.studies.ended
     tried = world.studies.tried
     assert len(tried) == 2 * len(LEVELS)

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from raysslprune import cluster, masks
-from raysslprune.exchange import Exchange
-from raysslprune.run import Runner
+from raysslprune import masks
+from raysslprune.cluster import nodes
+from raysslprune.cluster.shared import Exchange
 from raysslprune.spec import RandomPrune
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
+from raysslprune.training.runner import Runner
 from tests.helpers.processes import wait_until
 
-ray = cluster.ray
+ray = nodes.ray
 
 
 @pytest.fixture(scope="module")
 def board() -> Iterator[Exchange]:
-    with cluster.connected(cpus=1):
+    with nodes.connected(cpus=1):
         yield Exchange.start()
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import plan
+from raysslprune.plan.graph import make_plan
 from raysslprune.sweep import known, load
 from raysslprune.sweepfile import Search
 from tests.helpers.commands import Finished, done_steps, start, sweep, table_of
 
-SMOKE = plan.make(load("fig3", "smoke", 1).points)
+SMOKE = make_plan(load("fig3", "smoke", 1).points)
 STEPS = set(SMOKE.ids)
 
 
@@ -62,8 +62,8 @@ def test_all_figures_and_tables_end_to_end_sharing_their_steps(finished: Finishe
     shutil.copytree(finished.root, root)
     before = done_steps(root)
     sweeps = {name: load(name, "smoke", 1) for name in known()}
-    together = plan.make([point for one in sweeps.values() for point in one.points])
-    certain = plan.make([point for name, one in sweeps.items() if name != "rewind" for point in one.points])
+    together = make_plan([point for one in sweeps.values() for point in one.points])
+    certain = make_plan([point for name, one in sweeps.items() if name != "rewind" for point in one.points])
     ran = sweep("all", "--scale", "smoke", "--root", str(root))
     assert ran.code == 0
     done = done_steps(root)
@@ -153,7 +153,7 @@ OWN_SWEEP = '''
 """A sweep of one's own: does pruning in larger bites hurt?"""
 
 from raysslprune.lottery import winning_ticket
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(

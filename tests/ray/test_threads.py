@@ -15,7 +15,7 @@ from tests.helpers.processes import descendants, wait_until
 
 PROGRAM = """
 import os, signal, sys, threading
-from raysslprune.api import Experiment
+from raysslprune.experiment import Experiment
 fig3 = Experiment.load("fig3", scale="smoke", root=sys.argv[1])
 mine = lambda number, frame: print("mine", flush=True)
 signal.signal(signal.SIGTERM, mine)

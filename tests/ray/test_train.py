@@ -69,12 +69,12 @@ def test_one_of_two_workers_dies_and_the_training_is_handed_out_again(training: 
 TEAM = """
 import os, signal, sys, threading
 from tests.helpers.processes import descendants, wait_until
-from raysslprune.cluster import connected
-from raysslprune.distribute import Team, WorkerLost
-from raysslprune.exchange import Exchange
-from raysslprune.run import Runner
+from raysslprune.cluster.nodes import connected
+from raysslprune.cluster.train import Team, WorkerLost
+from raysslprune.cluster.shared import Exchange
+from raysslprune.training.runner import Runner
 from raysslprune.spec import Init, Recipe, Train
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
 
 recipe = Recipe(samples=60_000, batch=64, bn_batch=16, lr=0.05, momentum=0.9, pad=1)
 step = Train(task="labels", data="digits", arch="conv4", recipe=recipe, seed=0, start=Init(seed=0))

@@ -20,7 +20,7 @@ BROKEN = """
 from dataclasses import replace
 
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Curve, Figure, Point
 
@@ -96,7 +96,7 @@ def test_a_killed_worker_costs_its_job_only(finished: Finished, tmp_path: Path) 
 
 WIDE = """
 from raysslprune.lottery import imp
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweepfile import Figure, Point
 FIGURE = Figure(title="Four chains from one dense network")
 def points(scale, seed):

@@ -38,8 +38,8 @@ from typing import Any, NoReturn
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from raysslprune import __main__ as package
-from raysslprune.command import FAILED, STOPPED, USAGE
-from raysslprune.scales import SETTINGS
+from raysslprune.messages import FAILED, STOPPED, USAGE
+from raysslprune.paper.scales import SETTINGS
 
 SWEEPS = Path(package.__file__).parent.parent / "sweeps"
 PATIENCE = 60.0
@@ -94,7 +94,7 @@ class Ended:
 
 GOOD = """
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweepfile import Claim, Curve, Figure, Point
 CURVE = Curve(task="labels", init="winning ticket")
 FIGURE = Figure(title="Mine", references=(CURVE,))
@@ -553,7 +553,7 @@ class Template:
         from safetensors.torch import save_file
 
         from raysslprune import sweep
-        from raysslprune.loader import load
+        from raysslprune.sweep_loader import load
         from tests.helpers.chains import execute
 
         os.chdir(work)
@@ -690,9 +690,9 @@ def _give_up_privileges() -> None:
 
 def _called(arguments: list[str]) -> int:
     """What the interpreter makes of a call of the command: the exit code."""
-    from raysslprune import sweep
+    from raysslprune import experiment
 
-    sweep._Run.train = lambda run, *_: len(run.schedule.waiting)  # pyright: ignore[reportAttributeAccessIssue]
+    experiment._Run.train = lambda run, *_: len(run.schedule.waiting)  # pyright: ignore[reportAttributeAccessIssue]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", "strict")
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True)

@@ -14,7 +14,8 @@ import pytest
 
 from raysslprune import results
 from raysslprune.spec import Imported
-from raysslprune.store import MASK, WEIGHTS, Store
+from raysslprune.store.record import MASK, WEIGHTS
+from raysslprune.store.steps import Store
 from raysslprune.sweep import load
 from tests.helpers.chains import execute
 from tests.helpers.commands import sweep

@@ -9,66 +9,70 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune import names
+from raysslprune import catalogue
 from tests.helpers.cli import NAMED, USAGE, Cli, refuse_file
 
 
 @pytest.mark.parametrize(
     ("kind", "table", "name", "near"),
     [
-        ("task", names.TASKS, "rotnt", "rotnet"),
-        ("task", names.TASKS, "Labels", "labels"),
-        ("architecture", names.ARCHITECTURES, "resnet-50", "resnet50"),
-        ("architecture", names.ARCHITECTURES, "vgg-19", "vgg19"),
-        ("data set", names.DATASETS, "cifar", "cifar10"),
-        ("data set", names.DATASETS, "ImageNet", "imagenet"),
-        ("data set", names.DATASETS, "zzzzzz", None),
-        ("task", names.TASKS, "", None),
-        ("task", names.TASKS, "labels ", "labels"),
-        ("task", names.TASKS, "a.module", None),
-        ("task", names.TASKS, "a:b:c", None),
-        ("task", names.TASKS, ":x", None),
-        ("task", names.TASKS, "x:", None),
-        ("task", names.TASKS, "../x:y", None),
+        ("task", catalogue.TASKS, "rotnt", "rotnet"),
+        ("task", catalogue.TASKS, "Labels", "labels"),
+        ("architecture", catalogue.ARCHITECTURES, "resnet-50", "resnet50"),
+        ("architecture", catalogue.ARCHITECTURES, "vgg-19", "vgg19"),
+        ("data set", catalogue.DATASETS, "cifar", "cifar10"),
+        ("data set", catalogue.DATASETS, "ImageNet", "imagenet"),
+        ("data set", catalogue.DATASETS, "zzzzzz", None),
+        ("task", catalogue.TASKS, "", None),
+        ("task", catalogue.TASKS, "labels ", "labels"),
+        ("task", catalogue.TASKS, "a.module", None),
+        ("task", catalogue.TASKS, "a:b:c", None),
+        ("task", catalogue.TASKS, ":x", None),
+        ("task", catalogue.TASKS, "x:", None),
+        ("task", catalogue.TASKS, "../x:y", None),
     ],
 )
 def test_an_unknown_name_is_told_the_nearest_and_all(
     kind: str, table: dict[str, str], name: str, near: str | None
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{kind} {name!r} is not known; ")) as caught:
-        names.check(kind, table, name)
+        catalogue.check(kind, table, name)
     sentence = str(caught.value)
     assert ("did you mean" in sentence) == (near is not None)
     if near:
         assert f"did you mean {near!r}? " in sentence
     assert sentence.endswith(f"Known: {', '.join(table)}; or module:attribute")
     with pytest.raises(ValueError, match="is not known"):
-        names.resolve(kind, table, name)
+        catalogue.resolve(kind, table, name)
 
 
 def test_known_names_and_those_of_a_users_modules_are_taken() -> None:
-    for kind, table in (("task", names.TASKS), ("architecture", names.ARCHITECTURES), ("data set", names.DATASETS)):
+    for kind, table in (
+        ("task", catalogue.TASKS),
+        ("architecture", catalogue.ARCHITECTURES),
+        ("data set", catalogue.DATASETS),
+    ):
         for name in (*table, "mine:Task", "a_package.module:Name", "b:_c"):
-            names.check(kind, table, name)
+            catalogue.check(kind, table, name)
 
 
 def test_a_name_is_resolved_to_the_code_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raysslprune.data.digits import Digits
     from raysslprune.tasks.npid import NPID
 
-    assert names.resolve("task", names.TASKS, "npid") is NPID
-    assert names.resolve("data set", names.DATASETS, "digits") is Digits
-    for table in (names.TASKS, names.DATASETS):
+    assert catalogue.resolve("task", catalogue.TASKS, "npid") is NPID
+    assert catalogue.resolve("data set", catalogue.DATASETS, "digits") is Digits
+    for table in (catalogue.TASKS, catalogue.DATASETS):
         for name in table:
-            assert callable(names.resolve("name", table, name))
+            assert callable(catalogue.resolve("name", table, name))
     (tmp_path / "a_users_own.py").write_text("class Mine: ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert names.resolve("task", names.TASKS, "a_users_own:Mine").__name__ == "Mine"
+    assert catalogue.resolve("task", catalogue.TASKS, "a_users_own:Mine").__name__ == "Mine"
     for name, why in (("a_users_own:Yours", "no attribute 'Yours'"), ("nowhere_at_all:X", "No module named")):
         with pytest.raises(ValueError, match=f"task {name!r} can't be imported here: .*{why}"):
-            names.resolve("task", names.TASKS, name)
+            catalogue.resolve("task", catalogue.TASKS, name)
     with pytest.raises(ModuleNotFoundError):  # our own: no user's mistake
-        names.resolve("task", {"broken": "nowhere_at_all:X"}, "broken")
+        catalogue.resolve("task", {"broken": "nowhere_at_all:X"}, "broken")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,7 @@ def test_a_name_is_resolved_to_the_code_behind_it(tmp_path: Path, monkeypatch: p
     ],
 )
 def test_the_parts_of_a_data_sets_name(text: str, parts: tuple[str, str, str]) -> None:
-    assert names.data_parts(text) == parts
+    assert catalogue.data_parts(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_the_parts_of_a_data_sets_name(text: str, parts: tuple[str, str, str]) -
 )
 def test_a_subset_of_another_form_is_refused(subset: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"subset {subset!r} is not of the form '10%-of-images' or")):
-        names.data_parts(f"imagenet:{subset}")
+        catalogue.data_parts(f"imagenet:{subset}")
 
 
 WRONG_NAMES = {

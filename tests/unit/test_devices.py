@@ -13,11 +13,13 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from raysslprune import data, masks, models
-from raysslprune import train as training
-from raysslprune.run import NoExchange, Runner, name_of
 from raysslprune.spec import SVM, Final, Init, Prune, Recipe, Train
-from raysslprune.store import MASK, Store
-from raysslprune.train import Checkpoint, Hooks, Loop, Outcome
+from raysslprune.store.record import MASK
+from raysslprune.store.steps import Store
+from raysslprune.training import loop as training
+from raysslprune.training.loop import Checkpoint, Hooks, Loop, Outcome
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner, name_of
 from tests.helpers.processes import on_ranks
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

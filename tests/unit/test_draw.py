@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysslprune import __main__ as command
-from raysslprune import plan
-from raysslprune.loader import load
-from raysslprune.store import Store, versions
+from raysslprune.plan.graph import make_plan
+from raysslprune.store.record import versions
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load
 from raysslprune.sweepfile import Point
 
 Capture = pytest.CaptureFixture[str]
@@ -25,7 +26,7 @@ def everything(root: Path) -> dict[str, tuple[bytes, int]]:
 
 
 TICKETS = """
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweepfile import Curve, Figure, Point
 
 FIGURE = Figure(title="Tickets")
@@ -46,7 +47,7 @@ def finish_points(points: Sequence[Point], root: Path) -> None:
     """Commit all that is behind them, as if it had been trained."""
     store = Store(str(root))
     store.create()
-    for job in plan.make(points).jobs.values():
+    for job in make_plan(points).jobs.values():
         for step in (job.train, *job.masks):
             store.commit(step, {}, METRICS, FACTS)
 

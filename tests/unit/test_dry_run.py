@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune import plan, progress, sweep
-from raysslprune.recipes import NETS
-from raysslprune.store import WEIGHTS, Store
+from raysslprune import sweep, words
+from raysslprune.paper.recipes import NETS
+from raysslprune.plan import cost
+from raysslprune.plan.cost import OVERHEAD, START
+from raysslprune.store.record import WEIGHTS
+from raysslprune.store.steps import Store
 from tests.helpers.cli import GOOD, SEARCHES, Called, Cli, commit, rows, smoke, steps_of
 
 LEVELS = (3, 7, 10, 14, 18, 21, 24)
@@ -44,15 +47,15 @@ def test_dry_run_of_figure_3_counts_what_one_counts_by_hand(cli: Cli, monkeypatc
     on_labels = (12 + 24 * 11) + 2 * 7 * 11 + 5 * 7 * 12  # the chain with its last ticket, other tickets, re-inits
     # Exemplar looks at two views of each image
     speed = net.images_per_second
-    seconds = trainings * plan.OVERHEAD + 1200 * (on_labels + chain + 2 * chain) / speed
+    seconds = trainings * OVERHEAD + 1200 * (on_labels + chain + 2 * chain) / speed
     # The longest path: Exemplar's rounds, then its deepest mask from new weights
-    longest = 25 * plan.OVERHEAD + 1200 * (2 * chain + 12) / speed
+    longest = 25 * OVERHEAD + 1200 * (2 * chain + 12) / speed
     # The weights of every training, the states of three dense ones to rewind to; a bit for each weight of a mask
     disk = {"all": 4 * net.parameters * (trainings + 3) + net.prunable // 8 * masks}
     # Nothing starts from the end of another training
     disk["needed"] = 4 * net.parameters * 3 + net.prunable // 8 * masks
     for cores, wall, keep in ((2, seconds / 2, None), (1000, longest, "all"), (2, seconds / 2, "needed")):
-        monkeypatch.setattr(progress, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(cost, "cores", lambda cores=cores: cores)
         called = cli("fig3", "--dry-run", *(["--keep", keep] if keep else []))
         assert (called.code, called.err) == (0, "")
         assert rows(called) == {
@@ -62,9 +65,8 @@ def test_dry_run_of_figure_3_counts_what_one_counts_by_hand(cli: Cli, monkeypatc
             "done": "0 trainings",
             "will run": f"{trainings} trainings, {masks} masks",
             "without sharing": f"{unshared} trainings",
-            "time": f"about {progress.duration(wall + plan.START)} on {cores} cores "
-            f"({progress.duration(seconds)} of training)",
-            "disk": f"about {progress.size(disk[keep or 'all'])} when all is done",
+            "time": f"about {words.duration(wall + START)} on {cores} cores ({words.duration(seconds)} of training)",
+            "disk": f"about {words.size(disk[keep or 'all'])} when all is done",
         }
     assert cli.files() == before, "a dry run writes nothing"
 
@@ -72,7 +74,7 @@ def test_dry_run_of_figure_3_counts_what_one_counts_by_hand(cli: Cli, monkeypatc
 def test_dry_run_says_what_it_guesses(cli: Cli) -> None:
     """A network of one's own has no known speed and no known size."""
     (cli.folder / "mine.py").write_text(
-        "from raysslprune.scales import SETTINGS\nfrom raysslprune.spec import Init, Train\n"
+        "from raysslprune.paper.scales import SETTINGS\nfrom raysslprune.spec import Init, Train\n"
         "from raysslprune.sweepfile import Figure, Point\nFIGURE = Figure(title='Mine')\n"
         "def points(scale, seed):\n    labels = SETTINGS[scale].recipes['labels']\n"
         "    for arch in ('conv4', 'own:Net'):\n"
@@ -82,7 +84,7 @@ def test_dry_run_says_what_it_guesses(cli: Cli) -> None:
     )
     said = rows(cli("mine.py", "--dry-run", "--seeds", "1"))
     assert said["time"].endswith("of training); a guess, since own:Net never ran here")
-    weights = progress.size(4 * NETS["conv4"].parameters)
+    weights = words.size(4 * NETS["conv4"].parameters)
     assert said["disk"] == f"about {weights} when all is done; weights of own:Net not counted: their size is not known"
 
 
@@ -144,7 +146,7 @@ def test_dry_run_of_figure_3_of_the_paper_in_gpu_hours(cli: Cli) -> None:
         3 * small,  # whose natural zeros others avoid
         3 * ((129 + 60) * large + (143 + 60) * small),
     )
-    assert re.search(r"(?m)^fig3 +" + " +".join(map(progress.size, sizes)) + " *$", disk)
+    assert re.search(r"(?m)^fig3 +" + " +".join(map(words.size, sizes)) + " *$", disk)
     assert "GPU-hours of one A100" in called.out
 
 
@@ -213,8 +215,8 @@ def test_dry_run_says_what_is_done_and_what_is_damaged_and_touches_neither(cli: 
     assert {job.train.task for job in (jobs[0], jobs[-1])} == {"labels"}  # measured at 1,000 images/s
     stated = NETS["conv4"].images_per_second
     speeds = {"labels": 1000, "rotnet": stated, "exemplar": stated / 2}
-    left = sum(plan.OVERHEAD + job.samples / speeds[job.train.task] for job in others)
-    assert f"({progress.duration(left)} of training)" in rows(called)["time"]
+    left = sum(OVERHEAD + job.samples / speeds[job.train.task] for job in others)
+    assert f"({words.duration(left)} of training)" in rows(called)["time"]
     assert cli.files() == before
 
     (cli.folder / "runs" / "steps" / jobs[0].id / WEIGHTS).write_bytes(b"broken")

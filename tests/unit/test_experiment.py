@@ -13,12 +13,15 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from raysslprune import analysis, claims, figures, plan, results
-from raysslprune.api import Experiment, Failed
-from raysslprune.loader import SweepError
-from raysslprune.loader import load as load_file
-from raysslprune.scales import SETTINGS
-from raysslprune.store import StoreError
+from raysslprune import results
+from raysslprune.experiment import Experiment, Failed
+from raysslprune.figures import curves
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan.graph import make_plan
+from raysslprune.results import claims, overlap
+from raysslprune.store.record import StoreError
+from raysslprune.sweep_loader import SweepError
+from raysslprune.sweep_loader import load as load_file
 from raysslprune.sweepfile import Figure, Magnitudes, Point
 from tests.helpers.chains import execute
 from tests.helpers.tickets import CLAIMS, FIGURE, SOURCE, TICKET, points, step_of, tickets
@@ -71,7 +74,7 @@ def test_a_figure_shows_itself_in_a_notebook(done: Experiment) -> None:
 def test_masks_are_those_of_the_analysis(done: Experiment) -> None:
     layers, overlaps = done.masks()
     assert {*layers["mask"].to_pylist()} == {p.step.mask.id for p in done.sweep.points if p.step.mask}
-    assert (layers.schema, overlaps.schema) == (analysis.LAYERS, analysis.OVERLAPS)
+    assert (layers.schema, overlaps.schema) == (overlap.LAYERS, overlap.OVERLAPS)
     assert len(overlaps) == 2 * 3 * (1 + 4)
 
 
@@ -98,7 +101,7 @@ def test_a_figure_that_cannot_be_drawn_costs_no_number(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(figures, "draw", fail)
+    monkeypatch.setattr(curves, "draw", fail)
     Path(done.store.path("results/smoke/tickets.parquet")).unlink(missing_ok=True)
     with pytest.raises(Failed):
         done.run()
@@ -121,7 +124,7 @@ def test_plan_trains_nothing(done: Experiment, tmp_path: Path, capsys: pytest.Ca
     done.plan()
     assert re.search(r"will run +0 trainings, 0 masks", capsys.readouterr().out)
     tickets(tmp_path / "new").plan()
-    left = plan.make(done.sweep.points)
+    left = make_plan(done.sweep.points)
     masks = sum(len(job.masks) for job in left.jobs.values())
     assert re.search(rf"will run +{len(left.jobs)} trainings, {masks} masks", capsys.readouterr().out)
     assert not (tmp_path / "new").exists()

@@ -55,7 +55,7 @@ def test_a_sweep_file_needs_the_standard_library_only() -> None:
 
 def test_a_heavy_sweep_file_would_be_caught(tmp_path: Path) -> None:
     path = tmp_path / "heavy.py"
-    path.write_text("import numpy\nfrom raysslprune.plan import Job\n\ndef points(scale, seed): ...\n")
+    path.write_text("import numpy\nfrom raysslprune.plan.graph import Job\n\ndef points(scale, seed): ...\n")
     assert {"numpy", "pyarrow"} <= imported_by(LIGHT.format(paths=[str(path)], names=[]))
 
 
@@ -67,7 +67,7 @@ def test_only_what_is_no_sweep_files_is_slow_to_import() -> None:
 def test_training_and_running_a_step_need_no_ray() -> None:
     """In a notebook, or in a test. The store, and so Arrow, comes with the running only."""
     program = """
-from raysslprune import data, evaluate, masks, models, names, parallel, svm, tasks, train
+from raysslprune import data, masks, models, catalogue as names, parallel, tasks; from raysslprune.evaluate import metrics as evaluate, svm; from raysslprune.training import loop as train
 tasks.find("npid"), models.trunk("conv4", 1), data.load("digits")
 assert not sys.modules.keys() & {"ray", "pyarrow", "matplotlib", "optuna", "sklearn"}, list(sys.modules)
 import raysslprune.run
@@ -296,7 +296,7 @@ def test_nothing_inside_goes_through_the_front_door() -> None:
 def test_a_circle_would_be_caught(tmp_path: Path) -> None:
     root = tmp_path / "raysslprune"
     root.mkdir()
-    (root / "spec.py").write_text("def f():\n    from raysslprune.store import Store")
+    (root / "spec.py").write_text("def f():\n    from raysslprune.store.steps import Store")
     (root / "store.py").write_text("from raysslprune import spec")
     with pytest.raises(graphlib.CycleError):
         order(root)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from raysslprune.command import say
+from raysslprune.messages import say
 
 
 @pytest.mark.parametrize(

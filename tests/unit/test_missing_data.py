@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from raysslprune import plan, sweep
-from raysslprune.store import Store
+from raysslprune import experiment, sweep
+from raysslprune.plan.graph import make_plan
+from raysslprune.store.steps import Store
 from tests.helpers.cli import FAILED, NAMED, Cli, commit, own, steps_of
 
 
@@ -22,7 +23,7 @@ def trained_with(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         roots.append(arguments[1])
         return 0
 
-    monkeypatch.setattr(sweep._Run, "train", train)
+    monkeypatch.setattr(experiment._Run, "train", train)
     monkeypatch.delenv("RAYSSLPRUNE_DATA", raising=False)
     return roots
 
@@ -138,7 +139,7 @@ def test_data_that_is_there_is_trained_on(trained_with: list[str], cli: Cli) -> 
 def test_what_is_finished_is_drawn_without_its_data(cli: Cli) -> None:
     name = needs(cli, "imagenet")
     assert re.search(r"^data ", cli(name, "--scale", "smoke", "--dry-run").out, flags=re.MULTILINE)
-    graph, store = plan.make(sweep.load(name, "smoke", 1).points), Store(str(cli.folder / "runs"))
+    graph, store = make_plan(sweep.load(name, "smoke", 1).points), Store(str(cli.folder / "runs"))
     store.create()
     commit(store, steps_of(graph), graph)
     called = cli(name, "--scale", "smoke")

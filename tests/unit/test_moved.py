@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune import MODULE_OF, moved, names
-from raysslprune.loader import SweepError, load
+from raysslprune import MODULE_OF, catalogue, moved
 from raysslprune.moved import MODULES, PARTS, new_line
+from raysslprune.sweep_loader import SweepError, load
 from tests.helpers import CHECKOUT
 
 LINES = [
@@ -130,7 +130,7 @@ def test_of_a_module_that_a_sweep_file_imports_its_own_line_is_named(
         load("mine.py", "smoke", 1)
     assert str(refused.value) == said
     with pytest.raises(ValueError, match=re.escape(f"task 'beside_a_sweep:Task': {said}")):
-        names.resolve("task", {}, "beside_a_sweep:Task")
+        catalogue.resolve("task", {}, "beside_a_sweep:Task")
 
 
 @pytest.mark.usefixtures("gone")

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from raysslprune import __main__ as command
-from raysslprune import results, subnetwork
-from raysslprune.api import Experiment
+from raysslprune import results
+from raysslprune.experiment import Experiment
 from raysslprune.lottery import imp
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.release import subnetwork
 from raysslprune.results.sql import contents
-from raysslprune.scales import SETTINGS
 from raysslprune.spec import Init, Train
-from raysslprune.store import Store, StoreError
+from raysslprune.store.record import StoreError
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Figure, Point
 
 LISTING = """

@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import plan, results, sweep
-from raysslprune.store import WEIGHTS, Store
+from raysslprune import experiment, results, sweep
+from raysslprune.plan.graph import make_plan
+from raysslprune.store.record import WEIGHTS
+from raysslprune.store.steps import Store
 from tests.helpers.cli import FAILED, GOOD, LISTING, Cli, commit, own, smoke, steps_of
 
 # ------------------------------------------------------------------------------------- around the training
@@ -55,7 +57,7 @@ def test_two_files_of_one_name_do_not_replace_each_others_results_without_a_word
     store.create()
     for name in (own := "mine.py", other := "other/mine.py"):
         (cli.folder / own).write_text(GOOD)
-        graph = plan.make(sweep.load(str(cli.folder / name), "smoke", 1).points)
+        graph = make_plan(sweep.load(str(cli.folder / name), "smoke", 1).points)
         commit(store, steps_of(graph), graph)
     assert [cli(own, "--scale", "smoke").err for _ in range(2)] == ["", ""]
     for more in (["--dry-run"], []):
@@ -130,7 +132,7 @@ def test_words_in_brackets_are_printed_as_they_are(cli: Cli) -> None:
     )
     (cli.folder / "mine.py").write_text(f"{text}\nCLAIMS = ({claim},)\n")
     loaded = sweep.load(str(cli.folder / "mine.py"), "smoke", 1)
-    store, graph = Store(str(cli.folder / "runs")), plan.make(loaded.points)
+    store, graph = Store(str(cli.folder / "runs")), make_plan(loaded.points)
     store.create()
     commit(store, steps_of(graph), graph)
     called = cli("mine.py", "--scale", "smoke")
@@ -151,7 +153,7 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
     broken: str, figure_3: Store, cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever is raised. Table and claims are there before anything is drawn, so that not even a crash costs them."""
-    from raysslprune import figures
+    from raysslprune.figures import curves
 
     folder, before = cli.folder / "runs" / "results" / "smoke", list[str]()
 
@@ -160,7 +162,7 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
         assert {path.name for path in folder.iterdir()} == {"fig3.parquet", "fig3-runs.parquet"}
         raise RuntimeError("latex could not\nbe found")
 
-    monkeypatch.setattr(figures, broken, fail)
+    monkeypatch.setattr(curves, broken, fail)
     called = cli("fig3", "table1", "--scale", "smoke")
     assert called.code == FAILED
     (shown,) = before
@@ -184,7 +186,7 @@ def test_failed_steps_are_counted_and_the_rest_is_shown(
 ) -> None:
     lost = list(smoke().jobs.values())[-1]
     (cli.folder / "runs" / "steps" / lost.id / WEIGHTS).write_bytes(b"broken")
-    monkeypatch.setattr(sweep._Run, "train", lambda *_: 2)
+    monkeypatch.setattr(experiment._Run, "train", lambda *_: 2)
     called = cli("fig3", "--scale", "smoke")
     assert called.code == FAILED
     first, second = called.err.splitlines()
@@ -203,7 +205,7 @@ def test_a_metric_that_a_task_of_ones_own_does_not_have_costs_no_other_row(cli: 
     more = text.splitlines()[-1].replace('"top5"', '"top1"').replace("level=0", "level=1")
     (cli.folder / "mine.py").write_text(f"{text}\n{more}\n")
     loaded = sweep.load(str(cli.folder / "mine.py"), "smoke", 1)
-    store, graph = Store(str(cli.folder / "runs")), plan.make(loaded.points)
+    store, graph = Store(str(cli.folder / "runs")), make_plan(loaded.points)
     store.create()
     commit(store, steps_of(graph), graph)
     called = cli("mine.py", "--scale", "smoke")

@@ -19,9 +19,11 @@ import torch
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
-from raysslprune import masks, plan
+from raysslprune import masks
 from raysslprune.__main__ import tree
-from raysslprune.loader import SweepError, load
+from raysslprune.plan.cost import cost_of
+from raysslprune.plan.graph import make_plan
+from raysslprune.plan.schedule import Schedule
 from raysslprune.spec import (
     SVM,
     Final,
@@ -40,6 +42,7 @@ from raysslprune.spec import (
     survivors,
 )
 from raysslprune.spec import load as load_steps
+from raysslprune.sweep_loader import SweepError, load
 from raysslprune.sweepfile import Point
 from tests.helpers import CHECKOUT
 from tests.helpers.strategies import graphs
@@ -199,7 +202,7 @@ UNDER_A_MASK = dataclasses.replace(DENSE, start=Init(seed=1), mask=PRUNED)
 def test_any_plan_is_a_graph_without_cycles_in_order(steps: list[Step], rng: random.Random) -> None:
     trains = [step for step in steps if isinstance(step, Train)]
     points = [Point(step=step, task="t", init="i", level=n, seed=0) for n, step in enumerate(trains)]
-    made = plan.make(points)
+    made = make_plan(points)
     places = {job_id: place for place, job_id in enumerate(made.jobs)}
     for job in made.jobs.values():
         assert all(places[parent.id] < places[job.id] for parent in job.parents), "a child before its parent"
@@ -215,7 +218,7 @@ def test_any_plan_is_a_graph_without_cycles_in_order(steps: list[Step], rng: ran
         reads = {makers[parent.id] for parent in job.train.parents if parent.id in makers}
         assert reads - {job.id} <= {parent.id for parent in job.parents}
     handed: list[str] = []
-    schedule = plan.Schedule(made.jobs.values(), {job_id: rng.random() for job_id in made.jobs})
+    schedule = Schedule(made.jobs.values(), {job_id: rng.random() for job_id in made.jobs})
     while (job := schedule.next()) is not None:
         for step in closure([job.train, *job.masks]):  # a mask that needs no training may be made again
             assert makers.get(step.id, job.id) in (*handed, job.id), "a job before what it reads"
@@ -232,7 +235,7 @@ def test_a_plan_knows_no_order_of_points(steps: list[Step], rng: random.Random) 
     assume(points)
     graphs_ = []
     for _ in range(2):
-        made = plan.make(points)
+        made = make_plan(points)
         graphs_.append(
             {job.id: (job.snapshots, job.weights, {p.id for p in job.parents}) for job in made.jobs.values()}
         )
@@ -255,8 +258,8 @@ def loaded(path: Path, text: str) -> bool:
         if str(path) not in refused or "\n" in refused:
             pytest.fail(refused)
         return False
-    made = plan.make(sweep.points)
-    assert plan.cost(made.jobs.values(), {}, {}).seconds.keys() == made.jobs.keys()
+    made = make_plan(sweep.points)
+    assert cost_of(made.jobs.values(), {}, {}).seconds.keys() == made.jobs.keys()
     json.dumps(dump(point.step for point in sweep.points), allow_nan=False)
     return True
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, untrained
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import (
     SVM,
     Final,

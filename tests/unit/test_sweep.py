@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import plan, sweep
+from raysslprune import experiment, sweep
+from raysslprune.plan.graph import Plan
 from raysslprune.spec import Final
-from raysslprune.store import WEIGHTS, Store
+from raysslprune.store.record import WEIGHTS
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
 from tests.helpers.cli import FAILED, STOPPED, USAGE, Called, Cli, check_refused
 
@@ -49,19 +51,19 @@ def test_a_bad_part_of_a_gpu_is_refused(part: str, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "manner"),
     [
-        ([], sweep.Manner()),
-        (["--workers-per-step", "4"], sweep.Manner(workers_per_step=4)),
-        (["--gpus-per-worker", ".25", "--dashboard"], sweep.Manner(gpus_per_worker=0.25, dashboard=True)),
-        (["--scale", "cifar10"], sweep.Manner(gpus_per_worker=1)),
-        (["--scale", "paper", "--gpus-per-worker", "0"], sweep.Manner()),
-        (["--json-lines", "--curves"], sweep.Manner(json_lines=True, curves=True)),
+        ([], experiment.RunOptions()),
+        (["--workers-per-step", "4"], experiment.RunOptions(workers_per_step=4)),
+        (["--gpus-per-worker", ".25", "--dashboard"], experiment.RunOptions(gpus_per_worker=0.25, dashboard=True)),
+        (["--scale", "cifar10"], experiment.RunOptions(gpus_per_worker=1)),
+        (["--scale", "paper", "--gpus-per-worker", "0"], experiment.RunOptions()),
+        (["--json-lines", "--curves"], experiment.RunOptions(json_lines=True, curves=True)),
     ],
 )
 def test_what_a_training_is_given(
-    arguments: list[str], manner: sweep.Manner, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], manner: experiment.RunOptions, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(sweep, "make", lambda *what: given.append(what[-1]) or 0)
+    monkeypatch.setattr(experiment, "make", lambda *what: given.append(what[-1]) or 0)
     cli("fig3", *arguments)
     assert given == [manner]
 
@@ -205,8 +207,8 @@ def test_a_bad_choice_of_weights_to_keep_is_told_the_good_ones(keep: str, cli: C
 
 def test_weights_that_nobody_starts_from_are_kept_unless_told_not_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figure 1 judges the ends of its pre-trainings; Figure 6 draws the weights themselves; nobody reads the others."""
-    seen: list[plan.Plan] = []
-    monkeypatch.setattr(sweep._Run, "train", lambda run, *_: seen.append(run.graph) or 0)
+    seen: list[Plan] = []
+    monkeypatch.setattr(experiment._Run, "train", lambda run, *_: seen.append(run.graph) or 0)
     for more, keep in ([], True), (["--keep", "all"], True), (["--keep", "needed"], False):
         called = cli("fig1", "fig6", "--scale", "smoke", *more)
         assert (called.code, called.err) == (0, "")
@@ -242,7 +244,7 @@ def test_what_ends_the_training_is_said(
     def fail(*_: Any) -> int:
         raise error
 
-    monkeypatch.setattr(sweep._Run, "train", fail)
+    monkeypatch.setattr(experiment._Run, "train", fail)
     called = cli("fig3", "--scale", "smoke")
     check_refused(called, code)
     assert words in called.err
@@ -253,7 +255,7 @@ def test_our_own_fault_is_one_sentence_and_a_log(cli: Cli, monkeypatch: pytest.M
     def fail(*_: Any) -> int:
         raise ZeroDivisionError("ours\nalone")
 
-    monkeypatch.setattr(sweep._Run, "train", fail)
+    monkeypatch.setattr(experiment._Run, "train", fail)
     called = cli("fig3", "--scale", "smoke")
     assert called.code == FAILED
     (line,) = called.err.splitlines()

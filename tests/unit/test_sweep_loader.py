@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune import loader, sweep
+from raysslprune import sweep, sweep_loader
 from tests.helpers.cli import GOOD, LISTING, STOPPED, USAGE, Cli, check_refused, own, refuse_file, rows
 
 # ------------------------------------------------------------------------------------- a wrong call
@@ -50,7 +50,7 @@ def test_a_file_of_ones_own_does_not_replace_what_stands_beside_results(name: st
 
 
 def test_the_packages_sweeps_may_be_given_by_their_path(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(loader.__file__).parents[1] / "sweeps"
+    folder = Path(sweep_loader.__file__).parents[1] / "sweeps"
     by_path = cli(str(folder / "fig3.py"), "--dry-run")
     assert (by_path.code, by_path.out) == (0, cli("fig3", "--dry-run").out)
     monkeypatch.chdir(folder)

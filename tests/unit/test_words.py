@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysslprune import plan, progress
-from raysslprune.lottery import (
-    finetune,
-    linear,
-    random_prune,
-    shuffled,
-    untrained,
-    winning_ticket,
-)
-from raysslprune.spec import (
-    Shuffle,
-)
+from raysslprune import words
+from raysslprune.lottery import finetune, linear, random_prune, shuffled, untrained, winning_ticket
+from raysslprune.plan.graph import make_plan
+from raysslprune.spec import Shuffle
 from tests.helpers.points import LONG, MACHINES, RECIPE, chain, drawn, points
 
 
@@ -43,7 +35,7 @@ from tests.helpers.points import LONG, MACHINES, RECIPE, chain, drawn, points
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert progress.duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -62,12 +54,12 @@ def test_durations(seconds: float, text: str) -> None:
     ],
 )
 def test_sizes(count: float, text: str) -> None:
-    assert progress.size(count) == text
+    assert words.size(count) == text
 
 
 @given(st.integers(0, 9 * 10**14))
 def test_sizes_are_plain_numbers_near_the_truth(count: int) -> None:
-    number, unit = progress.size(count).split()
+    number, unit = words.size(count).split()
     assert re.fullmatch(r"\d+(\.\d+)?", number)
     shown = float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     assert abs(shown - count) <= 0.006 * count
@@ -92,20 +84,20 @@ def test_titles_are_for_people() -> None:
         ),
     }
     for title, step in titles.items():
-        assert plan.make(points([step])).jobs[step.id].title == title
+        assert make_plan(points([step])).jobs[step.id].title == title
 
 
 def test_titles_that_several_have_say_what_tells_them_apart() -> None:
     half, quarter = ([one.rounds[1], one.rounds[2]] for one in (chain(keep=0.5), chain(keep=0.25)))
     other = chain(keep=0.25, arch="conv5").rounds[1]
-    named = plan.titles(plan.make(points([*half, *quarter])).jobs.values())
+    named = words.titles(make_plan(points([*half, *quarter])).jobs.values())
     assert [named[step.id] for step in (*half, *quarter)] == [
         "labels seed 0, labels mask 1, rewound, 50% left",
         "labels seed 0, labels mask 2, rewound, 25% left",
         "labels seed 0, labels mask 1, rewound, 25% left",
         "labels seed 0, labels mask 2, rewound, 6.25% left",
     ]
-    named = plan.titles(plan.make(points([quarter[0], other])).jobs.values())
+    named = words.titles(make_plan(points([quarter[0], other])).jobs.values())
     assert [named[step.id].rpartition(", ")[2] for step in (quarter[0], other)] == [quarter[0].arch, "conv5"]
-    alone = plan.make(points([quarter[1]])).jobs
-    assert plan.titles(alone.values()) == {i: job.title for i, job in alone.items()}
+    alone = make_plan(points([quarter[1]])).jobs
+    assert words.titles(alone.values()) == {i: job.title for i, job in alone.items()}

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raysslprune.bench.__main__ import BENCHMARKS
-from raysslprune.bench.statistics import over_seeds, spread
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.statistics import over_seeds, spread
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raysslprune import search
-from raysslprune.search import replay
+from benchmarks.rewind import replay
+from raysslprune.plan import search
 from tests.helpers.search import REWINDS, hill
 
 

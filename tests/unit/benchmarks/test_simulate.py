@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysslprune import plan
-from raysslprune.bench import cluster as benchmark
-from raysslprune.cluster import Workers
-from raysslprune.loader import known, load
-from raysslprune.plan import Job, Plan
-from raysslprune.recipes import NETS
-from raysslprune.simulate import Cluster, Costs, Outcome, bound, simulate
+from benchmarks import cluster as benchmark
+from benchmarks.simulate import Cluster, Costs, Outcome, bound, simulate
+from raysslprune.cluster.nodes import Workers
+from raysslprune.paper.recipes import NETS
+from raysslprune.plan.cost import SVMS, cost_of, estimate
+from raysslprune.plan.graph import Job, Plan, make_plan
 from raysslprune.spec import Init, Recipe, Train
+from raysslprune.sweep_loader import known, load
 
 FREE = Costs(start=0.0, fit=0.0, checkpoint=60.0)
 """Nothing but training costs time."""
@@ -252,14 +252,14 @@ def test_what_never_comes_to_a_checkpoint_fails() -> None:
 
 @cache
 def papers(seeds: int) -> tuple[Plan, dict[str, float], dict[str, float]]:
-    graph = plan.make(point for name in known() for point in load(name, "paper", seeds).points)
-    return graph, benchmark.on_one_gpu(graph), plan.cost(graph.jobs.values(), {}, NETS).seconds
+    graph = make_plan(point for name in known() for point in load(name, "paper", seeds).points)
+    return graph, benchmark.on_one_gpu(graph), cost_of(graph.jobs.values(), {}, NETS).seconds
 
 
 def test_seconds_on_one_gpu_are_those_that_gpu_hours_are_counted_by() -> None:
     graph, seconds, _ = papers(1)
-    hours = plan.estimate(graph, {}, NETS, "cuda").hours
-    svms = sum(plan.SVMS for job in graph.jobs.values() if not job.samples)
+    hours = estimate(graph, {}, NETS, "cuda").hours
+    svms = sum(SVMS for job in graph.jobs.values() if not job.samples)
     assert sum(seconds.values()) == pytest.approx(3600 * hours + svms)
     assert svms > 0
 

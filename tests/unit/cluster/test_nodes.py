@@ -23,11 +23,12 @@ from ray._raylet import (  # pyright: ignore[reportMissingImports]
     get_authentication_mode,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
-from raysslprune import cluster
-from raysslprune.cluster import Capacity, ClusterError, Lifeline, Workers, complaint, connected, largest
-from raysslprune.recipes import APPENDIX_D
+from raysslprune.cluster import nodes as nodes_module
+from raysslprune.cluster.nodes import Capacity, ClusterError, Lifeline, Workers, complaint, connected, largest
+from raysslprune.paper.recipes import APPENDIX_D
 from raysslprune.spec import Recipe
-from raysslprune.store import Store, versions
+from raysslprune.store.record import versions
+from raysslprune.store.steps import Store
 from tests.helpers import CHECKOUT
 from tests.helpers.processes import wait_until
 
@@ -145,11 +146,11 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     made = Fake()
-    monkeypatch.setattr(cluster.ray, "nodes", made.nodes)
-    monkeypatch.setattr(cluster.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "mine"))
-    monkeypatch.setattr(cluster, "capacity", has)
+    monkeypatch.setattr(nodes_module.ray, "nodes", made.nodes)
+    monkeypatch.setattr(nodes_module.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "mine"))
+    monkeypatch.setattr(nodes_module, "capacity", has)
     for name, seconds in (("LOOK_EVERY", 0.05), ("SILENT", 0.6)):
-        monkeypatch.setattr(cluster, name, seconds)
+        monkeypatch.setattr(nodes_module, name, seconds)
     yield made
     made.answers = True
 
@@ -179,36 +180,36 @@ def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.Monkey
     circle = Reference()
     circle.me = circle
     alive, seen = weakref.ref(circle), []
-    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: seen.append((alive(), gc.isenabled())))
+    monkeypatch.setattr(nodes_module.ray, "shutdown", lambda **_: seen.append((alive(), gc.isenabled())))
     del circle
-    cluster.shut_down(wait=False)
+    nodes_module.shut_down(wait=False)
     assert seen == [(None, False)]
     assert gc.isenabled()
 
 
 def test_a_program_on_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(cluster.client.ray, "is_connected", lambda: True)
+    monkeypatch.setattr(nodes_module.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(nodes_module.client.ray, "is_connected", lambda: True)
     with pytest.raises(ClusterError, match=r"^this program is connected to Ray by Ray Client \(ray://\)"), connected():
         pytest.fail("connected")
 
 
 def test_a_start_that_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     abandoned: list[ClusterError] = []
-    monkeypatch.setattr(cluster, "STARTED_WITHIN", 0.1)
+    monkeypatch.setattr(nodes_module, "STARTED_WITHIN", 0.1)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
 
     def never(**_: object) -> None:
         time.sleep(0.5)
         raise ConnectionError("no")
 
-    monkeypatch.setattr(cluster.ray, "init", never)
+    monkeypatch.setattr(nodes_module.ray, "init", never)
     with pytest.raises(ClusterError, match="can't reach the Ray cluster"), connected(abandon=abandoned.append):
         pass
     assert len(abandoned) == 1
     assert str(abandoned[0]).startswith("Ray has not started within 0 s; what was finished is kept")
-    monkeypatch.setattr(cluster.ray, "init", lambda **_: SimpleNamespace(dashboard_url="x"))
-    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: None)
+    monkeypatch.setattr(nodes_module.ray, "init", lambda **_: SimpleNamespace(dashboard_url="x"))
+    monkeypatch.setattr(nodes_module.ray, "shutdown", lambda **_: None)
     with connected(abandon=abandoned.append) as address:
         assert address == "x"
         time.sleep(0.3)
@@ -275,7 +276,7 @@ def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.Mon
 )
 def test_what_names_a_cluster(said: str, address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", said)
-    assert cluster.named_address() == address
+    assert nodes_module.named_address() == address
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_what_names_a_cluster(said: str, address: str | None, monkeypatch: pytes
 )
 def test_what_names_no_cluster_is_said_at_once(said: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", said)
-    monkeypatch.setattr(cluster.ray, "init", None)
+    monkeypatch.setattr(nodes_module.ray, "init", None)
     with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS is {said}, which is {kind}; a sweep wants "), connected():
         pass
 
@@ -302,7 +303,7 @@ def test_what_names_no_cluster_is_said_at_once(said: str, kind: str, monkeypatch
 def test_a_mode_that_ray_would_take_for_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "tokens")
-    monkeypatch.setattr(cluster.ray, "init", None)
+    monkeypatch.setattr(nodes_module.ray, "init", None)
     with pytest.raises(ClusterError, match=r"^RAY_AUTH_MODE is 'tokens'; it wants token or disabled$"), connected():
         pass
 
@@ -331,8 +332,8 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Begun]:
         os.environ["RAY_LEFT"] = "as Ray leaves some"
         return SimpleNamespace(dashboard_url=None)
 
-    monkeypatch.setattr(cluster.ray, "init", init)
-    monkeypatch.setattr(cluster.ray, "shutdown", lambda **_: None)
+    monkeypatch.setattr(nodes_module.ray, "init", init)
+    monkeypatch.setattr(nodes_module.ray, "shutdown", lambda **_: None)
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/nowhere")
@@ -355,7 +356,7 @@ def test_a_ray_of_its_own_has_a_token_of_its_own(
     assert begun[0].arguments["address"] == "local"
     assert begun[0].arguments["dashboard_host"] == "127.0.0.1"
     assert (begun[0].mode, begun[0].has_token) == (TOKEN, True)
-    assert begun[0].environment["RAY_AUTH_TOKEN"] == cluster.OWN_TOKEN
+    assert begun[0].environment["RAY_AUTH_TOKEN"] == nodes_module.OWN_TOKEN
     assert "RAY_ADDRESS" not in begun[0].environment, "its workers must not go to another"
     assert dict(os.environ) == before
     cached = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
@@ -366,8 +367,8 @@ def test_a_ray_of_its_own_has_a_token_of_its_own(
     ("given", "mode", "token"),
     [
         ({"RAY_AUTH_TOKEN": "0123456789abcdef" * 4}, TOKEN, "0123456789abcdef" * 4),
-        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""}, TOKEN, cluster.OWN_TOKEN),
-        ({"RAY_AUTH_MODE": "Token"}, TOKEN, cluster.OWN_TOKEN),
+        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": ""}, TOKEN, nodes_module.OWN_TOKEN),
+        ({"RAY_AUTH_MODE": "Token"}, TOKEN, nodes_module.OWN_TOKEN),
         ({"RAY_AUTH_MODE": "disabled"}, DISABLED, None),
         ({"RAY_ADDRESS": "auto"}, TOKEN, None),
         ({"RAY_ADDRESS": "auto", "RAY_AUTH_MODE": "disabled"}, DISABLED, None),
@@ -396,7 +397,7 @@ def test_the_environment_is_as_before_though_ray_did_not_start(
         os.environ["RAY_LEFT"] = "1"
         raise OSError("no")
 
-    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(nodes_module.ray, "init", init)
     before = dict(os.environ)
     with pytest.raises(ClusterError, match=r"^can't start Ray: no$"), connected():
         pass
@@ -413,13 +414,13 @@ def test_uv_run_builds_no_environments(
     monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
     if said is not None:
         monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", said)
-    init, found = cluster.ray.init, list[bool]()
+    init, found = nodes_module.ray.init, list[bool]()
 
     def looked(**arguments: Any) -> Any:
         found.append(ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV)
         return init(**arguments)
 
-    monkeypatch.setattr(cluster.ray, "init", looked)
+    monkeypatch.setattr(nodes_module.ray, "init", looked)
     before = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
     with connected():
         pass
@@ -441,7 +442,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_rays_own_folder_will_do(short: Path) -> None:
     for _ in ("it is made", "it is there"):
-        with cluster.sockets() as folder:
+        with nodes_module.sockets() as folder:
             assert folder is None
         (short / "ray").mkdir(exist_ok=True)
 
@@ -499,7 +500,7 @@ def test_another_folder_takes_its_place(
 ) -> None:
     """This user's alone, and gone in the end."""
     monkeypatch.setenv(variable, str(spoil(short)))
-    with cluster.sockets() as folder:
+    with nodes_module.sockets() as folder:
         assert folder
         found = Path(folder).lstat()
         assert (found.st_uid, found.st_mode) == (os.geteuid(), stat.S_IFDIR | 0o700)
@@ -511,7 +512,7 @@ def test_another_folder_takes_its_place(
 
 def test_where_no_folder_will_do_it_is_said(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(short / "Münch"))
-    monkeypatch.setattr(cluster.os, "access", lambda *_: False)
+    monkeypatch.setattr(nodes_module.os, "access", lambda *_: False)
     sentence = r"^can't start Ray: .*/Münch/ray is too long for its sockets, .*; set RAY_TMPDIR to a folder"
-    with pytest.raises(ClusterError, match=sentence), cluster.sockets():
+    with pytest.raises(ClusterError, match=sentence), nodes_module.sockets():
         pass

@@ -28,9 +28,9 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 import raysslprune
-from raysslprune import patches
-from raysslprune.patches import NAMES, Private
-from raysslprune.ray_thread import ClusterError
+from raysslprune.cluster import patches
+from raysslprune.cluster.patches import NAMES, Private
+from raysslprune.cluster.ray_thread import ClusterError
 
 # ------------------------------------------------------------------------------------- the names
 
@@ -439,7 +439,7 @@ atexit.unregister = lambda hook: (hooks.remove(hook) if hook in hooks else None,
 import ray
 from ray._private import worker
 from ray.tune import registry
-from raysslprune import patches
+from raysslprune.cluster import patches
 worker.global_worker.set_mode(ray.SCRIPT_MODE)
 registry._global_registry._register_atexit()
 waiting = [hook for hook in hooks if hook in (ray.shutdown, registry._unregister_all)]
@@ -459,7 +459,7 @@ def test_no_exit_hook_of_rays_is_left() -> None:
 
 def test_a_process_gets_a_title() -> None:
     program = """
-from raysslprune import patches
+from raysslprune.cluster import patches
 patches.set_process_title("a title")
 print(open("/proc/self/cmdline").read())
 """

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from raysslprune import monitor, plan
-from raysslprune.fanout import Watcher
-from raysslprune.monitor import Monitor, Watchers
+from raysslprune.cluster import prometheus
+from raysslprune.cluster.prometheus import Monitor, Watchers
+from raysslprune.cluster.tune import Watcher
+from raysslprune.plan.graph import make_plan
 from raysslprune.spec import SVM, Final, Train
 from raysslprune.sweepfile import Point
 from tests.helpers import CHECKOUT
@@ -33,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(monitor, "time", clock)
+    monkeypatch.setattr(prometheus, "time", clock)
     return clock
 
 
@@ -41,8 +42,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def values(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, ...], float]:
     """What is published: by name and tags."""
     monkeypatch.setattr(Fake, "values", {})
-    monkeypatch.setattr(monitor.metrics, "Gauge", Fake)
-    monkeypatch.setattr(monitor.metrics, "Counter", Fake)
+    monkeypatch.setattr(prometheus.metrics, "Gauge", Fake)
+    monkeypatch.setattr(prometheus.metrics, "Counter", Fake)
     return Fake.values
 
 
@@ -116,12 +117,12 @@ def test_images_a_second_are_a_mean_over_the_window(values: Values, clock: Clock
         if tick > 1:
             assert values[speed] == pytest.approx(25)
         clock.now += 2
-    assert len(played.monitor._looks[KIND]) <= monitor.WINDOW / 2 + 2
-    clock.now += monitor.WINDOW / 2
+    assert len(played.monitor._looks[KIND]) <= prometheus.WINDOW / 2 + 2
+    clock.now += prometheus.WINDOW / 2
     played.monitor.look({})
     assert 5 < values[speed] < 20
     for _ in range(2):
-        clock.now += monitor.WINDOW
+        clock.now += prometheus.WINDOW
         played.monitor.look({})
     assert values[speed] == 0
 
@@ -142,7 +143,7 @@ def test_svms_count_fits_which_are_no_images(values: Values) -> None:
         task="labels", data=S.data, arch=S.arch, recipe=SVM(costs=(1.0,)), seed=0, start=Final(of=pretext),
         trunk_frozen=True,
     )  # fmt: skip
-    jobs = list(plan.make([Point(step=step, task="", init="", level=0, seed=0)]).jobs.values())
+    jobs = list(make_plan([Point(step=step, task="", init="", level=0, seed=0)]).jobs.values())
     played = Played(jobs)
     played.done(played.start())
     job = played.start()
@@ -180,8 +181,8 @@ def test_the_number_of_series_does_not_grow_with_the_sweep(values: Values) -> No
     played.monitor.look({})
     assert len(jobs) > 20
     published = [name for name, *_ in values if name != "steps"]
-    assert sorted(published) == sorted({*monitor.GAUGES, *monitor.COUNTERS} - {"steps"})
-    assert Fake.about.keys() >= monitor.GAUGES.keys() | monitor.COUNTERS.keys()
+    assert sorted(published) == sorted({*prometheus.GAUGES, *prometheus.COUNTERS} - {"steps"})
+    assert Fake.about.keys() >= prometheus.GAUGES.keys() | prometheus.COUNTERS.keys()
 
 
 def test_no_failure_of_metrics_goes_further(
@@ -194,7 +195,7 @@ def test_no_failure_of_metrics_goes_further(
         raise ConnectionError("no Ray either")
 
     monkeypatch.setattr(Fake, "set", broken)
-    monkeypatch.setattr(monitor, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(prometheus, "LOOK_EVERY", 0.001)
     played = Played(chain())
     with played.monitor.watching(unreachable):
         job = played.start()
@@ -211,7 +212,7 @@ def test_no_failure_of_metrics_goes_further(
 
 
 def test_nobody_is_asked_after_the_end(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(prometheus, "LOOK_EVERY", 0.001)
     asked: list[float] = []
     with Played(chain()).monitor.watching(lambda: asked.append(0) or {}):
         time.sleep(0.05)

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from raysslprune import process, ray_thread
-from raysslprune.ray_thread import ClusterError, RayThread
+from raysslprune import process
+from raysslprune.cluster import ray_thread
+from raysslprune.cluster.ray_thread import ClusterError, RayThread
 
 
 def names() -> set[str]:

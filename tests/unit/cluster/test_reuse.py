@@ -13,7 +13,7 @@ from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.utils.object_cache import _ObjectCache
 
-from raysslprune import warm
+from raysslprune.cluster.reuse import PATIENCE, FreeWorkers, WorkerReuse, time
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(warm.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -30,29 +30,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_free_workers_stay_and_tunes_own_do_not(clock: Clock) -> None:
-    ours, tunes = warm.FreeWorkers(), _ObjectCache(may_keep_one=True)
+    ours, tunes = FreeWorkers(), _ObjectCache(may_keep_one=True)
     for cache in (ours, tunes):
         for name in "abc":
             cache.increase_max("core")
             cache.decrease_max("core")
             cache.cache_object("core", name)
     assert (ours.num_cached_objects, tunes.num_cached_objects) == (3, 1)
-    clock.now += warm.PATIENCE - 1
+    clock.now += PATIENCE - 1
     assert list(ours.flush_cached_objects()) == []
     assert [ours.pop_cached_object("core") for _ in range(4)] == ["a", "b", "c", None]
     assert ours.num_cached_objects == 0
 
 
 def test_who_was_free_for_too_long_is_ended_but_for_one(clock: Clock) -> None:
-    free = warm.FreeWorkers()
+    free = FreeWorkers()
     for name in "abcd":
         assert free.cache_object("core", name)
         clock.now += 10
-    clock.now += warm.PATIENCE - 25
+    clock.now += PATIENCE - 25
     assert list(free.flush_cached_objects()) == ["a", "b"]
     assert free.pop_cached_object("core") == "c"
     assert free.cache_object("core", "c")
-    clock.now += 10 * warm.PATIENCE
+    clock.now += 10 * PATIENCE
     assert list(free.flush_cached_objects()) == ["d"]
     assert list(free.flush_cached_objects()) == []
     assert list(free.flush_cached_objects(force_all=True)) == ["c"]
@@ -60,7 +60,7 @@ def test_who_was_free_for_too_long_is_ended_but_for_one(clock: Clock) -> None:
 
 
 def test_after_a_death_those_that_are_free_are_ended(clock: Clock) -> None:
-    keeper = warm.WorkerReuse()
+    keeper = WorkerReuse()
     for name in "abc":
         keeper.free.cache_object("core", name)
     trial: Any = None
@@ -74,7 +74,7 @@ def test_after_a_death_those_that_are_free_are_ended(clock: Clock) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["more", "fewer", "cache", "pop", "flush", "all"]), st.sampled_from("xy"))))
 def test_where_workers_are_of_several_kinds_they_are_kept_as_tune_does(calls: list[tuple[str, str]]) -> None:
-    caches: list[Any] = [warm.FreeWorkers(), _ObjectCache(may_keep_one=True)]
+    caches: list[Any] = [FreeWorkers(), _ObjectCache(may_keep_one=True)]
     for cache in caches:
         cache.increase_max("x")
         cache.increase_max("y")
@@ -107,10 +107,10 @@ def test_a_trial_waits_for_its_own_worker_but_not_for_ever(clock: Clock, monkeyp
     monkeypatch.setattr(TuneController, "_maybe_reuse_cached_actor", take)
     new, starting, resetting = (SimpleNamespace(trial_id=name) for name in ("new", "starting", "resetting"))
     controller: Any = SimpleNamespace(_trial_to_actor=[starting, resetting], _resetting_trials=[resetting])
-    with warm.WorkerReuse().patched():
+    with WorkerReuse().patched():
         reuse: Any = TuneController._maybe_reuse_cached_actor
         assert [reuse(controller, trial) for trial in (new, starting, resetting)] == [True, False, True]
-        clock.now += warm.PATIENCE - 1
+        clock.now += PATIENCE - 1
         assert not reuse(controller, starting)
         clock.now += 2
         assert reuse(controller, starting)
@@ -120,7 +120,7 @@ def test_a_trial_waits_for_its_own_worker_but_not_for_ever(clock: Clock, monkeyp
 
 def test_tune_is_as_it_was_afterwards() -> None:
     tune: Any = tune_controller
-    keeper = warm.WorkerReuse()
+    keeper = WorkerReuse()
     before = TuneController._maybe_reuse_cached_actor, tune._ObjectCache
     with contextlib.suppress(KeyError), keeper.patched():
         assert tune._ObjectCache(may_keep_one=True) is keeper.free

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from raysslprune import exchange
+from raysslprune.cluster import shared
 
 
 def test_the_least_used_go_first() -> None:
     """The actor's own class, without Ray's store: capacity counts bytes."""
-    keeper = exchange._Board(capacity=250)
+    keeper = shared._Board(capacity=250)
     for name in "abc":
         keeper.masks[name] = (None, 100)  # pyright: ignore[reportArgumentType]
         keeper.size += 100

@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 
-from raysslprune import plan
-from raysslprune.cluster import Capacity, ClusterError, Workers
-from raysslprune.fanout import RETRIES, ReadyJobs
+from raysslprune.cluster.nodes import Capacity, ClusterError, Workers
+from raysslprune.cluster.tune import RETRIES, ReadyJobs
 from raysslprune.lottery import imp, winning_ticket
-from raysslprune.recipes import NETS
-from raysslprune.run import NoExchange, Runner
-from raysslprune.scales import SETTINGS
-from raysslprune.store import Damaged, Store, snapshot_name
+from raysslprune.paper.recipes import NETS
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan.cost import cost_of
+from raysslprune.plan.graph import Job, Plan, make_plan
+from raysslprune.plan.schedule import Schedule
+from raysslprune.store.record import Damaged, snapshot_name
+from raysslprune.store.steps import Store
 from raysslprune.sweep import load
 from raysslprune.sweepfile import Point
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 
 
 class Watcher:
@@ -36,15 +40,15 @@ class Watcher:
 
     def slots_are(self, count: int) -> None: ...
 
-    def job_started(self, job: plan.Job, workers: int = 1) -> None: ...
+    def job_started(self, job: Job, workers: int = 1) -> None: ...
 
-    def process_lost(self, job: plan.Job, why: str, seconds: float) -> None:
+    def process_lost(self, job: Job, why: str, seconds: float) -> None:
         self.lost.append((job.id, why, seconds))
 
-    def job_done(self, job: plan.Job, facts: Mapping[str, Any]) -> None:
+    def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
         self.done.append(job.id)
 
-    def job_failed(self, job: plan.Job, why: str, skipped: int) -> None:
+    def job_failed(self, job: Job, why: str, skipped: int) -> None:
         self.failed[job.id] = why
         self.skipped += skipped
 
@@ -52,7 +56,7 @@ class Watcher:
         self.notes.append(sentence)
 
 
-def drive(graph: plan.Plan, store: Store, spoil: Mapping[str, str] | None = None) -> Watcher:
+def drive(graph: Plan, store: Store, spoil: Mapping[str, str] | None = None) -> Watcher:
     """Play Tune's part in this process: ask for a trial, run it, tell the result.
 
     spoil: job id to a file of its own that loses its last byte as soon as the job is done, once.
@@ -60,7 +64,7 @@ def drive(graph: plan.Plan, store: Store, spoil: Mapping[str, str] | None = None
     watcher, spoil = Watcher(), dict(spoil or {})
     records, _ = store.survey(graph.ids)
     pending = graph.pending(records)
-    schedule = plan.Schedule(pending, plan.cost(graph.jobs.values(), records, NETS).seconds)
+    schedule = Schedule(pending, cost_of(graph.jobs.values(), records, NETS).seconds)
     searcher = ReadyJobs(schedule, graph, store, "/the/data", watcher, Workers(), lambda: Capacity(cpus=1, gpus=0))
     runner = Runner(store=store, exchange=NoExchange())
     for number in range(200):
@@ -84,11 +88,11 @@ def drive(graph: plan.Plan, store: Store, spoil: Mapping[str, str] | None = None
 
 
 @pytest.fixture(scope="module")
-def graph() -> plan.Plan:
-    return plan.make(load("fig3", "smoke", 1).points)
+def graph() -> Plan:
+    return make_plan(load("fig3", "smoke", 1).points)
 
 
-def test_damage_that_a_job_meets_is_made_again_first(graph: plan.Plan, tmp_path: Path) -> None:
+def test_damage_that_a_job_meets_is_made_again_first(graph: Plan, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "runs"))
     store.create()
     dense = next(iter(graph.jobs.values()))
@@ -105,7 +109,7 @@ def test_damage_that_a_job_meets_is_made_again_first(graph: plan.Plan, tmp_path:
     assert graph.pending(records) == []
 
 
-def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: plan.Plan, tmp_path: Path) -> None:
+def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: Plan, tmp_path: Path) -> None:
     store = Store(str(tmp_path / "runs"))
     store.create()
     whole = drive(graph, store)
@@ -114,7 +118,7 @@ def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: plan
     other = Store(str(tmp_path / "other"))
     other.create()
     watcher = Watcher()
-    schedule = plan.Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
+    schedule = Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
     searcher = ReadyJobs(schedule, graph, other, "", watcher, Workers(), lambda: Capacity(cpus=100, gpus=0))
     trial = 0
     while isinstance(config := searcher.suggest(str(trial)), dict):
@@ -131,11 +135,11 @@ def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: plan
     assert "where it broke" in log.read_text()
 
 
-def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: plan.Plan, tmp_path: Path) -> None:
+def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: Plan, tmp_path: Path) -> None:
     """As a search does; whether the job was done or failed."""
     first, *others = (job for job in graph.jobs.values() if not job.parents)
     added = [*graph.behind(graph.points[:1]), *others]
-    schedule = plan.Schedule([first], dict.fromkeys(graph.jobs, 1.0))
+    schedule = Schedule([first], dict.fromkeys(graph.jobs, 1.0))
     watcher = Watcher()
     searcher = ReadyJobs(
         schedule,
@@ -161,11 +165,11 @@ def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: plan.Plan, tmp_p
 
 def test_a_job_begins_with_the_workers_that_are_free(tmp_path: Path) -> None:
     """Trainings in sixteen parts on 24 GPUs: sixteen workers, then the eight that are left, then none."""
-    graph = plan.make(load("fig10", "paper", 1).points)
+    graph = make_plan(load("fig10", "paper", 1).points)
     jobs = [job for job in graph.jobs.values() if job.parts == 16]
     now, watcher = 1000.0, Watcher()
     searcher = ReadyJobs(
-        plan.Schedule(jobs, {job.id: 1.0 - place / 100 for place, job in enumerate(jobs)}),
+        Schedule(jobs, {job.id: 1.0 - place / 100 for place, job in enumerate(jobs)}),
         graph,
         Store(str(tmp_path)),
         "",
@@ -187,14 +191,14 @@ def test_a_job_begins_with_the_workers_that_are_free(tmp_path: Path) -> None:
     assert (json.loads(again["job"])["train"], again["workers"]) == (lost.id, 8)
 
 
-def ancestors(job: plan.Job) -> set[plan.Job]:
+def ancestors(job: Job) -> set[Job]:
     return set(job.parents).union(*(ancestors(parent) for parent in job.parents))
 
 
 S = SETTINGS["smoke"]
 
 
-def graph_of(*bn_batches: int) -> plan.Plan:
+def graph_of(*bn_batches: int) -> Plan:
     """A chain of two rounds for each of these parts of a batch of 64."""
     points = []
     for bn_batch in bn_batches:
@@ -211,7 +215,7 @@ def graph_of(*bn_batches: int) -> plan.Plan:
         )
         step = winning_ticket(chain, 1, task="labels", recipe=recipe)
         points.append(Point(step=step, task=f"{bn_batch}", init="a", level=1, seed=0))
-    return plan.make(points)
+    return make_plan(points)
 
 
 class Tune:
@@ -220,7 +224,7 @@ class Tune:
     def __init__(
         self,
         root: Path,
-        graph: plan.Plan,
+        graph: Plan,
         *,
         workers: Workers | None = None,
         cpus: int = 1,
@@ -228,7 +232,7 @@ class Tune:
     ) -> None:
         self.watcher, self.store = Watcher(), Store(str(root))
         self.store.create()
-        self.schedule = plan.Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
+        self.schedule = Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
         self.cpus, self.trials = cpus, 0
         self.searcher = ReadyJobs(
             self.schedule,

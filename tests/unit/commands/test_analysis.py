@@ -10,11 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import analysis, figures
-from raysslprune.analysis import NEITHER, SAME_SEED, SAME_TASK, Placed, densities, measure, placed, summary
-from raysslprune.command import FAILED, USAGE
-from raysslprune.loader import load
-from raysslprune.store import MASK, Store
+from raysslprune.commands import analysis
+from raysslprune.figures import masks
+from raysslprune.messages import FAILED, USAGE
+from raysslprune.results import overlap
+from raysslprune.results.overlap import NEITHER, SAME_SEED, SAME_TASK, Placed, densities, measure, placed, summary
+from raysslprune.store.record import MASK
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load
 from tests.helpers.masks import fill
 
 
@@ -46,7 +49,7 @@ def test_the_command_writes_tables_and_figures(
     assert {path.name for path in folder.iterdir()} == {*files}
     assert all(str(folder / name) in said.out for name in files)
     expected = measure(fig3, store)
-    for name, schema, table in zip(("layers", "overlap"), (analysis.LAYERS, analysis.OVERLAPS), expected, strict=True):
+    for name, schema, table in zip(("layers", "overlap"), (overlap.LAYERS, overlap.OVERLAPS), expected, strict=True):
         written = pq.read_table(folder / f"fig3-{name}.parquet")
         assert written.schema.equals(schema)
         assert written.equals(table)
@@ -81,7 +84,7 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(figures, "layer_densities", fail)
+    monkeypatch.setattr(masks, "layer_densities", fail)
     assert run(Path(store.base), "fig3") == 1
     said = capsys.readouterr()
     assert "same task, different seeds" in said.out
@@ -96,7 +99,7 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
 def test_what_chance_explains_is_not_shown(fig3: list[Placed], store: Store) -> None:
     """It is in the tables."""
     layers, overlaps = measure(fig3, store)
-    drawn, pairs = analysis.shown(fig3, layers, overlaps)
+    drawn, pairs = overlap.shown(fig3, layers, overlaps)
     tasks = ["labels", "rotnet", "exemplar", "random", "shuffled labels"]
     assert [*dict.fromkeys(layers["task"].to_pylist())] == tasks
     assert [*dict.fromkeys(drawn["task"].to_pylist())] == tasks[:4]
@@ -145,7 +148,7 @@ def test_a_damaged_mask_is_left_out(fig3: list[Placed], store: Store, capsys: py
 def test_one_seed_of_one_task_has_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "one.py"
     path.write_text(
-        "from raysslprune.scales import SETTINGS\n"
+        "from raysslprune.paper.scales import SETTINGS\n"
         "from raysslprune.sweepfile import Figure, Point\n"
         "FIGURE = Figure(title='One')\n"
         "def points(scale, seed):\n"

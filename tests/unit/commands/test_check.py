@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from raysslprune import data
-from raysslprune.data import check, files
+from raysslprune.commands import check
+from raysslprune.data import files
 from tests.helpers.images import save
 from tests.helpers.layouts import TWO, put, table, tree
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from raysslprune import __main__ as command
-from raysslprune import completion
-from raysslprune.loader import known
-from raysslprune.names import ARCHITECTURES, DATASETS
-from raysslprune.scales import SETTINGS
+from raysslprune.catalogue import ARCHITECTURES, DATASETS
+from raysslprune.commands import completion
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.sweep_loader import known
 
 Capture = pytest.CaptureFixture[str]
 

@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 import raysslprune
-from raysslprune import data, export
+from raysslprune import data
+from raysslprune.commands import export
 from raysslprune.spec import Step, closure, to_plain
-from raysslprune.store import WEIGHTS, Store
+from raysslprune.store.record import WEIGHTS
+from raysslprune.store.steps import Store
 from tests.helpers.exports import ROTNET, SVMS, TRAININGS, card_of, committed, copy, refused, weights
 
 

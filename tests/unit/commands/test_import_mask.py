@@ -20,13 +20,17 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 import raysslprune
-from raysslprune import export, import_mask, masks, models, plan, results, subnetwork
-from raysslprune.loader import load
+from raysslprune import masks, models, results, words
+from raysslprune.commands import export, import_mask
 from raysslprune.lottery import imp, random_reinit, rewound
-from raysslprune.run import NotImported
-from raysslprune.spec import Imported, Rewind, Shuffle, Step, Train
-from raysslprune.store import MASK, Damaged, Store
+from raysslprune.plan.graph import make_plan
+from raysslprune.release import subnetwork
+from raysslprune.spec import Imported, Rewind, Shuffle, Step, Train, target_density
+from raysslprune.store.record import MASK, Damaged
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load
 from raysslprune.sweepfile import Point
+from raysslprune.training.make_masks import NotImported
 from tests.helpers.chains import execute
 from tests.helpers.exports import (
     DOC,
@@ -301,14 +305,14 @@ def points_of(*steps: Train) -> list[Point]:
 
 def test_no_job_makes_an_imported_mask(tmp_path: Path) -> None:
     mask = Imported(arch="conv4", channels=1, digest=DIGEST)
-    graph = plan.make(points_of(under(mask), under(Shuffle(of=mask, seed=0))))
+    graph = make_plan(points_of(under(mask), under(Shuffle(of=mask, seed=0))))
     assert [job.parents for job in graph.jobs.values()] == [[], []]
     assert [job.before for job in graph.jobs.values()] == [[mask], [Shuffle(of=mask, seed=0)]]
     assert mask.id in graph.ids
     assert graph.not_imported({}) == [mask]
-    assert plan.describe(mask) == "imported mask 01234567"
-    assert plan.describe(Shuffle(of=mask, seed=0)) == "shuffled imported mask 01234567"
-    assert math.isnan(plan.left(mask))
+    assert words.describe(mask) == "imported mask 01234567"
+    assert words.describe(Shuffle(of=mask, seed=0)) == "shuffled imported mask 01234567"
+    assert math.isnan(target_density(mask))
     with pytest.raises(NotImported) as missing:
         execute([under(mask)], tmp_path / "runs")
     assert str(missing.value) == (
@@ -325,7 +329,7 @@ def test_a_damaged_imported_mask_is_recognised_and_can_be_imported_again(tmp_pat
     path = tmp_path / "runs/steps" / step.id / MASK
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     trained = Store(str(tmp_path / "runs"))
-    graph = plan.make(points_of(under(step)))
+    graph = make_plan(points_of(under(step)))
     records, damaged = trained.survey(graph.ids)
     assert [damage.step_id for damage in damaged] == [step.id]
     assert graph.not_imported(records) == [step]
@@ -378,7 +382,7 @@ def test_the_docs_own_way_from_torchs_pruning_to_a_table(
         assert not np.array_equal(left, m)
     assert isinstance(steps[0].start, Rewind)
     assert steps[0].start.of == dense
-    graph = plan.make(points)
+    graph = make_plan(points)
     records, _ = trained.survey(graph.ids)
     table = results.table("theirs", "smoke", points, records)
     assert table["density"].to_pylist() == table["density_of_all"].to_pylist() == [0.1] * 3

@@ -19,7 +19,7 @@ import os, sys, time
 from raysslprune import process
 process.GRACE = {grace}
 process.begin()
-from raysslprune.command import say, told
+from raysslprune.messages import say; from raysslprune.commands.common import reports_errors
 
 @told
 def main(arguments=None):

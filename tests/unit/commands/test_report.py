@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune.report import __main__ as command
+from raysslprune.commands import report as command
 from tests.helpers.reports import FAILED, USAGE, Document, Roots, report
 
 
@@ -109,7 +109,7 @@ def test_a_results_file_that_cannot_be_read(damaged_root: Path, capsys: pytest.C
 
 ALONE = """
 import sys
-from raysslprune.report.__main__ import main
+from raysslprune.commands.report import main
 assert main(sys.argv[1:]) == 0
 assert not {"ray", "torch", "optuna"} & sys.modules.keys()
 """

@@ -21,7 +21,7 @@ from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 
 from raysslprune import data
-from raysslprune.data import resize
+from raysslprune.commands import resize
 from raysslprune.data.files import Files
 from tests.helpers.images import encoded, picture
 
@@ -163,7 +163,7 @@ def test_what_is_made_is_not_made_again(root: Path, capsys: pytest.CaptureFixtur
 
 KILLED = """
 import os, signal, sys
-from raysslprune.data import resize
+from raysslprune.commands import resize
 from raysslprune.data.files import Files
 looked, image = [], Files.image
 

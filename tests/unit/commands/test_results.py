@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune.results.__main__ import main
+from raysslprune.commands.results import main
 from tests.helpers.processes import wait_until
 from tests.helpers.results import command
 
@@ -135,7 +135,7 @@ def test_a_query_that_computes_for_long_can_be_interrupted(small_root: str) -> N
 def test_a_long_answer_needs_little_memory(small_root: str) -> None:
     """80 MB of CSV, and more of Arrow."""
     code = (
-        "import resource, sys; from raysslprune.results.__main__ import main; code = main(sys.argv[1:]); "
+        "import resource, sys; from raysslprune.commands.results import main; code = main(sys.argv[1:]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
     )
     peak: list[int] = []

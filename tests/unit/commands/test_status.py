@@ -16,22 +16,23 @@ from pathlib import Path
 import pytest
 
 from raysslprune import __main__ as command
-from raysslprune import lock, status
-from raysslprune.loader import load
-from raysslprune.store import STATUS, Store
-from raysslprune.sweep import planned
+from raysslprune.experiment import planned
+from raysslprune.store import lock
+from raysslprune.store.steps import STATUS, Store
+from raysslprune.sweep_loader import load
+from raysslprune.terminal import status
 from tests.helpers.processes import wait_until
 
 Capture = pytest.CaptureFixture[str]
 AT_WORK = """
 import os, sys, time
 from rich.console import Console
-from raysslprune import plan, status
-from raysslprune.loader import load
-from raysslprune.progress import Progress
-from raysslprune.recipes import NETS
-from raysslprune.store import Store
-from raysslprune.sweep import planned
+from raysslprune.plan import graph as plan; from raysslprune.terminal import status
+from raysslprune.sweep_loader import load
+from raysslprune.terminal.progress import Progress
+from raysslprune.paper.recipes import NETS
+from raysslprune.store.steps import Store
+from raysslprune.experiment import planned
 from raysslprune.sweepfile import Point
 
 status.EVERY = 0.1

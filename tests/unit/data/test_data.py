@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune import api, data, export, names
-from raysslprune.data import DataError, check, resize
+from raysslprune import catalogue, data, experiment
+from raysslprune.commands import check, export, resize
+from raysslprune.data import DataError
 from tests.helpers.layouts import tree
 
 
@@ -22,7 +23,7 @@ def pets(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------------- all names
 
 
-@pytest.mark.parametrize("name", names.DATASETS)
+@pytest.mark.parametrize("name", catalogue.DATASETS)
 def test_every_known_data_set_says_what_it_wants(name: str, tmp_path: Path) -> None:
     whole = f"{name}/some" if name in ("folder", "parquet") else name
     source = data.source(whole)
@@ -65,5 +66,5 @@ def test_a_tilde_is_the_home_folder_and_a_path_is_taken(
     assert check.main(["folder/pets"]) == 0
     assert len(data.load("folder/pets").train) == len(data.load("folder/pets", Path(home)).train) == 7
     for given in (None, home, Path(home), pets):
-        assert api.Experiment.load("table1", data=given).data == str(pets)
+        assert experiment.Experiment.load("table1", data=given).data == str(pets)
     assert not list((pets / "cwd").iterdir())

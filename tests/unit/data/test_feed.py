@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from raysslprune.data import DataError, Dataset, Resident, feed
+from raysslprune.data import DataError, Dataset, Resident, batches
+from raysslprune.data.batches import Batch, Feed, still
 from raysslprune.data.boxes import crop_boxes
-from raysslprune.data.feed import Batch, Feed, still
 from raysslprune.data.files import Files
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views, draws
@@ -216,10 +216,10 @@ def test_all_but_the_pixels_is_as_of_resident_images(folder: Path) -> None:
 def test_decoding_ahead_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead, split = made_feed(files(folder)), files(folder)
     found = [ahead.take(position, 5) for position in range(0, 60, 5)]
-    monkeypatch.setattr(feed, "AHEAD", 0)
+    monkeypatch.setattr(batches, "AHEAD", 0)
     for position, batch in zip(range(0, 60, 5), found, strict=True):
         assert same(batch, made_feed(split).take(position, 5))
-    monkeypatch.setattr(feed, "AHEAD", 7)
+    monkeypatch.setattr(batches, "AHEAD", 7)
     assert same(join(found), made_feed(split).take(0, 60))
 
 

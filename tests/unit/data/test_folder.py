@@ -16,11 +16,12 @@ import torch
 from torchvision import datasets
 
 from raysslprune import data, sweep
-from raysslprune.data import DataError, check, folder
+from raysslprune.commands import check
+from raysslprune.data import DataError, folder
 from raysslprune.data.files import Files
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init, Train
-from raysslprune.train import Loop
+from raysslprune.training.loop import Loop
 from tests.helpers.images import picture, save
 from tests.helpers.layouts import tree
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysslprune import data, names
+from raysslprune import catalogue, data
 from raysslprune.data import Dataset, Resident, subsets
 
 
@@ -147,12 +147,12 @@ def test_images_of_several_classes_are_refused() -> None:
     ],
 )
 def test_a_name_has_three_parts(name: str, parts: tuple[str, str, str]) -> None:
-    assert names.data_parts(name) == parts
+    assert catalogue.data_parts(name) == parts
 
 
 @pytest.mark.parametrize("name", ["digits:0%-of-images", "digits:110%-of-images", "digits:10%", "digits:10%-of-dogs"])
 def test_a_wrong_subset_in_a_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is not of the form"):
-        names.data_parts(name)
+        catalogue.data_parts(name)
     with pytest.raises(ValueError, match="is not of the form"):
         data.load(name)

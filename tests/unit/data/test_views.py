@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from raysslprune import data
 from raysslprune.data import Dataset, Resident, Split
+from raysslprune.data.batches import Batch
 from raysslprune.data.boxes import TRIES
-from raysslprune.data.feed import Batch
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views, draws, jittered, resampled, rotated
 from raysslprune.spec import Recipe

@@ -17,9 +17,9 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from raysslprune import evaluate
 from raysslprune.data import IGNORED, Dataset, Resident
-from raysslprune.evaluate import average_precision, knn_accuracy, mean_average_precision, natural_sparsity
+from raysslprune.evaluate import metrics
+from raysslprune.evaluate.metrics import average_precision, knn_accuracy, mean_average_precision, natural_sparsity
 
 EPS = 2.0**-23
 
@@ -64,13 +64,13 @@ TEST_LABELS = torch.arange(23) * 5 % 3
 @pytest.mark.parametrize("batch", [1, 7, 23, 1024])
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_accuracy_counts_every_sample_once(batch: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "BATCH", batch)
+    monkeypatch.setattr(metrics, "BATCH", batch)
     data = made_data(LABELS, TEST_LABELS)
     split = {"train": data.train, "test": data.test}[name]
     assert isinstance(split, Resident)
     hits = outputs_one_by_one(data, split.images).argmax(1) == split.labels.numpy()
     assert 0 < hits.sum() < len(hits)
-    assert evaluate.accuracy(Odd(), data, split) == 100 * int(hits.sum()) / len(hits)
+    assert metrics.accuracy(Odd(), data, split) == 100 * int(hits.sum()) / len(hits)
 
 
 @pytest.mark.parametrize("batch", [7, 1024])
@@ -78,10 +78,10 @@ def test_accuracy_counts_every_sample_once(batch: int, name: str, monkeypatch: p
 def test_features_are_the_outputs_in_order_as_float32(
     batch: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH", batch)
+    monkeypatch.setattr(metrics, "BATCH", batch)
     data = made_data(LABELS, TEST_LABELS)
     assert isinstance(data.test, Resident)
-    made = evaluate.features(Odd(dtype), data, data.test)
+    made = metrics.features(Odd(dtype), data, data.test)
     wanted = torch.from_numpy(outputs_one_by_one(data, data.test.images))
     assert made.dtype == torch.float32
     np.testing.assert_allclose(
@@ -93,18 +93,18 @@ def test_features_are_the_outputs_in_order_as_float32(
 def test_no_more_images_at_once_than_their_pixels_allow(
     pixels: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "PIXELS", pixels)
-    monkeypatch.setattr(evaluate, "BATCH", 20)
+    monkeypatch.setattr(metrics, "PIXELS", pixels)
+    monkeypatch.setattr(metrics, "BATCH", 20)
     data, net, seen = made_data(LABELS, TEST_LABELS), Odd(), list[int]()
     net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    evaluate.features(net, data, data.test)
+    metrics.features(net, data, data.test)
     assert seen == sizes
 
 
 def test_a_head_may_be_trained_on_features_and_their_network_is_not() -> None:
     data = made_data(LABELS, TEST_LABELS)
     trunk, head = nn.Sequential(nn.Flatten(), nn.Linear(18, 3)), nn.Linear(3, 2)
-    made = evaluate.features(trunk, data, data.test)
+    made = metrics.features(trunk, data, data.test)
     assert not made.requires_grad
     head(made).sum().backward()
     assert head.weight.grad is not None
@@ -119,7 +119,7 @@ def test_multilabel_map_is_that_of_the_outputs() -> None:
     for c in range(3):
         kept = data.test.labels[:, c].numpy() != IGNORED
         each.append(by_definition(outputs[kept, c].tolist(), (data.test.labels[:, c].numpy()[kept] == 1).tolist()))
-    assert evaluate.multilabel_map(Odd(), data, data.test) == pytest.approx(100 * float(sum(each)) / 3, rel=1e-12)
+    assert metrics.multilabel_map(Odd(), data, data.test) == pytest.approx(100 * float(sum(each)) / 3, rel=1e-12)
 
 
 # ------------------------------------------------------------------------------------- average precision
@@ -382,10 +382,10 @@ def test_knn_in_pieces_is_the_same_and_holds_no_more(monkeypatch: pytest.MonkeyP
         return topk(similarity, k)
 
     monkeypatch.setattr(Tensor, "topk", recorded)
-    monkeypatch.setattr(evaluate, "SIMILARITIES", 4100)
+    monkeypatch.setattr(metrics, "SIMILARITIES", 4100)
     assert knn_accuracy(known, labels, asked, wanted, 0.1, 5) == whole
     assert shapes == [(10, 400)] * 39 + [(7, 400)]
-    monkeypatch.setattr(evaluate, "SIMILARITIES", 1)
+    monkeypatch.setattr(metrics, "SIMILARITIES", 1)
     assert knn_accuracy(known, labels, asked, wanted, 0.1, 5) == whole
 
 
@@ -445,7 +445,7 @@ def test_natural_sparsity_counts_the_weights_up_to_each_threshold() -> None:
 
 
 def test_the_threshold_is_float32s_machine_precision() -> None:
-    assert evaluate.NATURAL_ZERO == torch.finfo(torch.float32).eps == EPS
+    assert metrics.NATURAL_ZERO == torch.finfo(torch.float32).eps == EPS
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from raysslprune import data, svm
+from raysslprune import data
 from raysslprune.data import IGNORED, Resident
+from raysslprune.evaluate import svm
 from raysslprune.spec import SVM
 
 ALL_COSTS = tuple(10.0**k for k in range(-7, 3)) + tuple(2.0**-k for k in range(4, 20))

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 
-from raysslprune import figures
+from raysslprune.figures import curves, ink
 from raysslprune.sweepfile import LONGEST_LABEL, Curve
 from tests.helpers.tables import (
     FIGURE,
@@ -56,7 +56,7 @@ def corners(ax: Axes, curve: Line2D) -> np.ndarray:
 
 
 def test_one_panel_has_a_column_for_each_init() -> None:
-    canvas = figures.draw(FIGURE, table(figure_3()), subtitle="smoke")
+    canvas = curves.draw(FIGURE, table(figure_3()), subtitle="smoke")
     left, right = canvas.axes
     assert [ax.get_title() for ax in canvas.axes] == ["Random re-init", "Winning tickets"]
     assert names(left) == {"Labels", "RotNet", "Random", "Labels, shuffled", "Dense"}
@@ -69,7 +69,7 @@ def test_one_panel_has_a_column_for_each_init() -> None:
 def test_panels_are_columns_and_inits_are_rows() -> None:
     """As in the paper's Figure 8."""
     panels = ["VGG-19", "ResNet-18", "ResNet-50", "AlexNet"]
-    canvas = figures.draw(FIGURE, table(row for panel in panels for row in figure_3(panel)))
+    canvas = curves.draw(FIGURE, table(row for panel in panels for row in figure_3(panel)))
     upper, lower = canvas.axes[:4], canvas.axes[4:]
     assert [ax.get_title() for ax in upper] == panels
     assert [ax.get_title() for ax in lower] == [""] * 4
@@ -86,7 +86,7 @@ def test_panels_are_columns_and_inits_are_rows() -> None:
 
 def test_panels_without_inits_wrap_after_four() -> None:
     panels = [f"Panel {n}" for n in range(6)]
-    canvas = figures.draw(PLAIN, table(row for panel in panels for row in rows([("labels", TICKET)], panel=panel)))
+    canvas = curves.draw(PLAIN, table(row for panel in panels for row in rows([("labels", TICKET)], panel=panel)))
     assert [ax.get_title() for ax in canvas.axes] == panels
     canvas.draw_without_rendering()
     places = [ax.get_subplotspec() for ax in canvas.axes]
@@ -95,9 +95,9 @@ def test_panels_without_inits_wrap_after_four() -> None:
 
 def test_axes_that_would_be_empty_are_left_out() -> None:
     some = figure_3("one") + [row for row in figure_3("two") if row["init"] == TICKET]
-    canvas = figures.draw(FIGURE, table(some))
+    canvas = curves.draw(FIGURE, table(some))
     assert [ax.get_title() for ax in canvas.axes] == ["One", "", "Two"]
-    canvas = figures.draw(FIGURE, table(row for row in figure_3() if row["init"] == TICKET))
+    canvas = curves.draw(FIGURE, table(row for row in figure_3() if row["init"] == TICKET))
     assert [ax.get_title() for ax in canvas.axes] == ["Winning tickets"]
 
 
@@ -107,21 +107,21 @@ def test_panels_of_one_metric_share_y() -> None:
     some += [row for panel in ("Places", "ImageNet") for row in rows([("rotnet", "linear")], panel=panel)]
     for row in some[: len(some) // 3]:
         row["value"] /= 2
-    voc, places, imagenet = figures.draw(replace(PLAIN, x="pruned"), table(some)).axes
+    voc, places, imagenet = curves.draw(replace(PLAIN, x="pruned"), table(some)).axes
     assert [ax.get_ylabel() for ax in (voc, places, imagenet)] == [
         "Mean average precision (%)",
         "Top-1 accuracy (%)",
         "",
     ]
     assert places.get_ylim() == imagenet.get_ylim() != voc.get_ylim()
-    (ax,) = figures.draw(PLAIN, table(rows([("rotnet", "x")], metric="rotation_top1"))).axes
+    (ax,) = curves.draw(PLAIN, table(rows([("rotnet", "x")], metric="rotation_top1"))).axes
     assert ax.get_ylabel() == "rotation_top1"
 
 
 @pytest.mark.parametrize("columns", [2, 4])
 def test_the_axis_of_remaining_weights(columns: int) -> None:
     some = [row for n in range(columns) for row in rows([("labels", TICKET)], levels=range(1, 31), panel=str(n))]
-    canvas = figures.draw(PLAIN, table(some))
+    canvas = curves.draw(PLAIN, table(some))
     canvas.draw_without_rendering()
     for ax in canvas.axes:
         assert ax.get_xscale() == "log"
@@ -139,7 +139,7 @@ def test_the_axis_of_remaining_weights(columns: int) -> None:
 
 
 def test_the_axis_of_pruned_weights_begins_with_the_dense_network() -> None:
-    canvas = figures.draw(replace(PLAIN, x="pruned"), table(rows([("labels", TICKET)], levels=(0, *LEVELS))))
+    canvas = curves.draw(replace(PLAIN, x="pruned"), table(rows([("labels", TICKET)], levels=(0, *LEVELS))))
     (ax,) = canvas.axes
     assert ax.get_xscale() == "linear"
     assert ax.get_xlabel() == "Pruned weights (%)"
@@ -152,7 +152,7 @@ def test_the_axis_of_pruned_weights_begins_with_the_dense_network() -> None:
 
 
 def test_curves_run_through_the_means_at_their_densities() -> None:
-    canvas = figures.draw(FIGURE, table(figure_3()))
+    canvas = curves.draw(FIGURE, table(figure_3()))
     for ax, init in zip(canvas.axes, (REINIT, TICKET), strict=True):
         for name, task in (("Labels", "labels"), ("RotNet", "rotnet")):
             assert np.allclose(every(line(ax, name)), means(task, init), rtol=1e-12)
@@ -163,14 +163,14 @@ def test_curves_run_through_the_means_at_their_densities() -> None:
 def test_curves_do_not_depend_on_the_order_of_the_rows() -> None:
     whole = table(figure_3())
     other = whole.take(np.random.default_rng(0).permutation(len(whole)))
-    for one, two in zip(figures.draw(FIGURE, whole).axes, figures.draw(FIGURE, other).axes, strict=True):
+    for one, two in zip(curves.draw(FIGURE, whole).axes, curves.draw(FIGURE, other).axes, strict=True):
         assert names(one) == names(two)
         for name in names(one) - {"Dense"}:
             assert np.allclose(points(line(one, name)), points(line(two, name)))
 
 
 def test_a_curve_breaks_where_a_point_is_missing() -> None:
-    canvas = figures.draw(FIGURE, table(without(figure_3(), "labels", TICKET, 7)))
+    canvas = curves.draw(FIGURE, table(without(figure_3(), "labels", TICKET, 7)))
     left, right = canvas.axes
     gap = every(line(right, "Labels"))
     assert [x for x, _ in gap] == pytest.approx([100 * density(n) for n in LEVELS])
@@ -179,13 +179,13 @@ def test_a_curve_breaks_where_a_point_is_missing() -> None:
     assert not np.isclose(corners(right, line(right, "Labels"))[:, 0], 100 * density(7)).any()
     assert len(points(line(left, "Labels"))) == 4, "the other axes have it"
     assert "break" in note(canvas)
-    assert "break" not in note(figures.draw(FIGURE, table(figure_3())))
+    assert "break" not in note(curves.draw(FIGURE, table(figure_3())))
 
 
 def test_a_curve_that_ends_early_has_no_gap() -> None:
     """NPID is not pruned as far as the others."""
     some = rows([("rotnet", TICKET)]) + rows([("npid", TICKET)], levels=LEVELS[:2])
-    canvas = figures.draw(PLAIN, table(some))
+    canvas = curves.draw(PLAIN, table(some))
     assert np.allclose(every(line(canvas.axes[0], "NPID")), means("npid", TICKET, LEVELS[:2]))
     assert "break" not in note(canvas)
 
@@ -193,10 +193,10 @@ def test_a_curve_that_ends_early_has_no_gap() -> None:
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
 def test_words_that_no_font_has_and_formulas_that_are_none(kind: str) -> None:
     some = [{**row, "panel": panel} for panel in ("$x^2$", "$\\frac$", "5 $") for row in figure_3()]
-    canvas = figures.draw(FIGURE, table(some), subtitle="\u4e2d\u6587")
+    canvas = curves.draw(FIGURE, table(some), subtitle="\u4e2d\u6587")
     parses = {ax.get_title(): ax.title.get_parse_math() for ax in canvas.axes if ax.get_title()}
     assert parses == {"$x^2$": True, "$\\frac$": False, "5 $": False}
-    assert figures.save(canvas, kind)
+    assert ink.save(canvas, kind)
 
 
 @pytest.mark.parametrize("part", ["panel", "task", "init"])
@@ -209,8 +209,8 @@ def test_the_longest_labels_fit(part: str, word: str) -> None:
         for row in figure_3()
         if (row["task"], row["init"]) == ("labels", TICKET)
     ]
-    canvas = figures.draw(PLAIN, table(some), subtitle=word * 40)
-    assert figures.save(canvas, "svg")
+    canvas = curves.draw(PLAIN, table(some), subtitle=word * 40)
+    assert ink.save(canvas, "svg")
     (shown,) = canvas.legends
     titles = [ax.title for ax in canvas.axes if ax.get_title()]
     boxes = [words.get_window_extent() for words in (shown, *titles)]
@@ -225,7 +225,7 @@ def test_nearly_the_same_density_is_no_gap() -> None:
     other = rows([("rotnet", TICKET)])
     for row in other:
         row["density"] *= 1.01
-    (ax,) = figures.draw(PLAIN, table(rows([("labels", TICKET)]) + other)).axes
+    (ax,) = curves.draw(PLAIN, table(rows([("labels", TICKET)]) + other)).axes
     assert all(len(every(line(ax, name))) == len(LEVELS) for name in ("Labels", "RotNet"))
 
 
@@ -245,7 +245,7 @@ def test_bands_are_the_standard_error() -> None:
 
 def test_one_seed_among_several_has_no_band_and_its_neighbours_have_bars() -> None:
     some = without(rows([("labels", TICKET)]), "labels", TICKET, 10, seeds=(1, 2))
-    (ax,) = figures.draw(PLAIN, table(some)).axes
+    (ax,) = curves.draw(PLAIN, table(some)).axes
     band = corners(ax, line(ax, "Labels"))
     assert [n for n in LEVELS if np.isclose(band[:, 0], 100 * density(n)).any()] == [3, 7, 14]
     (bars,) = (one for one in ax.collections if isinstance(one, LineCollection))
@@ -286,7 +286,7 @@ def test_one_seed_has_neither_band_nor_dots() -> None:
 )
 def test_what_little_there_is_is_drawn(some: list[Row], x: str, inits: tuple[str, ...]) -> None:
     """As when most of a sweep has failed: no error, and no warning."""
-    canvas = figures.draw(replace(FIGURE, x=x, inits=inits), table(some))
+    canvas = curves.draw(replace(FIGURE, x=x, inits=inits), table(some))
     assert canvas.axes
     canvas.draw_without_rendering()
 
@@ -296,7 +296,7 @@ def test_crowded_curves_are_drawn_once_more_where_there_is_room() -> None:
     some = rows([("labels", TICKET)], levels=range(1, 25))
     for row in some:
         row["value"] = 98 - row["level"] / 10 if row["density"] > 0.03 else 98 - 8 * (row["level"] - 15)
-    canvas = figures.draw(PLAIN, table(some))
+    canvas = curves.draw(PLAIN, table(some))
     (ax,) = canvas.axes
     (inset,) = ax.child_axes
     assert isinstance(inset, Axes)
@@ -310,7 +310,7 @@ def test_crowded_curves_are_drawn_once_more_where_there_is_room() -> None:
     assert not any(box.contains(*ax.transData.transform(point)) for point in points(line(ax, "Labels")))
     for row in some:
         row["value"] = 98 - 4 * row["level"]
-    (ax,) = figures.draw(PLAIN, table(some)).axes
+    (ax,) = curves.draw(PLAIN, table(some)).axes
     assert ax.child_axes == []
 
 
@@ -333,7 +333,7 @@ def test_what_is_enlarged_covers_nothing(shape: str, x: str) -> None:
     for row in some:
         row["value"] = accuracy(row["level"], row["seed"]) if row["level"] else 99.0
     figure = replace(PLAIN, x=x, references=(Curve(task="rotnet", init=TICKET),))
-    canvas = figures.draw(figure, table(some))
+    canvas = curves.draw(figure, table(some))
     canvas.draw_without_rendering()
     (ax,) = canvas.axes
     assert len(ax.child_axes) == has_room
@@ -356,7 +356,7 @@ def test_the_dense_line_is_the_mean_of_the_reference_in_each_panel() -> None:
     other = figure_3("two")
     for row in other:
         row["value"] /= 2
-    for n, ax in enumerate(figures.draw(FIGURE, table(figure_3("one") + other)).axes):
+    for n, ax in enumerate(curves.draw(FIGURE, table(figure_3("one") + other)).axes):
         expected = value("labels", TICKET, 0, 1) / (1 + n % 2)
         assert np.allclose(np.asarray(line(ax, "Dense").get_ydata(), dtype=float), expected)
         assert all(x < 100 for x, _ in points(line(ax, "Labels"))), "level 0 is no point of a curve"
@@ -366,7 +366,7 @@ def test_a_reference_that_names_its_panel_is_in_all_of_its_metric() -> None:
     figure = replace(PLAIN, references=(Curve(task="labels", init=TICKET, panel="one"),))
     some = rows([("labels", TICKET)], levels=(0, *LEVELS), panel="one")
     some += rows([("labels", TICKET)], panel="two") + rows([("labels", TICKET)], panel="three", metric="map")
-    one, two, three = figures.draw(figure, table(some)).axes
+    one, two, three = curves.draw(figure, table(some)).axes
     assert np.array_equal(line(one, "Dense").get_ydata(), line(two, "Dense").get_ydata())
     assert "Dense" not in names(three)
 
@@ -376,18 +376,18 @@ def test_several_references_say_what_they_are() -> None:
     figure = replace(PLAIN, x="pruned", references=(trained, untrained))
     some = rows([("rotnet", "pre-trained")], levels=(0, *LEVELS))
     some += rows([("labels", "pre-trained"), ("labels", "untrained")], levels=(0,))
-    canvas = figures.draw(figure, table(some))
+    canvas = curves.draw(figure, table(some))
     assert names(canvas.axes[0]) == {"RotNet", "Dense, Labels", "Untrained"}, "a reference is no curve"
     assert legend(canvas) == ["RotNet (n=3)", "Dense, Labels (n=3)", "Untrained (n=3)"]
     first, second = (line(canvas.axes[0], name).get_linestyle() for name in ("Dense, Labels", "Untrained"))
     assert first != second
     figure = replace(PLAIN, references=(Curve(task="labels", init="a"), Curve(task="labels", init="b")))
     some = rows([("labels", "a"), ("labels", "b")], levels=(0,)) + rows([("rotnet", "a")])
-    assert legend(figures.draw(figure, table(some)))[1:] == ["Dense, Labels, a (n=3)", "Dense, Labels, b (n=3)"]
+    assert legend(curves.draw(figure, table(some)))[1:] == ["Dense, Labels, a (n=3)", "Dense, Labels, b (n=3)"]
 
 
 def test_without_a_dense_point_there_is_no_dense_line() -> None:
-    canvas = figures.draw(FIGURE, table(rows([("labels", TICKET), ("labels", REINIT)])))
+    canvas = curves.draw(FIGURE, table(rows([("labels", TICKET), ("labels", REINIT)])))
     assert legend(canvas) == ["Labels (n=3)"]
 
 
@@ -396,7 +396,7 @@ def test_without_a_dense_point_there_is_no_dense_line() -> None:
 
 def test_the_legend_names_each_curve_once_with_its_n() -> None:
     some = figure_3("one") + [row for row in figure_3("two") if row["seed"] < 2 or row["task"] != "rotnet"]
-    assert sorted(legend(figures.draw(FIGURE, table(some)))) == [
+    assert sorted(legend(curves.draw(FIGURE, table(some)))) == [
         "Dense (n=3)",
         "Labels (n=3)",
         "Labels, shuffled (n=3)",
@@ -407,7 +407,7 @@ def test_the_legend_names_each_curve_once_with_its_n() -> None:
 
 def test_the_legend_stays_on_the_page() -> None:
     tasks = [f"a task with a rather long name {n}" for n in range(9)]
-    canvas = figures.draw(PLAIN, table(rows((task, TICKET) for task in tasks)))
+    canvas = curves.draw(PLAIN, table(rows((task, TICKET) for task in tasks)))
     canvas.draw_without_rendering()
     (one,) = canvas.legends
     box, page = one.get_window_extent(), canvas.bbox

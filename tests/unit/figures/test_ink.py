@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from raysslprune import figures
+from raysslprune.figures import curves, ink, masks, others
 from raysslprune.sweepfile import Magnitudes, Search
 from tests.helpers import CHECKOUT
 from tests.helpers.tables import FIGURE, figure_3, searched, table
@@ -24,8 +24,8 @@ from tests.helpers.tables import FIGURE, figure_3, searched, table
 
 def digests() -> str:
     """Of the figure as PNG and as PDF; also printed by another process."""
-    canvas = figures.draw(FIGURE, table(figure_3()), subtitle="smoke")
-    return " ".join(hashlib.sha256(figures.save(canvas, kind)).hexdigest() for kind in ("png", "pdf"))
+    canvas = curves.draw(FIGURE, table(figure_3()), subtitle="smoke")
+    return " ".join(hashlib.sha256(ink.save(canvas, kind)).hexdigest() for kind in ("png", "pdf"))
 
 
 # ------------------------------------------------------------------------------------- files
@@ -43,12 +43,12 @@ def test_the_same_table_gives_the_same_files() -> None:
 def test_another_table_gives_other_files() -> None:
     changed = [row | {"value": row["value"] + (row["level"] == 7)} for row in figure_3()]
     for kind in ("png", "pdf"):
-        one, other = (figures.save(figures.draw(FIGURE, table(some)), kind) for some in (figure_3(), changed))
+        one, other = (ink.save(curves.draw(FIGURE, table(some)), kind) for some in (figure_3(), changed))
         assert one != other
 
 
 def test_a_png_is_as_wide_as_a_page_at_300_dots_an_inch() -> None:
-    png = figures.save(figures.draw(FIGURE, table(figure_3())), "png")
+    png = ink.save(curves.draw(FIGURE, table(figure_3())), "png")
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", png[16:24])
     assert width == 2070  # 6.9 inches
@@ -59,7 +59,7 @@ def test_a_png_is_as_wide_as_a_page_at_300_dots_an_inch() -> None:
 
 
 def test_a_pdf_is_as_wide_as_a_page_and_holds_its_letters_as_letters() -> None:
-    pdf = figures.save(figures.draw(FIGURE, table(figure_3()), subtitle="α → ω"), "pdf")
+    pdf = ink.save(curves.draw(FIGURE, table(figure_3()), subtitle="α → ω"), "pdf")
     assert pdf.startswith(b"%PDF-")
     box = re.search(rb"/MediaBox \[([^\]]*)\]", pdf)
     assert box
@@ -116,18 +116,18 @@ PAIRS = pa.Table.from_pylist(
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: figures.draw(FIGURE, table(figure_3()), subtitle="$x^2$"),
-        lambda: figures.magnitudes(Magnitudes(title="m"), MAGNITUDES),
-        lambda: figures.search(Search(title="s", trials=1), table(searched()), {("labels", 10, 0)}),
-        lambda: figures.layer_densities("l", LAYERS),
-        lambda: figures.overlaps("o", PAIRS),
+        lambda: curves.draw(FIGURE, table(figure_3()), subtitle="$x^2$"),
+        lambda: others.magnitudes(Magnitudes(title="m"), MAGNITUDES),
+        lambda: others.search(Search(title="s", trials=1), table(searched()), {("labels", 10, 0)}),
+        lambda: masks.layer_densities("l", LAYERS),
+        lambda: masks.overlaps("o", PAIRS),
     ],
     ids=["draw", "magnitudes", "search", "layers", "overlaps"],
 )
 def test_settings_of_a_user_change_no_figure(draw: Callable[[], Canvas], tmp_path: Path) -> None:
-    expected = [figures.save(draw(), kind, dpi=50) for kind in ("png", "pdf", "svg")]
+    expected = [ink.save(draw(), kind, dpi=50) for kind in ("png", "pdf", "svg")]
     (tmp_path / "matplotlibrc").write_text(HOSTILE)
     with mpl.rc_context(fname=tmp_path / "matplotlibrc"):
         settings = dict(mpl.rcParams)
-        assert [figures.save(draw(), kind, dpi=50) for kind in ("png", "pdf", "svg")] == expected
+        assert [ink.save(draw(), kind, dpi=50) for kind in ("png", "pdf", "svg")] == expected
         assert dict(mpl.rcParams) == settings, "they are the user's again"

@@ -12,8 +12,9 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from raysslprune import analysis, figures
-from raysslprune.analysis import SAME_SEED, SAME_TASK
+from raysslprune.figures import ink, masks
+from raysslprune.results import overlap
+from raysslprune.results.overlap import SAME_SEED, SAME_TASK
 from tests.helpers.masks import Row
 
 
@@ -44,9 +45,7 @@ def densities_of(
 
 
 def layers_drawn(rows: Sequence[Row], subtitle: str = "") -> Canvas:
-    return figures.layer_densities(
-        "A title", pa.Table.from_pylist([*rows], schema=analysis.DENSITIES), subtitle=subtitle
-    )
+    return masks.layer_densities("A title", pa.Table.from_pylist([*rows], schema=overlap.DENSITIES), subtitle=subtitle)
 
 
 def xs(line: Line2D) -> list[float]:
@@ -139,7 +138,7 @@ def shared_by(pair: tuple[str, str], relation: str = SAME_SEED, panel: str = "",
 
 
 def overlaps_drawn(*rows: Row) -> Canvas:
-    return figures.overlaps("A title", pa.Table.from_pylist([*rows], schema=analysis.SUMMARY))
+    return masks.overlaps("A title", pa.Table.from_pylist([*rows], schema=overlap.SUMMARY))
 
 
 def test_overlaps_stand_beside_what_chance_gives() -> None:
@@ -222,7 +221,7 @@ def test_what_tells_masks_of_one_task_apart_is_their_name() -> None:
 
 @pytest.mark.parametrize("kind", ["png", "pdf"])
 def test_the_same_tables_give_the_same_files(kind: str) -> None:
-    drawn = [figures.save(layers_drawn(densities_of("labels", "rotnet")), kind) for _ in range(2)]
+    drawn = [ink.save(layers_drawn(densities_of("labels", "rotnet")), kind) for _ in range(2)]
     assert drawn[0] == drawn[1]
-    drawn = [figures.save(overlaps_drawn(*shared_by(("labels", "rotnet"))), kind) for _ in range(2)]
+    drawn = [ink.save(overlaps_drawn(*shared_by(("labels", "rotnet"))), kind) for _ in range(2)]
     assert drawn[0] == drawn[1]

@@ -13,7 +13,7 @@ from matplotlib import colors
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
-from raysslprune import figures
+from raysslprune.figures import others
 from raysslprune.sweepfile import Magnitudes, Search
 from tests.helpers.tables import REWINDS, TICKET, Row, every, legend, points, searched, shown_labels, table, value
 
@@ -43,7 +43,7 @@ def sorted_weights(panel: str, init: str, zeros: float, seed: int = 0) -> list[R
 def test_magnitudes_are_drawn_by_rank_down_to_machine_precision() -> None:
     some = sorted_weights("VGG-19", "CIFAR-10", 0.845) + sorted_weights("VGG-19", "CIFAR-10", 0.847, seed=1)
     some += sorted_weights("VGG-19", "ImageNet", 0.0) + sorted_weights("ResNet-18", "CIFAR-10", 0.8)
-    canvas = figures.magnitudes(Magnitudes(title="Weights"), pa.Table.from_pylist(some[::-1]), subtitle="x")
+    canvas = others.magnitudes(Magnitudes(title="Weights"), pa.Table.from_pylist(some[::-1]), subtitle="x")
     right, left = canvas.axes  # the table was turned round
     assert canvas.get_suptitle() == "Weights (x)"
     assert left.get_yscale() == "log"
@@ -62,7 +62,7 @@ def test_magnitudes_are_drawn_by_rank_down_to_machine_precision() -> None:
 def test_colours_of_data_are_the_same_in_all_figures_of_magnitudes() -> None:
     def colour(inits: list[str], init: str) -> str:
         some = [row for name in inits for row in sorted_weights("net", name, 0.5)]
-        (ax,) = figures.magnitudes(Magnitudes(title="t"), pa.Table.from_pylist(some)).axes
+        (ax,) = others.magnitudes(Magnitudes(title="t"), pa.Table.from_pylist(some)).axes
         return looks(next(one for one in ax.lines if str(one.get_label()).startswith(init)))[0]
 
     assert colour(["CIFAR-10", "ImageNet"], "CIFAR-10") == colour(["SGD", "CIFAR-10"], "CIFAR-10")
@@ -72,7 +72,7 @@ def test_colours_of_data_are_the_same_in_all_figures_of_magnitudes() -> None:
 
 def test_many_panels_of_magnitudes_do_not_overlap() -> None:
     some = [row for n in range(7) for init in ("CIFAR-10", "ImageNet") for row in sorted_weights(f"net {n}", init, 0.3)]
-    canvas = figures.magnitudes(Magnitudes(title="t"), pa.Table.from_pylist(some))
+    canvas = others.magnitudes(Magnitudes(title="t"), pa.Table.from_pylist(some))
     canvas.draw_without_rendering()
     boxes = [box for ax in canvas.axes if (box := ax.get_tightbbox())]
     assert len(boxes) == 7
@@ -88,7 +88,7 @@ def test_a_search_has_axes_for_each_level_and_a_curve_over_rewinds() -> None:
         row["value"] -= REWINDS.index(row["rewind"])
     some = [row for row in some if (row["level"], row["rewind"]) != (14, 300)]
     tried = {("labels", 10, 0), ("labels", 10, 1200), ("labels", 14, 1200), ("labels", 14, 3_840_000)}
-    canvas = figures.search(Search(title="Rewind", trials=2), table(some), tried)
+    canvas = others.search(Search(title="Rewind", trials=2), table(some), tried)
     left, right = canvas.axes
     assert [ax.get_title() for ax in canvas.axes] == ["11% of the weights left", "4.4% of the weights left"]
     assert shown_labels(left) == ["0", "300", "1.2k", "3.84M"]
@@ -112,4 +112,4 @@ def test_a_search_has_axes_for_each_level_and_a_curve_over_rewinds() -> None:
 def test_a_search_with_nothing_to_show_is_drawn() -> None:
     search = Search(title="Rewind", trials=2)
     for some, tried in (([], set()), (searched(), set()), (searched()[:1], {("labels", 10, 0), ("rotnet", 3, 9)})):
-        figures.search(search, table(some), tried).draw_without_rendering()
+        others.search(search, table(some), tried).draw_without_rendering()

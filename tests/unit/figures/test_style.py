@@ -10,7 +10,8 @@ import pytest
 from matplotlib import colors
 from matplotlib.lines import Line2D
 
-from raysslprune import figures
+from raysslprune.figures.curves import draw
+from raysslprune.figures.style import SPARE, STYLE
 from raysslprune.sweepfile import Curve
 from tests.helpers.tables import FIGURE, PLAIN, REINIT, TICKET, every, figure_3, line, means, names, plain, rows, table
 
@@ -27,13 +28,13 @@ def test_lightness_by_known_values() -> None:
 
 
 def test_colours_of_tasks_differ_in_grey_print() -> None:
-    greys = {task: lightness(style["color"]) for task, style in figures.STYLE.items()}
+    greys = {task: lightness(style["color"]) for task, style in STYLE.items()}
     close = {(a, b): round(abs(greys[a] - greys[b]), 1) for a, b in itertools.combinations(greys, 2)}
     assert {pair: gap for pair, gap in close.items() if gap < 5} == {}
 
 
 def test_every_style_has_its_own_marker_and_colour() -> None:
-    styles = [*figures.STYLE.values(), *figures.SPARE]
+    styles = [*STYLE.values(), *SPARE]
     assert len({style["marker"] for style in styles}) == len(styles)
     assert len({colors.to_hex(style["color"]) for style in styles}) == len(styles)
     assert all(lightness(style["color"]) < 75 for style in styles), "too light on white paper"
@@ -44,7 +45,7 @@ def looks(curve: Line2D) -> tuple[str, str]:
 
 
 def test_a_task_looks_the_same_in_every_figure() -> None:
-    first = figures.draw(FIGURE, table(figure_3())).axes
+    first = draw(FIGURE, table(figure_3())).axes
     second = [plain("exemplar", "rotnet", "jigsaw", "labels")]
     for name in ("Labels", "RotNet"):
         assert len({looks(line(ax, name)) for ax in (*first, *second)}) == 1
@@ -52,7 +53,7 @@ def test_a_task_looks_the_same_in_every_figure() -> None:
 
 
 def test_tasks_in_one_figure_look_different() -> None:
-    tasks = [*figures.STYLE, *(f"keep {percent} %" for percent in (20, 50, 80))]
+    tasks = [*STYLE, *(f"keep {percent} %" for percent in (20, 50, 80))]
     shown = [one for one in plain(*tasks).lines if not str(one.get_label()).startswith("_")]
     assert len({looks(curve)[0] for curve in shown}) == len(tasks)
     assert len({looks(curve)[1] for curve in shown}) == len(tasks)
@@ -69,31 +70,31 @@ def test_tasks_in_one_figure_look_different() -> None:
     ],
 )
 def test_tasks_on_few_labels_have_names_and_styles(task: str, name: str, style: str) -> None:
-    expected = (figures.STYLE[style]["color"], figures.STYLE[style]["marker"])
+    expected = (STYLE[style]["color"], STYLE[style]["marker"])
     assert looks(line(plain("labels", task), name)) == expected
 
 
 def test_two_tasks_never_share_a_style() -> None:
     ax = plain("labels:10%-of-images", "labels:20%-of-images")
     assert looks(line(ax, "10% Labels")) != looks(line(ax, "20% Labels"))
-    tasks = [f"task {n}" for n in range(2 * len(figures.SPARE))]
+    tasks = [f"task {n}" for n in range(2 * len(SPARE))]
     ax = plain(*tasks)
     assert len({(*looks(line(ax, task)), line(ax, task).get_linestyle()) for task in tasks}) == len(tasks)
 
 
 def test_an_unknown_task_gets_a_spare_style_and_keeps_it() -> None:
-    known = {colors.to_hex(style["color"]) for style in figures.STYLE.values()}
+    known = {colors.to_hex(style["color"]) for style in STYLE.values()}
     for task in ("jigsaw", "keep 50 %", "Ünïcode"):
         one, two = line(plain("labels", task), task), line(plain(task, "rotnet"), task)
         assert looks(one) == looks(two)
         assert looks(one)[0] not in known
-        assert looks(one)[1] not in {style["marker"] for style in figures.STYLE.values()}
+        assert looks(one)[1] not in {style["marker"] for style in STYLE.values()}
 
 
 def test_a_control_is_thinner_and_hollow_in_its_tasks_colour() -> None:
-    left, _ = figures.draw(FIGURE, table(figure_3())).axes
+    left, _ = draw(FIGURE, table(figure_3())).axes
     by_init = replace(PLAIN, controls=("untrained",))
-    (other,) = figures.draw(by_init, table(rows([("rotnet", "trained"), ("rotnet", "untrained")]))).axes
+    (other,) = draw(by_init, table(rows([("rotnet", "trained"), ("rotnet", "untrained")]))).axes
     for control, task in (
         (line(left, "Labels, shuffled"), line(left, "Labels")),
         (line(other, "RotNet, untrained"), line(other, "RotNet, trained")),
@@ -115,7 +116,7 @@ def test_inits_in_the_same_axes_differ_by_line_and_marker() -> None:
     """As in the paper's Figure 2; a task of one init is only named by the task."""
     before, during = "pruned in pre-training", "pruned during transfer"
     some = rows([(task, init) for task in ("rotnet", "exemplar") for init in (before, during)])
-    (ax,) = figures.draw(PLAIN, table(some + rows([("random", REINIT)]))).axes
+    (ax,) = draw(PLAIN, table(some + rows([("random", REINIT)]))).axes
     for task in ("RotNet", "Exemplar"):
         one, two = line(ax, f"{task}, {before}"), line(ax, f"{task}, {during}")
         assert looks(one) == looks(two)
@@ -128,20 +129,20 @@ def test_three_inits_of_a_task_differ_by_marker_where_a_point_shows_no_line() ->
     """As of an imported mask; and where a shuffled task is hollow by itself."""
     inits = ("ticket", "re-init", "shuffled, re-init", "other")
     curves = [("labels", init) for init in inits] + [("shuffled labels", init) for init in inits[1:3]]
-    (ax,) = figures.draw(PLAIN, table(rows([("rotnet", TICKET), *curves], levels=(7,), seeds=(0,)))).axes
+    (ax,) = draw(PLAIN, table(rows([("rotnet", TICKET), *curves], levels=(7,), seeds=(0,)))).axes
     markers = [
         (str(one.get_color()), str(one.get_marker()), str(one.get_markerfacecolor()))
         for one in ax.lines
         if str(one.get_label()).startswith("Labels")
     ]
     assert len({*markers}) == len(curves)
-    assert markers[0] == (figures.STYLE["labels"]["color"], "o", figures.STYLE["labels"]["color"])
-    assert {marker for _, marker, _ in markers}.isdisjoint({figures.STYLE["rotnet"]["marker"]})
+    assert markers[0] == (STYLE["labels"]["color"], "o", STYLE["labels"]["color"])
+    assert {marker for _, marker, _ in markers}.isdisjoint({STYLE["rotnet"]["marker"]})
 
 
 def test_what_is_everywhere_differs_from_the_rows_own() -> None:
     figure = replace(FIGURE, everywhere=(Curve(task="labels", init=REINIT),))
-    left, right = figures.draw(figure, table(rows([("labels", REINIT), ("labels", TICKET)]))).axes
+    left, right = draw(figure, table(rows([("labels", REINIT), ("labels", TICKET)]))).axes
     assert names(left) == {"Labels"}
     assert names(right) == {"Labels", "Labels, random re-init"}
     assert line(right, "Labels").get_linestyle() == line(left, "Labels").get_linestyle() == "-"
@@ -152,7 +153,7 @@ def test_what_is_everywhere_differs_from_the_rows_own() -> None:
 def test_inits_as_shades() -> None:
     """As in the paper's Figure 7: from dark to light, each with a marker."""
     inits = ["same epochs", "same part", "same updates", "same samples"]
-    (ax,) = figures.draw(replace(PLAIN, colour="init"), table(rows([("few labels", init) for init in inits]))).axes
+    (ax,) = draw(replace(PLAIN, colour="init"), table(rows([("few labels", init) for init in inits]))).axes
     shown = [line(ax, init.capitalize()) for init in inits]
     greys = [lightness(looks(curve)[0]) for curve in shown]
     assert all(b - a > 8 for a, b in itertools.pairwise(greys))

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysslprune import models
-from raysslprune.names import ARCHITECTURES
-from raysslprune.recipes import NETS
+from raysslprune.catalogue import ARCHITECTURES
+from raysslprune.paper.recipes import NETS
 
 CPU = torch.device("cpu")
 CONV4 = {

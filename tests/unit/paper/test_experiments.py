@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from raysslprune import evaluate
-from raysslprune.experiments import NONZERO, RANDOM, REINIT, SHUFFLED, SPARSITIES, TICKET
-from raysslprune.plan import make
-from raysslprune.scales import SETTINGS
+from raysslprune.evaluate import metrics
+from raysslprune.paper.experiments import NONZERO, RANDOM, REINIT, SHUFFLED, SPARSITIES, TICKET
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan.graph import make_plan
 from raysslprune.spec import SVM, Final, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Train
 from raysslprune.sweep import Sweep, load
 from raysslprune.sweepfile import Point
@@ -196,7 +196,7 @@ def test_rewind_study_shares_one_dense_training_a_task(scale: str) -> None:
 
 
 def test_sparsities_are_the_metrics_of_every_training() -> None:
-    assert set(SPARSITIES) == set(evaluate.THRESHOLDS)
+    assert set(SPARSITIES) == set(metrics.THRESHOLDS)
 
 
 def test_figures_6_and_10_prune_nothing_and_share_their_trainings() -> None:
@@ -211,7 +211,9 @@ def test_figures_6_and_10_prune_nothing_and_share_their_trainings() -> None:
 def test_figures_share_their_chains() -> None:
     """RotNet's chain of Figure 3 is that of Figures 1, 2 and 5, and the whole network's of Figure 4."""
     names = ("fig1", "fig2", "fig3", "fig4", "fig5")
-    chains = [{i for i, job in make(figure(name).points).jobs.items() if job.train.task == "rotnet"} for name in names]
+    chains = [
+        {i for i, job in make_plan(figure(name).points).jobs.items() if job.train.task == "rotnet"} for name in names
+    ]
     common = set.intersection(*chains)
     assert len(common) == 27  # those that masks down to Figure 4's deepest level, 27, are made from
-    assert make([p for name in names for p in figure(name).points]).jobs.keys() >= common
+    assert make_plan([p for name in names for p in figure(name).points]).jobs.keys() >= common

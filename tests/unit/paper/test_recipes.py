@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from raysslprune import tasks
-from raysslprune.recipes import APPENDIX_D, COSTS, NETS, REWIND, SURE, TRANSFER, Row, appendix_d
+from raysslprune.paper.recipes import APPENDIX_D, COSTS, NETS, REWIND, SURE, TRANSFER, Row, appendix_d
 from raysslprune.spec import SVM, Recipe
 
 # ------------------------------------------------------------------------------------- the paper

@@ -8,11 +8,11 @@ from fractions import Fraction
 
 import pytest
 
-from raysslprune import data, names, tasks
-from raysslprune.experiments import rewinds_with_few_labels
+from raysslprune import catalogue, data, tasks
 from raysslprune.models import convolutions, trunk
-from raysslprune.recipes import NETS
-from raysslprune.scales import LABELLED, SETTINGS, Net, images_of
+from raysslprune.paper.experiments import rewinds_with_few_labels
+from raysslprune.paper.recipes import NETS
+from raysslprune.paper.scales import LABELLED, SETTINGS, Net, images_of
 from raysslprune.spec import SVM, Recipe, survivors
 from raysslprune.sweep import known, load
 
@@ -94,7 +94,7 @@ def test_every_setting_can_be_run(scale: str) -> None:
     assert setting.seeds >= 1
     assert len({net.title for net in setting.nets.values()}) == len(setting.nets)
     for probe in (*setting.linear, setting.finetune):
-        names.check("data set", names.DATASETS, names.data_parts(probe.data)[0])
+        catalogue.check("data set", catalogue.DATASETS, catalogue.data_parts(probe.data)[0])
         if isinstance(probe.recipe, Recipe):
             tasks.find("labels", probe.recipe.options)
         assert probe.metric in ("top1", "map")

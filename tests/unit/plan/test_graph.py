@@ -7,28 +7,11 @@ from collections import Counter
 
 import pytest
 
-from raysslprune import plan
-from raysslprune.lottery import (
-    finetune,
-    imp,
-    linear,
-    random_prune,
-    shuffled,
-)
-from raysslprune.plan import Job, Plan
-from raysslprune.spec import (
-    Final,
-    Init,
-    Mask,
-    Prune,
-    RandomPrune,
-    Rewind,
-    Shuffle,
-    Step,
-    Train,
-    load,
-)
-from raysslprune.store import Record
+from raysslprune.lottery import finetune, imp, linear, random_prune, shuffled
+from raysslprune.plan import graph as graph_module
+from raysslprune.plan.graph import Job, Plan, _ancestors, make_plan
+from raysslprune.spec import Final, Init, Mask, Prune, RandomPrune, Rewind, Shuffle, Step, Train, load
+from raysslprune.store.record import Record
 from raysslprune.sweepfile import Point
 from tests.helpers.points import (
     LONG,
@@ -89,7 +72,7 @@ def source(mask: Step) -> Step | None:
 
 
 def test_every_step_asked_for_is_in_the_plan_once(asked: list[Point]) -> None:
-    graph = plan.make(iter(asked))
+    graph = make_plan(iter(asked))
     wanted = set().union(*(all_behind(point.step) for point in asked))
     assert list(graph.points) == asked
     assert Counter(graph.ids) == Counter(step.id for step in wanted)
@@ -98,15 +81,15 @@ def test_every_step_asked_for_is_in_the_plan_once(asked: list[Point]) -> None:
 
 
 def test_parents_come_before_their_children(asked: list[Point]) -> None:
-    place = {job_id: n for n, job_id in enumerate(plan.make(asked).jobs)}
-    for job in plan.make(asked).jobs.values():
+    place = {job_id: n for n, job_id in enumerate(make_plan(asked).jobs)}
+    for job in make_plan(asked).jobs.values():
         assert len({parent.id for parent in job.parents}) == len(job.parents)
         assert all(place[parent.id] < place[job.id] for parent in job.parents)
         assert all(place[child.id] > place[job.id] for child in job.children)
 
 
 def test_parents_are_the_trainings_that_a_job_reads_from(asked: list[Point]) -> None:
-    jobs = plan.make(asked).jobs
+    jobs = make_plan(asked).jobs
     for job in jobs.values():
         step = job.train
         expected = set() if isinstance(step.start, Init) else {step.start.of.id}
@@ -119,7 +102,7 @@ def test_parents_are_the_trainings_that_a_job_reads_from(asked: list[Point]) -> 
 
 
 def test_each_mask_is_made_once_where_its_training_ran(asked: list[Point]) -> None:
-    graph = plan.make(asked)
+    graph = make_plan(asked)
     first_user: dict[Step, str] = {}
     for job in graph.jobs.values():
         for mask in (m for m in all_behind(job.train) if isinstance(m, Mask) and source(m) is None):
@@ -139,7 +122,7 @@ def test_each_mask_is_made_once_where_its_training_ran(asked: list[Point]) -> No
 
 
 def test_a_snapshot_is_kept_of_exactly_what_is_rewound_to(asked: list[Point]) -> None:
-    graph = plan.make(asked)
+    graph = make_plan(asked)
     expected: dict[str, set[int]] = {job_id: set() for job_id in graph.jobs}
     for job in graph.jobs.values():
         if isinstance(job.train.start, Rewind):
@@ -149,7 +132,7 @@ def test_a_snapshot_is_kept_of_exactly_what_is_rewound_to(asked: list[Point]) ->
 
 def test_chains_rewound_differently_share_a_dense_training() -> None:
     chains = [chain(rewind=samples) for samples in (0, 600, 1200)]
-    graph = plan.make(points(c.rounds[-1] for c in chains))
+    graph = make_plan(points(c.rounds[-1] for c in chains))
     dense = graph.jobs[chains[0].dense.id]
     assert dense.snapshots == {0, 600, 1200}
     assert len(dense.after) == 1
@@ -158,12 +141,12 @@ def test_chains_rewound_differently_share_a_dense_training() -> None:
 
 def test_counts_of_figure_3_by_hand() -> None:
     """Laptop, a seed: seven levels up to 24, their sum 97. Smoke: levels 1 and 3. Labels, RotNet and Exemplar."""
-    graph = plan.make(fig3("laptop", 1))
+    graph = make_plan(fig3("laptop", 1))
     assert len(graph.points) == 1 + 7 * 8
     assert len(graph.jobs) == 25 + 2 * 24 + 2 * 7 + 5 * 7  # label rounds, other rounds, other tickets, drawn weights
     assert len(graph.ids) - len(graph.jobs) == 3 * 24 + 7 + 7
     assert graph.trainings_without_sharing() == 1 + 7 * (97 + 7) + 7
-    graph = plan.make(fig3("smoke", 2))
+    graph = make_plan(fig3("smoke", 2))
     assert len(graph.points) == 2 * (1 + 2 * 8)
     assert len(graph.jobs) == 2 * (4 + 2 * 3 + 2 * 2 + 5 * 2)
     assert len(graph.ids) - len(graph.jobs) == 2 * (3 * 3 + 2 + 2)
@@ -171,7 +154,7 @@ def test_counts_of_figure_3_by_hand() -> None:
 
 
 def test_counts_of_the_judged_chain_by_hand() -> None:
-    graph = plan.make(judged())
+    graph = make_plan(judged())
     # three rounds; what is judged at each level: linear, SVMs, both untrained, fine-tuned; in transfer, the second
     # round, as the first is the dense fine-tuning; three under random masks
     assert len(graph.jobs) == 3 + 3 * 5 + 1 + 3
@@ -182,10 +165,10 @@ def test_counts_of_the_judged_chain_by_hand() -> None:
 def test_judging_in_several_ways_shares_the_chain() -> None:
     """Figure 1 on three data sets and Figure 2: no round is trained twice, whatever is asked of it."""
     rounds = chain("npid", levels=5).rounds
-    alone = plan.make(points(rounds))
+    alone = make_plan(points(rounds))
     asked = [linear(of, data=on, recipe=r) for of in rounds for on, r in (("a", LONG), ("b", LONG), ("c", MACHINES))]
     asked += [finetune(of, data="c", recipe=RECIPE) for of in rounds]
-    graph = plan.make(points(asked))
+    graph = make_plan(points(asked))
     assert set(alone.ids) <= set(graph.ids)
     assert len(graph.jobs) == 5 + 4 * 5
     assert graph.trainings_without_sharing() == 4 * (2 + 3 + 4 + 5 + 6)
@@ -197,7 +180,7 @@ def test_judging_in_several_ways_shares_the_chain() -> None:
 def test_final_weights_are_a_parent_and_no_snapshot() -> None:
     rotnet = chain("rotnet")
     step = finetune(rotnet.rounds[2], data="digits", recipe=RECIPE)
-    jobs = plan.make(points([step])).jobs
+    jobs = make_plan(points([step])).jobs
     # under the mask of round 2, which was made beside round 1
     assert {parent.id for parent in jobs[step.id].parents} == {rotnet.rounds[2].id, rotnet.rounds[1].id}
     assert jobs[rotnet.rounds[2].id].snapshots == set()
@@ -217,7 +200,7 @@ def test_pruning_during_transfer_keeps_the_state_at_sample_0() -> None:
         rewind=0,
         start=Final(of=dense),
     )
-    jobs = plan.make(points(during.rounds)).jobs
+    jobs = make_plan(points(during.rounds)).jobs
     assert jobs[during.dense.id].snapshots == {0}
     assert {parent.id for parent in jobs[during.dense.id].parents} == {dense.id}
 
@@ -228,7 +211,7 @@ def test_a_mask_without_natural_zeros_is_made_after_the_training_whose_zeros_the
     plain = random_prune(like=dense, keep=0.5, level=2)
     permuted = Shuffle(of=adjusted, seed=1)
     steps = [drawn(mask, dense) for mask in (permuted, adjusted, plain)]
-    jobs = plan.make(points(steps)).jobs
+    jobs = make_plan(points(steps)).jobs
     assert list(jobs) == [dense.id, *(step.id for step in steps)]
     assert jobs[dense.id].after == [adjusted, permuted]
     assert [job.before for job in jobs.values()] == [[], [], [], [plain]]
@@ -237,7 +220,7 @@ def test_a_mask_without_natural_zeros_is_made_after_the_training_whose_zeros_the
 
 def test_what_a_job_reads_is_made_again_by_the_job_that_makes_it(asked: list[Point]) -> None:
     """Before it, or by itself where it is a mask for which no training is needed."""
-    graph = plan.make(asked)
+    graph = make_plan(asked)
     for job in graph.jobs.values():
         for step in all_behind(job.train) - {job.train}:
             maker = graph.maker(step.id, job)
@@ -253,16 +236,16 @@ def test_what_a_job_reads_is_made_again_by_the_job_that_makes_it(asked: list[Poi
 
 def test_trainings_without_sharing_against_a_naive_count(asked: list[Point]) -> None:
     expected = sum(len(trainings_behind(point.step)) for point in asked)
-    assert plan.make(asked).trainings_without_sharing() == expected
+    assert make_plan(asked).trainings_without_sharing() == expected
 
 
 def test_trainings_without_sharing_are_counted_along_a_chain_without_walking_it(
     asked: list[Point], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the time is linear."""
-    graph, walked = plan.make(asked), list[Job]()
-    walk = plan._ancestors
-    monkeypatch.setattr(plan, "_ancestors", lambda job: walked.append(job) or walk(job))
+    graph, walked = make_plan(asked), list[Job]()
+    walk = _ancestors
+    monkeypatch.setattr(graph_module, "_ancestors", lambda job: walked.append(job) or walk(job))
     graph.trainings_without_sharing()
     assert all(not job.parents for job in walked)
     assert len({job.id for job in walked}) <= 1
@@ -271,35 +254,35 @@ def test_trainings_without_sharing_are_counted_along_a_chain_without_walking_it(
 def test_two_sweeps_together_share_what_both_need() -> None:
     one = made_up()
     other = points([chain().rounds[2], drawn(chain(levels=5).masks[5], chain().dense), chain(seed=9).dense])
-    alone, beside = plan.make(one), plan.make(other)
-    both = plan.make([*one, *other])
+    alone, beside = make_plan(one), make_plan(other)
+    both = make_plan([*one, *other])
     assert set(both.ids) == set(alone.ids) | set(beside.ids)
     assert len(both.ids) == len(set(both.ids)) < len(alone.ids) + len(beside.ids)
-    assert len(plan.make([*one, *one]).ids) == len(alone.ids)
+    assert len(make_plan([*one, *one]).ids) == len(alone.ids)
     new = set(both.jobs) - set(alone.jobs)
     # rounds 3 and 4 of the longer chain and what is drawn under its mask 5, and the other seed's dense training
     assert len(new) == 4
 
 
 def test_the_plan_does_not_depend_on_the_order_of_the_points(asked: list[Point]) -> None:
-    forth, back = plan.make(asked), plan.make(asked[::-1])
+    forth, back = make_plan(asked), make_plan(asked[::-1])
     assert set(forth.ids) == set(back.ids)
     assert forth.trainings_without_sharing() == back.trainings_without_sharing()
 
 
 def test_a_chain_of_hundreds_of_rounds_can_be_planned() -> None:
     long = chain(levels=300, keep=0.98)
-    graph = plan.make(points([long.rounds[-1], drawn(long.masks[300], long.dense)]))
+    graph = make_plan(points([long.rounds[-1], drawn(long.masks[300], long.dense)]))
     assert len(graph.jobs) == 301
 
 
 def test_nothing_asked_for_is_an_empty_plan() -> None:
-    graph = plan.make([])
+    graph = make_plan([])
     assert (graph.ids, graph.trainings_without_sharing(), graph.pending({})) == ([], 0, [])
 
 
 def test_a_job_travels_as_json(asked: list[Point]) -> None:
-    for job in list(plan.make(asked).jobs.values())[-8:]:
+    for job in list(make_plan(asked).jobs.values())[-8:]:
         plain = json.loads(json.dumps(job.to_plain()))
         steps = load(plain["graph"])
         assert steps[plain["train"]] == job.train
@@ -326,13 +309,13 @@ def pending_ids(graph: Plan, records: dict[str, Record]) -> list[str]:
 
 
 def test_a_full_store_has_nothing_pending_and_an_empty_one_all(asked: list[Point]) -> None:
-    graph = plan.make(asked)
+    graph = make_plan(asked)
     assert pending_ids(graph, everything(graph)) == []
     assert pending_ids(graph, {}) == list(graph.jobs)
 
 
 def test_a_missing_training_is_pending_and_its_children_are_not() -> None:
-    graph = plan.make(made_up())
+    graph = make_plan(made_up())
     for job_id in graph.jobs:
         records = everything(graph)
         del records[job_id]
@@ -340,7 +323,7 @@ def test_a_missing_training_is_pending_and_its_children_are_not() -> None:
 
 
 def test_a_missing_mask_makes_its_maker_pending() -> None:
-    graph = plan.make(made_up())
+    graph = make_plan(made_up())
     for job in graph.jobs.values():
         for mask in job.masks:
             records = everything(graph)
@@ -349,7 +332,7 @@ def test_a_missing_mask_makes_its_maker_pending() -> None:
 
 
 def test_a_missing_snapshot_makes_its_training_pending() -> None:
-    graph = plan.make(made_up())
+    graph = make_plan(made_up())
     dense = [job for job in graph.jobs.values() if job.snapshots]
     assert len(dense) == 2
     for job in dense:
@@ -360,7 +343,7 @@ def test_a_missing_snapshot_makes_its_training_pending() -> None:
 
 
 def test_several_things_missing_keep_the_order_of_the_plan() -> None:
-    graph = plan.make(made_up())
+    graph = make_plan(made_up())
     records = everything(graph)
     gone = list(graph.jobs)[1::3]
     for job_id in gone:
@@ -373,7 +356,7 @@ def test_several_things_missing_keep_the_order_of_the_plan() -> None:
 
 @pytest.mark.parametrize("keep_all", [True, False])
 def test_weights_are_wanted_of_what_is_started_from_and_of_natural_zeros(asked: list[Point], keep_all: bool) -> None:
-    graph = plan.make(asked, keep_all=keep_all)
+    graph = make_plan(asked, keep_all=keep_all)
     steps = set().union(*(all_behind(point.step) for point in asked))
     expected = {step.start.of for step in steps if isinstance(step, Train) and isinstance(step.start, Final)}
     expected |= {step.nonzero for step in steps if isinstance(step, RandomPrune) and step.nonzero is not None}
@@ -383,7 +366,7 @@ def test_weights_are_wanted_of_what_is_started_from_and_of_natural_zeros(asked: 
 
 def test_weights_are_wanted_of_what_a_figure_reads() -> None:
     labels = chain()
-    graph = plan.make(points(labels.rounds), weights_of=[labels.dense], keep_all=False)
+    graph = make_plan(points(labels.rounds), weights_of=[labels.dense], keep_all=False)
     assert [job.weights for job in graph.jobs.values()] == [True, False, False]
 
 
@@ -398,7 +381,7 @@ def without_weights(graph: Plan) -> dict[str, Record]:
 @pytest.mark.parametrize("keep_all", [True, False])
 def test_only_weights_that_are_read_are_missed(asked: list[Point], keep_all: bool) -> None:
     """Whether others would be kept now makes no difference to what is done."""
-    graph = plan.make(asked, keep_all=keep_all)
+    graph = make_plan(asked, keep_all=keep_all)
     records = without_weights(graph)
     assert pending_ids(graph, records) == [job.id for job in graph.jobs.values() if job.weights]
     assert graph.trainings_left(records) == sum(job.weights for job in graph.jobs.values())
@@ -407,7 +390,7 @@ def test_only_weights_that_are_read_are_missed(asked: list[Point], keep_all: boo
 def test_a_mask_that_is_missing_needs_the_weights_again_and_a_shuffled_one_does_not() -> None:
     labels = chain()
     permuted = shuffled(labels, 1)
-    graph = plan.make(points([*labels.rounds, drawn(permuted, labels.dense)]), keep_all=False)
+    graph = make_plan(points([*labels.rounds, drawn(permuted, labels.dense)]), keep_all=False)
     dense = graph.jobs[labels.dense.id]
     assert dense.after == [labels.masks[1], permuted]
     for gone, trained in ((labels.masks[1], False), (permuted, True)):

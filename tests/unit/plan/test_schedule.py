@@ -10,12 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysslprune import plan
-from raysslprune.plan import Job, Plan, Schedule
-from raysslprune.spec import (
-    Init,
-    Train,
-)
+from raysslprune.plan.graph import Job, Plan, make_plan
+from raysslprune.plan.schedule import Schedule
+from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Point
 from tests.helpers.points import RECIPE, SWEEPS, fig3, points, wide
 
@@ -332,7 +329,7 @@ def test_an_empty_schedule_is_finished() -> None:
 
 def test_figure_3_begins_with_its_dense_trainings() -> None:
     """From each a chain of 24 trainings hangs, and behind that a training from drawn weights."""
-    graph = plan.make(fig3("laptop", 1))
+    graph = make_plan(fig3("laptop", 1))
     jobs = graph.pending({})
     schedule = Schedule(jobs, {job.id: float(job.samples) for job in jobs})
     assert schedule.longest_path == (12 + 23 * 11 + 12) * 1200

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 
-from raysslprune import plan, search
-from raysslprune.plan import Job, Plan, Schedule
-from raysslprune.search import Studies, Study, importances
-from raysslprune.store import Store
+from raysslprune.plan import search
+from raysslprune.plan.graph import Job, Plan, make_plan
+from raysslprune.plan.schedule import Schedule
+from raysslprune.plan.search import Studies, Study, importances
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
 from tests.helpers.search import LEVELS, REWINDS, TRIALS, Killed, World, hill, make, points, response, rewind_of
 
@@ -391,7 +392,7 @@ def test_nothing_is_important_where_there_is_too_little_or_all_is_the_same() -> 
 
 
 def jobs_in_pieces() -> Iterator[tuple[Plan, list[list[Job]]]]:
-    graph = plan.make(points(tasks=["labels"], seeds=1, rewinds=REWINDS[:3]))
+    graph = make_plan(points(tasks=["labels"], seeds=1, rewinds=REWINDS[:3]))
     for seed in range(20):
         chance = random.Random(seed)
         wanted = chance.sample(list(graph.points), 6)
@@ -438,7 +439,7 @@ def test_paths_are_those_of_a_schedule_that_had_all_from_the_start() -> None:
 
 
 def test_behind_what_runs_a_job_waits_and_behind_what_failed_it_is_skipped() -> None:
-    graph = plan.make(points(tasks=["labels"], seeds=1, rewinds=[160]))
+    graph = make_plan(points(tasks=["labels"], seeds=1, rewinds=[160]))
     jobs = list(graph.jobs.values())  # a chain: the dense training, then levels 1 to 3
     schedule = Schedule(jobs[:1], dict.fromkeys(graph.jobs, 1.0))
     assert schedule.next() is jobs[0]
@@ -458,9 +459,9 @@ def test_behind_what_runs_a_job_waits_and_behind_what_failed_it_is_skipped() -> 
 def test_what_is_shown_grows_with_the_schedule() -> None:
     from rich.console import Console
 
-    from raysslprune.progress import Progress
+    from raysslprune.terminal.progress import Progress
 
-    graph = plan.make(points(tasks=["labels"], seeds=1, rewinds=[160]))
+    graph = make_plan(points(tasks=["labels"], seeds=1, rewinds=[160]))
     jobs, seconds = list(graph.jobs.values()), dict.fromkeys(graph.jobs, 1.0)
     schedule = Schedule(jobs[:1], seconds)
     shown = Progress(Console(), schedule, seconds, jobs[:1] * 5)  # whichever they are

@@ -8,18 +8,19 @@ from dataclasses import replace
 
 import pytest
 
-from raysslprune import plan
 from raysslprune.lottery import imp, random_reinit, winning_ticket
-from raysslprune.plan import Job, Schedule, kind_of
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan.cost import kind_of
+from raysslprune.plan.graph import Job, Plan, make_plan
+from raysslprune.plan.schedule import Schedule
+from raysslprune.plan.time_left import TimeLeft
 from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Point
-from raysslprune.time_left import TimeLeft
 
 S = SETTINGS["smoke"]
 
 
-def chains(levels: int = 6) -> plan.Plan:
+def chains(levels: int = 6) -> Plan:
     points: list[Point] = []
     for task in ("labels", "rotnet"):
         chain = imp(
@@ -37,17 +38,17 @@ def chains(levels: int = 6) -> plan.Plan:
             again = random_reinit(chain.masks[level], like=chain.dense, task="labels", recipe=S.recipes["labels"])
             for init, step in (("ticket", ticket), ("re-init", again)):
                 points.append(Point(step=step, task=task, init=init, level=level, seed=0))
-    return plan.make(points)
+    return make_plan(points)
 
 
-def trained(count: int, samples: int = 40_000) -> plan.Plan:
+def trained(count: int, samples: int = 40_000) -> Plan:
     """Trainings that nothing connects."""
     recipe = replace(S.recipes["labels"], samples=samples)
     steps = [
         Train(task="labels", data=S.data, arch=S.arch, recipe=recipe, seed=seed, start=Init(seed=seed))
         for seed in range(count)
     ]
-    return plan.make(Point(step=step, task="labels", init="", level=0, seed=step.seed) for step in steps)
+    return make_plan(Point(step=step, task="labels", init="", level=0, seed=step.seed) for step in steps)
 
 
 class Sweep:
@@ -55,7 +56,7 @@ class Sweep:
 
     def __init__(
         self,
-        graph: plan.Plan,
+        graph: Plan,
         expected: float,
         takes: Callable[[Job], float],
         slots: int = 2,

@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 
-from raysslprune import data, export, release
-from raysslprune.release import Images
+from raysslprune import data
+from raysslprune.commands import export
+from raysslprune.release import contents
+from raysslprune.release.contents import Images
 from raysslprune.spec import Step, Train, closure
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
 from tests.helpers.exports import SHAPES, TRAININGS, card_of, committed, mask_in
 
 
@@ -79,7 +81,7 @@ def test_the_cards_three_lines_work(exported: dict[str, Path]) -> None:
 
 
 def test_the_front_matter_is_yaml_whatever_the_data_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release, "gzipped", len)
+    monkeypatch.setattr(contents, "gzipped", len)
     name = 'folder/a "b": - c:10%-of-images'
     trained, step = committed(tmp_path / "runs", "conv4", name, classes=2)
     assert export.main([step.id, "--root", trained.base, "--out", str(tmp_path / "out")]) == 0

@@ -18,10 +18,13 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 import raysslprune
-from raysslprune import data, export, models, release, subnetwork
-from raysslprune.evaluate import accuracy
+from raysslprune import data, models
+from raysslprune.commands import export
+from raysslprune.evaluate.metrics import accuracy
+from raysslprune.release import contents, subnetwork
 from raysslprune.spec import Step, Train
-from raysslprune.store import WEIGHTS, Store
+from raysslprune.store.record import WEIGHTS
+from raysslprune.store.steps import Store
 from tests.helpers.exports import RANDOM, ROTNET, SHAPES, TRAININGS, committed, copy, mask_in, weights
 
 
@@ -211,7 +214,7 @@ def test_torchvision_takes_the_weights_by_the_cards_lines(
     arch: str, exact: bool, changes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strictly, as load_state_dict is by default."""
-    monkeypatch.setattr(release, "gzipped", len)  # which takes longer than all else on such networks
+    monkeypatch.setattr(contents, "gzipped", len)  # which takes longer than all else on such networks
     name = "imagenet" if changes == 0 else "folder/pets"
     trained, step = committed(tmp_path / "runs", arch, name, classes=12)
     assert export.main([step.id, "--root", trained.base, "--out", str(tmp_path / "out")]) == 0

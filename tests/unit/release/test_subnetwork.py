@@ -23,12 +23,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 
-from raysslprune import export, masks, models, release, subnetwork
-from raysslprune.release import Images, Release
-from raysslprune.scales import SETTINGS
+from raysslprune import masks, models
+from raysslprune.commands import export
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.release import contents, subnetwork
+from raysslprune.release.contents import Images, Release
+from raysslprune.release.subnetwork import Subnetwork, keep_pruned, load_mask, load_subnetwork
 from raysslprune.spec import Init, RandomPrune, Train
-from raysslprune.store import Record
-from raysslprune.subnetwork import Subnetwork, keep_pruned, load_mask, load_subnetwork
+from raysslprune.store.record import Record
 from tests.helpers import CHECKOUT
 
 DOC = (CHECKOUT / "docs/export.md").read_text()
@@ -59,7 +61,7 @@ def exported(to: Path, arch: str, channels: int, outputs: int, density: float) -
         state=subnetwork.released_names(net.state_dict(), arch),
         head={"kind": "linear", "features": cast(int, net.trunk.width), "outputs": outputs},
     )
-    files, _ = release.contents(made)
+    files, _ = contents.contents(made)
     export.write(files, to)
     return to
 

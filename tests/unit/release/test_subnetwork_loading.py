@@ -14,7 +14,8 @@ import pytest
 import torch
 
 import raysslprune
-from raysslprune import models, subnetwork
+from raysslprune import models
+from raysslprune.release import subnetwork
 from tests.helpers.exports import copy
 
 

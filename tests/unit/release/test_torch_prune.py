@@ -15,7 +15,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from raysslprune import models, subnetwork, torch_prune
+from raysslprune import models
+from raysslprune.release import subnetwork, torch_prune
 from tests.helpers.exports import SHAPES
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from raysslprune import figures, results, sweep
-from raysslprune.loader import load
-from raysslprune.report import __main__ as command
+from raysslprune import results, sweep
+from raysslprune.commands import report as command
+from raysslprune.figures import curves
 from raysslprune.report import contents
 from raysslprune.spec import Prune
-from raysslprune.store import WEIGHTS, Damaged
+from raysslprune.store.record import WEIGHTS, Damaged
+from raysslprune.sweep_loader import load
 from tests.helpers.reports import DAY, EVIL, MEANS, QUOTES, SPARSITIES, Document, Roots, finish, report, rows_of
 
 # ------------------------------------------------------------------------------------- what stands on it
@@ -211,7 +212,7 @@ def test_without_a_figure_the_page_has_all_else(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(figures, broken, fail)
+    monkeypatch.setattr(curves, broken, fail)
     out = tmp_path / "report.html"
     assert command.main(["fig3", "table1", str(reported.odd), "--root", str(reported.root), "--out", str(out)]) == 1
     said = capsys.readouterr()

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from raysslprune import results
-from raysslprune.claims import FAILS, FEW, HOLDS, Verdict, judge
+from raysslprune.results.claims import FAILS, FEW, HOLDS, Verdict, judge
 from raysslprune.sweepfile import Claim, Curve, Dense
 
 TICKET, REINIT = "winning ticket", "random re-init"

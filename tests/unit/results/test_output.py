@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysslprune import results
+from raysslprune.commands.results import main
 from raysslprune.results import output
-from raysslprune.results.__main__ import main
 
 ODD = """
 SELECT * FROM (VALUES

@@ -15,13 +15,25 @@ from matplotlib.figure import Figure as Canvas
 from scipy import signal, stats
 from sklearn.metrics import jaccard_score
 
-from raysslprune import analysis, figures, masks
-from raysslprune.analysis import NEITHER, SAME_SEED, SAME_TASK, Placed, chance, densities, measure, placed, summary
-from raysslprune.loader import load
+from raysslprune import masks
+from raysslprune.figures import masks as figures_masks
 from raysslprune.lottery import random_prune, random_reinit, shuffled
 from raysslprune.masks import Mask as Bits
+from raysslprune.results import overlap as overlap_module
+from raysslprune.results.overlap import (
+    NEITHER,
+    SAME_SEED,
+    SAME_TASK,
+    Placed,
+    chance,
+    densities,
+    measure,
+    placed,
+    summary,
+)
 from raysslprune.spec import Imported, Mask, RandomPrune, Shuffle, seed_of
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load
 from raysslprune.sweepfile import Point
 from tests.helpers.masks import RECIPE, Row, chain, drawn, fill, made_up, overlap, points_of, shapes
 
@@ -53,7 +65,7 @@ def test_counts_are_those_of_other_libraries(store: Store) -> None:
     found = placed(points)
     made = fill(store, [mask.mask for mask in found])
     layers, overlaps = measure(found, store)
-    assert (layers.schema, overlaps.schema) == (analysis.LAYERS, analysis.OVERLAPS)
+    assert (layers.schema, overlaps.schema) == (overlap_module.LAYERS, overlap_module.OVERLAPS)
 
     counted = [
         {
@@ -180,14 +192,14 @@ def test_masks_are_compared_at_one_density_whatever_their_level(store: Store) ->
             (other, 0, other, 1),
         )
     ]
-    shown, overlaps = analysis.shown(found, *measure(found, store))
+    shown, overlaps = overlap_module.shown(found, *measure(found, store))
     rows = shown.to_pylist()
     assert {row["task"] for row in rows} == {*BITES}
     assert [*dict.fromkeys(row["left"] for row in rows)] == pytest.approx(
         [0.95 * left for left in (1 / 4, 1 / 16, 1 / 64)], rel=0.02
     )
     assert len(layers) == 2 * 6 * 4
-    canvas = figures.layer_densities("Bites", shown)
+    canvas = figures_masks.layer_densities("Bites", shown)
     assert legend(canvas) == ["24% left (n=2)", "5.9% left (n=2)", "1.5% left (n=2)"]
     first, second = ([(line.get_color(), line.get_marker()) for line in ax.lines] for ax in canvas.axes)
     assert first == second, "equally dense masks look the same"
@@ -211,7 +223,7 @@ def test_masks_of_one_chain_are_not_compared(store: Store) -> None:
 )
 def test_what_counts_as_equally_dense(densities: dict[str, float], groups: list[list[str]]) -> None:
     """Within 1% of the densest, so that many small steps do not make one large one."""
-    assert analysis.by_density(densities) == groups
+    assert overlap_module.by_density(densities) == groups
 
 
 def test_masks_of_other_networks_are_not_compared(store: Store) -> None:
@@ -409,7 +421,7 @@ def test_all_masks_behind_the_papers_figures_are_found(name: str) -> None:
 
 
 def summarised(*rows: Row) -> list[Row]:
-    return summary(pa.Table.from_pylist([*rows], schema=analysis.OVERLAPS)).to_pylist()
+    return summary(pa.Table.from_pylist([*rows], schema=overlap_module.OVERLAPS)).to_pylist()
 
 
 # ------------------------------------------------------------------------------------- over seeds

@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysslprune import results
-from raysslprune.loader import load
+from raysslprune.commands.results import main
 from raysslprune.results import sql
-from raysslprune.results.__main__ import main
 from raysslprune.spec import Train, closure
-from raysslprune.store import Store, StoreError
+from raysslprune.store.record import StoreError
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import load
 from tests.helpers.results import frame
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from raysslprune import results
 from raysslprune.spec import Init, Prune, Recipe, Rewind, Train
-from raysslprune.store import Record
+from raysslprune.store.record import Record
 from raysslprune.sweepfile import Point
 from tests.helpers import CHECKOUT
 

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune.store import (
-    WEIGHTS,
-    Store,
-    StoreError,
-)
+from raysslprune.store.record import WEIGHTS, StoreError
+from raysslprune.store.steps import Store
 from tests.helpers.object_store import object_store
 from tests.helpers.steps import commit, files_of, made, refusal, train
 

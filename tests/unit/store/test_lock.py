@@ -20,12 +20,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raysslprune import lock
-from raysslprune.store import LEASE as LEASE_FILE
-from raysslprune.store import (
-    Store,
-    StoreError,
-)
+from raysslprune.store import lock
+from raysslprune.store.record import StoreError
+from raysslprune.store.steps import LEASE as LEASE_FILE
+from raysslprune.store.steps import Store
 from tests.helpers import without_flock
 from tests.helpers.object_store import ObjectStore, object_store
 from tests.helpers.processes import wait_until
@@ -34,7 +32,7 @@ from tests.helpers.without_flock import SYS_FLOCK
 
 HOLDER = """
 import subprocess, sys, time
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
 with Store(sys.argv[1]).lock():
     child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)  # as Ray's processes
     print(child.pid, flush=True)
@@ -79,7 +77,7 @@ def test_the_lock_is_given_back(tmp_path: Path) -> None:
 WITHOUT_FLOCK = [sys.executable, without_flock.__file__]
 ATTEMPT = """
 import sys
-from raysslprune.store import Store, StoreError
+from raysslprune.store.steps import Store; from raysslprune.store.record import StoreError
 try:
     with Store(sys.argv[1]).lock() as held:
         print(held.lockless, file=sys.stderr)

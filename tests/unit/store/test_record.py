@@ -5,12 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysslprune.store import (
-    MASK,
-    WEIGHTS,
-    snapshot_name,
-    snapshots_in,
-)
+from raysslprune.store.record import MASK, WEIGHTS, snapshot_name, snapshots_in
 
 
 @given(st.sets(st.integers(0, 10**15)))

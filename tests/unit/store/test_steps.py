@@ -23,16 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import store as module
 from raysslprune.spec import Step, to_plain
-from raysslprune.store import (
-    INDEX,
-    MASK,
-    WEIGHTS,
-    Damaged,
-    Record,
-    Store,
-)
+from raysslprune.store import steps as module
+from raysslprune.store.record import MASK, WEIGHTS, Damaged, File, Record
+from raysslprune.store.steps import INDEX, Store
 from tests.helpers import CHECKOUT
 from tests.helpers.bomb import Bomb
 from tests.helpers.object_store import object_store
@@ -321,7 +315,7 @@ def test_damage_is_recognised_and_set_aside(how: str, make: Callable[[int], Step
 
 def test_no_bit_of_success_can_flip_unseen() -> None:
     step = train()
-    files = {n: module.File(size=len(d), sha256=f"{len(d):064x}") for n, d in files_of(step).items()}
+    files = {n: File(size=len(d), sha256=f"{len(d):064x}") for n, d in files_of(step).items()}
     whole = Record(step=step.id, metrics=METRICS, facts=FACTS, files=files).to_bytes()
     assert Record.from_bytes(whole, step.id).metrics == METRICS
     for position in range(len(whole)):
@@ -659,7 +653,7 @@ def test_a_process_that_has_read_a_table_ends_well(tmp_path: Path) -> None:
     table = pa.table({f"column {n}": pa.array(range(400)) for n in range(30)})
     pq.write_table(table, tmp_path / "table.parquet")
     read = (
-        "import sys; from pathlib import Path; from raysslprune.store import read_parquet; "
+        "import sys; from pathlib import Path; from raysslprune.store.steps import read_parquet; "
         "read_parquet(Path(sys.argv[1]).read_bytes())"
     )
     for _ in range(80):

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raysslprune import evaluate, options
+from raysslprune import catalogue
 from raysslprune.data import Dataset
-from raysslprune.data.feed import Batch, Feed
+from raysslprune.data.batches import Batch, Feed
 from raysslprune.data.views import Views
+from raysslprune.evaluate import metrics
 from raysslprune.spec import Recipe, seed_of
 from raysslprune.tasks.exemplar import Exemplar, others, semi_hard, triplet
 from tests.helpers.tasks import PLAIN, Linear, dot, gradients_are_right, made_up, normal, unit
@@ -93,7 +94,7 @@ def test_semi_hard_is_the_nearest_that_is_farther_else_the_farthest() -> None:
     assert semi_hard(rows[:1].expand(3, 3), rows[[1, 1, 2]] + rows[[0, 0, 1]]).tolist() == [2, 2, 0]  # not one as far
 
 
-@pytest.mark.parametrize("negatives", options.NEGATIVES)
+@pytest.mark.parametrize("negatives", catalogue.NEGATIVES)
 def test_exemplars_loss_as_a_whole(negatives: str) -> None:
     """Two views of an image, embedded together, at length 1; the negative is another image's second view."""
     by, dataset, net = dataclasses.replace(PLAIN, pad=2), made_up(), Linear(5)
@@ -138,7 +139,7 @@ def exemplar_by_hand(net: Linear, dataset: Dataset, by: Recipe) -> float:
 def test_exemplar_is_evaluated_on_views_that_are_the_same_for_everybody(
     batch: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH", batch)
+    monkeypatch.setattr(metrics, "BATCH", batch)
     dataset, net, by = made_up(), Linear(3), dataclasses.replace(PLAIN, **changes)
     wanted = exemplar_by_hand(net, dataset, by)
     assert 30 < wanted < 99

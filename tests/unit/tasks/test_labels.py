@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raysslprune.data import IGNORED
-from raysslprune.data.feed import Feed
+from raysslprune.data.batches import Feed
 from raysslprune.data.views import Views
 from raysslprune.tasks.labels import Labels, logistic
 from tests.helpers.tasks import PLAIN, Linear, cross_entropy, drawn, gradients_are_right, made_up, pictures

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raysslprune.data import Dataset
-from raysslprune.data.feed import Feed
+from raysslprune.data.batches import Feed
 from raysslprune.data.views import Views
 from raysslprune.spec import seed_of
 from raysslprune.tasks import npid

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysslprune.data.feed import Feed
+from raysslprune.data.batches import Feed
 from raysslprune.data.views import Views
 from raysslprune.tasks.rotnet import RotNet, all_turns
 from tests.helpers.tasks import PLAIN, Linear, cross_entropy, drawn, gradients_are_right, made_up, pictures

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from raysslprune import data, evaluate
-from raysslprune.data.feed import Feed
+from raysslprune import data
+from raysslprune.data.batches import Feed
 from raysslprune.data.views import Views
+from raysslprune.evaluate import metrics as metrics_module
+from raysslprune.evaluate.metrics import mean_average_precision
 from raysslprune.tasks.labels import Labels
 from raysslprune.tasks.s4l import S4L, s4l
 from tests.helpers.tasks import PLAIN, Linear, cross_entropy, drawn, gradients_are_right, made_up, pictures
@@ -79,7 +81,7 @@ def test_s4l_knows_the_labels_of_its_part_only(labelled: str) -> None:
 @pytest.mark.parametrize("batch", [1, 7, 1024])
 def test_s4l_is_evaluated_on_classes_and_on_turns(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The class from the first outputs, on test images of the part's classes; the turn from the last, on all."""
-    monkeypatch.setattr(evaluate, "BATCH", batch)
+    monkeypatch.setattr(metrics_module, "BATCH", batch)
     dataset, task, net = made_up(), S4L(labelled="67%-of-classes"), Linear(6)
     task.begin(dataset, torch.Generator())
     kept = sorted({int(dataset.train.labels[i]) for i in task.pool()})
@@ -97,7 +99,7 @@ def test_s4l_is_evaluated_on_classes_and_on_turns(batch: int, monkeypatch: pytes
 def test_labels_of_several_classes_are_evaluated_by_mean_average_precision() -> None:
     dataset, net = made_up(multilabel=True), Linear(3)
     outputs = torch.tensor([net.of((image - 100.0) / 50) for image in pictures(dataset.test).numpy()])
-    wanted = evaluate.mean_average_precision(outputs, dataset.test.labels)
+    wanted = mean_average_precision(outputs, dataset.test.labels)
     metrics = Labels().evaluate(net, dataset, PLAIN)
     assert metrics.keys() == {"map"}
     assert metrics["map"] == pytest.approx(wanted)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from raysslprune import names, options
+from raysslprune import catalogue
 from raysslprune.tasks import find
 from raysslprune.tasks.exemplar import Exemplar
 from raysslprune.tasks.labels import Labels
@@ -63,8 +63,8 @@ def test_what_a_task_does_not_know_is_refused_with_a_sentence(
 
 def test_each_task_has_the_options_that_are_known_without_torch() -> None:
     """Or a misspelt one would be found by the first training."""
-    assert options.OPTIONS.keys() == names.TASKS.keys()
-    for name, known in options.OPTIONS.items():
+    assert catalogue.OPTIONS.keys() == catalogue.TASKS.keys()
+    for name, known in catalogue.OPTIONS.items():
         task = find(name)
         assert isinstance(task, known)
         own = {field.name for field in dataclasses.fields(task) if field.init}

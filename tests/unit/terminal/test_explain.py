@@ -10,13 +10,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from raysslprune import plan
-from raysslprune.explain import explain
+from raysslprune import words
+from raysslprune.catalogue import shown_metrics
 from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, shuffled, winning_ticket
-from raysslprune.options import told
+from raysslprune.plan.graph import make_plan
 from raysslprune.spec import SVM, Mask, Recipe, Shuffle, Step, closure
-from raysslprune.store import File, Record, Store
+from raysslprune.store.record import File, Record
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
+from raysslprune.terminal.explain import explain
 
 RECIPE = Recipe(samples=14_400, batch=64, lr=0.05, momentum=0.9, nesterov=True, options=(("margin", 0.5),))
 LONG = replace(RECIPE, samples=28_800)
@@ -144,13 +146,13 @@ def test_what_how_long_when_where_and_the_files() -> None:
 
 def test_the_main_metric_comes_first_even_if_it_is_0_and_no_other_0_is_told() -> None:
     metrics = {"rotation_top1": 0.0, "train_loss": 0.0, "density": 1.0, "natural_sparsity_1e-6": 3.5, "a": 1.0}
-    assert [*told(metrics).items()] == [
+    assert [*shown_metrics(metrics).items()] == [
         ("rotation_top1", 0.0),
         ("a", 1.0),
         ("density", 1.0),
         ("natural_sparsity_1e-6", 3.5),
     ]
-    assert told({"density": 0.5, "density_in_scope": 0.0}) == {"density": 0.5}
+    assert shown_metrics({"density": 0.5, "density_in_scope": 0.0}) == {"density": 0.5}
 
 
 def test_runs_in_two_places_are_told_apart() -> None:
@@ -236,6 +238,6 @@ def test_a_long_chain_is_a_line_for_each_step_however_narrow_the_terminal() -> N
 
 
 def test_titles_are_those_of_the_jobs() -> None:
-    graph = plan.make(POINTS)
+    graph = make_plan(POINTS)
     for number, step in enumerate(STEPS.values()):
-        assert f"step {step.id}: {graph.jobs[step.id].title}; {plan.what(step)}" in explained(str(number))
+        assert f"step {step.id}: {graph.jobs[step.id].title}; {words.what(step)}" in explained(str(number))

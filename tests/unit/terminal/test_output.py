@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune import progress
+from raysslprune.terminal import progress
 
 
 def test_output_goes_to_the_log_and_comes_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +37,7 @@ def test_output_goes_to_the_log_and_comes_back(tmp_path: Path, capfd: pytest.Cap
 def test_output_comes_back_after_an_error_and_print_goes_along(tmp_path: Path) -> None:
     code = """
 import sys
-from raysslprune.progress import output_to
+from raysslprune.terminal.progress import output_to
 print("out before"); print("err before", file=sys.stderr)
 try:
     with output_to(sys.argv[1]) as terminal:

@@ -14,26 +14,27 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from raysslprune import data, plan
-from raysslprune.loader import known, load
+from raysslprune import data, words
 from raysslprune.lottery import imp, random_reinit, winning_ticket
-from raysslprune.plan import Schedule
-from raysslprune.progress import MOST_CHAINS, JsonLines, Progress, chains
-from raysslprune.run import NoExchange, Runner
-from raysslprune.scales import SETTINGS
-from raysslprune.spec import Init, Prune, Rewind, Train
-from raysslprune.store import Store
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan.cost import OVERHEAD
+from raysslprune.plan.graph import Plan, make_plan
+from raysslprune.plan.schedule import Schedule
+from raysslprune.spec import Init, Prune, Rewind, Train, prunings
+from raysslprune.store.steps import Store
+from raysslprune.sweep_loader import known, load
 from raysslprune.sweepfile import Point
-from raysslprune.train import Hooks, Loop
+from raysslprune.terminal.progress import MAX_CHAINS, JsonLines, Progress, chains
+from raysslprune.training.loop import Hooks, Loop
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 
 S = SETTINGS["smoke"]
 FACTS = {"seconds": 1.0, "images_per_second": 1000.0}
 LEVELS = 3
 
 
-def graph_of(
-    *tasks: str, seeds: int = 1, rewinds: tuple[int, ...] = (), scope: str = "all", keep: float = 0.5
-) -> plan.Plan:
+def graph_of(*tasks: str, seeds: int = 1, rewinds: tuple[int, ...] = (), scope: str = "all", keep: float = 0.5) -> Plan:
     """A chain for each task, seed and rewind, with a ticket and a re-init at its end."""
     points: list[Point] = []
     for task in tasks:
@@ -55,7 +56,7 @@ def graph_of(
                 again = random_reinit(chain.masks[LEVELS], like=chain.dense, **labels)
                 for init, step in (("ticket", ticket), ("re-init", again)):
                     points.append(Point(step=step, task=task, init=f"{init} {rewind}", level=LEVELS, seed=seed))
-    return plan.make(points)
+    return make_plan(points)
 
 
 def shown(progress: Progress) -> list[str]:
@@ -65,7 +66,7 @@ def shown(progress: Progress) -> list[str]:
     return [" ".join(line.split()) for line in text.get().splitlines()]
 
 
-def watched(graph: plan.Plan, kind: type[Progress] = Progress, console: Console | None = None) -> Progress:
+def watched(graph: Plan, kind: type[Progress] = Progress, console: Console | None = None) -> Progress:
     seconds = dict.fromkeys(graph.jobs, 1.0)
     return kind(console or Console(file=io.StringIO()), Schedule(graph.jobs.values(), seconds), seconds)
 
@@ -80,7 +81,7 @@ def test_a_chain_is_the_trainings_that_are_pruned() -> None:
     for name, chain in found.items():
         task, seed = name.split(" seed ")
         assert len(chain.rounds) == LEVELS  # the dense network, and two of its tickets
-        assert [len(plan.prunings(m)) for job in chain.rounds for m in job.after if isinstance(m, Prune)] == [1, 2, 3]
+        assert [len(prunings(m)) for job in chain.rounds for m in job.after if isinstance(m, Prune)] == [1, 2, 3]
         assert {(job.train.task, job.train.seed) for job in chain.rounds} == {(task, int(seed))}
 
 
@@ -89,16 +90,16 @@ def test_a_chain_is_the_trainings_that_are_pruned() -> None:
     [
         (graph_of("labels", rewinds=(80, 160)), {"labels seed 0, rewound to 80", "labels seed 0, rewound to 160"}),
         (
-            plan.make([p for s in ("convs:1", "convs:2") for p in graph_of("labels", scope=s).points]),
+            make_plan([p for s in ("convs:1", "convs:2") for p in graph_of("labels", scope=s).points]),
             {"labels seed 0, convs:1", "labels seed 0, convs:2"},
         ),
         (
-            plan.make([p for keep in (0.5, 0.25) for p in graph_of("labels", keep=keep).points]),
+            make_plan([p for keep in (0.5, 0.25) for p in graph_of("labels", keep=keep).points]),
             {"labels seed 0, 50% each time", "labels seed 0, 25% each time"},
         ),
     ],
 )
-def test_names_say_what_chains_differ_in(graph: plan.Plan, names: set[str]) -> None:
+def test_names_say_what_chains_differ_in(graph: Plan, names: set[str]) -> None:
     assert {chain.name for chain in chains(graph.jobs.values())} == names
 
 
@@ -107,8 +108,8 @@ def test_all_sweeps_of_the_package_name_their_jobs_and_chains_apart(scale: str) 
     """Each alone, and all together. No title is told apart by an id only."""
     sweeps = [load(name, scale, 2).points for name in known()]
     for points in (*sweeps, [point for some in sweeps for point in some]):
-        jobs = plan.make(points).jobs.values()
-        titles, names = plan.titles(jobs), [chain.name for chain in chains(jobs)]
+        jobs = make_plan(points).jobs.values()
+        titles, names = words.titles(jobs), [chain.name for chain in chains(jobs)]
         assert len({*titles.values()}) == len(titles) == len(jobs)
         assert len({*names}) == len(names)
         assert not [name for name in (*titles.values(), *names) if ", step " in name]
@@ -116,7 +117,7 @@ def test_all_sweeps_of_the_package_name_their_jobs_and_chains_apart(scale: str) 
 
 def test_what_differs_in_nothing_that_is_told_has_its_id() -> None:
     facts = {"a" * 16: {"data": "x"}, "b" * 16: {"data": "x"}, "c" * 16: {"data": "y"}}
-    assert plan.told_apart("labels", facts) == {
+    assert words.told_apart("labels", facts) == {
         "a" * 16: "labels, x, step aaaaaaaa",
         "b" * 16: "labels, x, step bbbbbbbb",
         "c" * 16: "labels, y",
@@ -160,7 +161,7 @@ def test_chains_are_rows_and_leaves_are_counted() -> None:
 def test_a_training_that_is_done_counts_though_masks_are_to_be_made_beside_it() -> None:
     graph = graph_of("labels")
     dense, other = list(graph.jobs.values())[:2]
-    seconds = dict.fromkeys(graph.jobs, 1.0) | {dense.id: plan.OVERHEAD}
+    seconds = dict.fromkeys(graph.jobs, 1.0) | {dense.id: OVERHEAD}
     progress = Progress(Console(file=io.StringIO()), Schedule(graph.jobs.values(), seconds), seconds)
 
     def first_line() -> str:
@@ -177,7 +178,7 @@ def test_a_training_that_is_done_counts_though_masks_are_to_be_made_beside_it() 
 def test_a_training_whose_weights_turn_out_to_be_damaged_is_not_there() -> None:
     graph = graph_of("labels")
     dense, *others = graph.jobs.values()
-    seconds = dict.fromkeys(graph.jobs, 1.0) | {dense.id: plan.OVERHEAD}
+    seconds = dict.fromkeys(graph.jobs, 1.0) | {dense.id: OVERHEAD}
     progress = Progress(Console(file=io.StringIO()), Schedule(others, seconds), seconds, [dense])
     assert shown(progress)[0].startswith("1 of ")
     job = progress.schedule.next()
@@ -189,7 +190,7 @@ def test_a_training_whose_weights_turn_out_to_be_damaged_is_not_there() -> None:
 def test_trainings_of_one_title_are_named_apart() -> None:
     """As of chains that keep other fractions, are rewound to other points, or are of other networks."""
     points = graph_of("labels").points + graph_of("labels", rewinds=(80, 160)).points
-    graph = plan.make(points)
+    graph = make_plan(points)
     jobs = list(graph.jobs.values())
     alike = [job for job in jobs if job.title == "labels seed 0, labels mask 1, rewound"]
     ends = {f"to {job.train.start.samples}" for job in alike if isinstance(job.train.start, Rewind)}
@@ -209,15 +210,15 @@ def test_trainings_of_one_title_are_named_apart() -> None:
 
 
 def test_many_chains_are_summed_up_and_those_at_work_come_first() -> None:
-    graph = graph_of("labels", seeds=MOST_CHAINS + 5)
+    graph = graph_of("labels", seeds=MAX_CHAINS + 5)
     progress = watched(graph)
     jobs = list(graph.jobs.values())
     for job in jobs:
-        if job.train.mask is None and job.train.seed == MOST_CHAINS + 4 and job.after:
+        if job.train.mask is None and job.train.seed == MAX_CHAINS + 4 and job.after:
             progress.schedule.running[job.id] = progress.schedule.waiting.pop(job.id)
     lines = [line for line in shown(progress) if line.startswith("pruning")]
-    assert len(lines) == MOST_CHAINS + 1
-    assert lines[0].startswith(f"pruning labels seed {MOST_CHAINS + 4} ")
+    assert len(lines) == MAX_CHAINS + 1
+    assert lines[0].startswith(f"pruning labels seed {MAX_CHAINS + 4} ")
     assert lines[-1].startswith("pruning 5 other chains ")
     assert lines[-1].endswith(f" 0 of {5 * LEVELS}")
 

@@ -7,17 +7,13 @@ import io
 import pytest
 from rich.console import Console
 
-from raysslprune import plan, terminal
-from raysslprune.lottery import (
-    linear,
-)
-from raysslprune.recipes import GPU, TRANSFER, appendix_d
-from raysslprune.spec import (
-    Init,
-    Train,
-)
-from raysslprune.store import Store
+from raysslprune.lottery import linear
+from raysslprune.paper.recipes import GPU, TRANSFER, appendix_d
+from raysslprune.plan.graph import make_plan
+from raysslprune.spec import Init, Train
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
+from raysslprune.terminal import tables
 from tests.helpers.points import (
     SWEEPS,
     made_up,
@@ -41,9 +37,9 @@ LINEAR, SVMS = (TRANSFER[kind].recipe for kind in ("linear", "svm"))
 def test_a_dry_run_at_the_papers_scale_says_what_each_figure_costs() -> None:
     rotnet, labels = pretext("rotnet"), pretext("labels")
     asked = {"one": points([rotnet, labels]), "two": points([rotnet, linear(rotnet, data="imagenet", recipe=LINEAR)])}
-    figures = {name: plan.make(some) for name, some in asked.items()}
-    graph, out = plan.make([point for some in asked.values() for point in some]), io.StringIO()
-    terminal.dry_run(Console(file=out, width=100), Store("/nowhere"), graph, {}, [], [], 2, gpu=True, figures=figures)
+    figures = {name: make_plan(some) for name, some in asked.items()}
+    graph, out = make_plan([point for some in asked.values() for point in some]), io.StringIO()
+    tables.dry_run(Console(file=out, width=100), Store("/nowhere"), graph, {}, [], [], 2, gpu=True, figures=figures)
     rows = [line.split() for line in out.getvalue().splitlines()]
     hours = {"one": 68.2, "two": 37.7, "together": 71.8}
     for name, counts in {"one": [2, 2, 2, 2], "two": [2, 2, 2, 3], "together": [4, 3, 3, 5]}.items():
@@ -58,7 +54,7 @@ def test_a_dry_run_at_the_papers_scale_says_what_each_figure_costs() -> None:
 
 def test_a_dry_run_of_one_figure_on_this_machine_is_short() -> None:
     out = io.StringIO()
-    terminal.dry_run(Console(file=out, width=100), Store("/nowhere"), plan.make(made_up()), {}, [], [], 2)
+    tables.dry_run(Console(file=out, width=100), Store("/nowhere"), make_plan(made_up()), {}, [], [], 2)
     lines = out.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == [
         "root",

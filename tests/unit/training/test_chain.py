@@ -12,15 +12,17 @@ import torch.nn.functional as F
 from safetensors.numpy import load as from_safetensors
 from torch import Tensor, nn
 
-from raysslprune import data, models, run
-from raysslprune import train as training
-from raysslprune.data.feed import Batch
+from raysslprune import data, models
+from raysslprune.data.batches import Batch
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views
 from raysslprune.lottery import Chain, imp, random_prune, random_reinit, shuffled, winning_ticket
-from raysslprune.run import NoExchange, Runner
 from raysslprune.spec import Recipe, Step, dump, seed_of
-from raysslprune.store import Store
+from raysslprune.store.steps import Store
+from raysslprune.training import loop as training
+from raysslprune.training import runner
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 from tests.helpers.chains import execute
 
 LEVELS = 5
@@ -241,7 +243,7 @@ def test_a_snapshot_asked_for_after_an_interruption_is_made(tmp_path: Path, monk
             raise Killed
 
     monkeypatch.setattr(training, "LOOK_EVERY", 0.0)
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(runner, "CHECKPOINT_EVERY", 0.0)
     dense = chain("labels", 0.36).dense
     store = Store(str(tmp_path / "killed"))
     store.create()

@@ -17,13 +17,14 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raysslprune import data, evaluate, masks, models, parallel
-from raysslprune import train as training
+from raysslprune import data, masks, models, parallel
 from raysslprune.data import Dataset
-from raysslprune.data.feed import Feed
+from raysslprune.data.batches import Feed
+from raysslprune.evaluate import metrics as metrics_module
 from raysslprune.parallel import Share
 from raysslprune.spec import Init, Recipe, Rewind, Train
-from raysslprune.train import Checkpoint, Hooks, Loop, Outcome
+from raysslprune.training import loop as training
+from raysslprune.training.loop import Checkpoint, Hooks, Loop, Outcome
 from tests.helpers.processes import on_ranks
 
 EPOCH, BATCH, PART = 192, 32, 8
@@ -321,7 +322,7 @@ def test_features_and_accuracy_count_every_sample_once(monkeypatch: pytest.Monke
     for rank in range(4):
         monkeypatch.setattr(parallel, "ranks", lambda: 4)
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-        found += [images for images, _ in evaluate.part(digits.test).batches(10)]
+        found += [images for images, _ in metrics_module.part(digits.test).batches(10)]
     assert torch.equal(torch.cat(found), torch.cat([images for images, _ in digits.test.batches(1000)]))
 
 
@@ -342,7 +343,7 @@ LEFT_OVER = {
 
 def test_who_trains_alone_meets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though what launched the program left its variables, and another process has that port."""
-    from raysslprune.distribute import in_this_process
+    from raysslprune.cluster.train import in_this_process
 
     class Alone:
         def trained(self, *_: object) -> tuple[bool, set[str]]:

@@ -17,15 +17,15 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from raysslprune import data, models
-from raysslprune import train as training
 from raysslprune.data import Dataset, Resident
-from raysslprune.data.feed import Batch
+from raysslprune.data.batches import Batch
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views
 from raysslprune.masks import Mask
 from raysslprune.spec import Init, Recipe, Rewind, Train, seed_of
 from raysslprune.tasks import find
-from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, learning_rate, updates
+from raysslprune.training import loop as training
+from raysslprune.training.loop import Checkpoint, Hooks, Loop, Outcome, State, learning_rate, updates
 
 EPOCH = 192
 SHAPES = {

@@ -23,17 +23,17 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from raysslprune import data, names, options, tasks
-from raysslprune import train as training
+from raysslprune import catalogue, data, tasks
 from raysslprune.data import IGNORED, DataError, Dataset, Resident
 from raysslprune.data import files as on_disk
-from raysslprune.data.feed import Batch, Feed
+from raysslprune.data.batches import Batch, Feed
 from raysslprune.data.views import Views, draws
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Final, Init, Recipe, Rewind, Train
 from raysslprune.tasks import exemplar
 from raysslprune.tasks.task import Task
-from raysslprune.train import Checkpoint, Hooks, Loop, Outcome, State, starting_network
+from raysslprune.training import loop as training
+from raysslprune.training.loop import Checkpoint, Hooks, Loop, Outcome, State, starting_network
 
 EPOCH = 192
 
@@ -691,17 +691,17 @@ def test_several_labels_at_once(tmp_path: Path) -> None:
     assert "top1" not in end
 
 
-@pytest.mark.parametrize("task", names.TASKS)
+@pytest.mark.parametrize("task", catalogue.TASKS)
 def test_what_is_measured_is_known_without_torch(task: str, tmp_path: Path) -> None:
     """Or a misprint would be found when all is trained."""
     one, several = step(task, samples=40), replace(on_files(task, samples=16), data="voc07")
-    assert set(Loop(step=one, data=DATA).run().metrics) == set(options.metrics(one))
+    assert set(Loop(step=one, data=DATA).run().metrics) == set(catalogue.metrics(one))
     if task != "s4l":  # whose labels choose a part of the images
         measured = Loop(step=several, data=coloured(tmp_path, 72, multilabel=True)).run().metrics
-        assert set(measured) == set(options.metrics(several))
+        assert set(measured) == set(catalogue.metrics(several))
     unknown = replace(one, data="mine:Data")
-    assert set(options.metrics(unknown)) == {*options.metrics(one), *options.metrics(replace(one, data="voc07"))}
-    assert options.metrics(replace(one, task="mine:Task")) == ()
+    assert set(catalogue.metrics(unknown)) == {*catalogue.metrics(one), *catalogue.metrics(replace(one, data="voc07"))}
+    assert catalogue.metrics(replace(one, task="mine:Task")) == ()
 
 
 @pytest.mark.parametrize("bn_batch", [0, 4])

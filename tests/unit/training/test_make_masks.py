@@ -14,9 +14,10 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from raysslprune.lottery import random_prune, random_reinit, shuffled
-from raysslprune.run import Runner
 from raysslprune.spec import Mask, Shuffle, Train
-from raysslprune.store import WEIGHTS, Store
+from raysslprune.store.record import WEIGHTS
+from raysslprune.store.steps import Store
+from raysslprune.training.runner import Runner
 from tests.helpers.chains import execute
 from tests.helpers.runner import (
     CONVOLUTIONS,

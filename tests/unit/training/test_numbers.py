@@ -11,13 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raysslprune import analysis, data, loader, sweep
-from raysslprune import train as training
-from raysslprune.report.__main__ import main as report
-from raysslprune.run import NoExchange, Runner
+from raysslprune import data, sweep, sweep_loader
+from raysslprune.commands import analysis
+from raysslprune.commands.report import main as report
 from raysslprune.spec import Final, Init, Recipe, Train
-from raysslprune.store import Store
-from raysslprune.train import Checkpoint, Hooks, Loop
+from raysslprune.store.steps import Store
+from raysslprune.training import loop as training
+from raysslprune.training.loop import Checkpoint, Hooks, Loop
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 from tests.helpers.chains import execute
 
 RECIPE = Recipe(samples=640, batch=64, lr=0.05)
@@ -99,7 +101,7 @@ def test_layers_that_are_pruned_to_nothing_are_told_everywhere(
     """In the table, on the terminal, in the report and in the analysis; the training itself goes on."""
     monkeypatch.chdir(tmp_path)
     Path("collapses.py").write_text(COLLAPSES)
-    execute([point.step for point in loader.load("collapses.py", "smoke", 1).points], tmp_path / "runs", {64})
+    execute([point.step for point in sweep_loader.load("collapses.py", "smoke", 1).points], tmp_path / "runs", {64})
     where = ["collapses.py", "--scale", "smoke"]
     assert sweep.main(where) == 0
     assert "layers with no weight left in at least one seed: labels at 99.99" in capsys.readouterr().out

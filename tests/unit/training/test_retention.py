@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from raysslprune import plan
 from raysslprune.lottery import finetune, imp, linear, random_prune, random_reinit, shuffled
-from raysslprune.run import NoExchange, Runner
-from raysslprune.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan.graph import Job, Plan, make_plan
 from raysslprune.spec import Init, Recipe, Shuffle, Step, Train
-from raysslprune.store import MASK, WEIGHTS, Record, Store, snapshots_in
+from raysslprune.store.record import MASK, WEIGHTS, Record, snapshots_in
+from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
-from raysslprune.train import Loop, Outcome
+from raysslprune.training.loop import Loop, Outcome
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 from tests.helpers.chains import execute
 
 
@@ -48,12 +50,12 @@ LEAVES = (drawn(LABELS.masks[2]), drawn(shuffled(LABELS, 1)), drawn(OTHER.masks[
 """From the dense training come two masks and a shuffled one; from the round another."""
 
 
-def make(*steps: Train, keep_all: bool = False) -> plan.Plan:
+def make(*steps: Train, keep_all: bool = False) -> Plan:
     points = [Point(step=step, task="labels", init="any", level=n, seed=0) for n, step in enumerate(steps)]
-    return plan.make(points, keep_all=keep_all)
+    return make_plan(points, keep_all=keep_all)
 
 
-def plain(job: plan.Job) -> dict[str, Any]:
+def plain(job: Job) -> dict[str, Any]:
     """As a worker gets it."""
     return json.loads(json.dumps(job.to_plain()))
 
@@ -68,7 +70,7 @@ def runner(store: Store) -> Runner:
     return Runner(store=store, exchange=NoExchange())
 
 
-def run_all(graph: plan.Plan, store: Store) -> list[str]:
+def run_all(graph: Plan, store: Store) -> list[str]:
     """Run what is pending; gives the ids."""
     pending = graph.pending(surveyed(graph, store))
     for job in pending:
@@ -76,7 +78,7 @@ def run_all(graph: plan.Plan, store: Store) -> list[str]:
     return [job.id for job in pending]
 
 
-def surveyed(graph: plan.Plan, store: Store) -> dict[str, Record]:
+def surveyed(graph: Plan, store: Store) -> dict[str, Record]:
     records, damaged = store.survey(graph.ids)
     assert damaged == []
     return records
@@ -94,7 +96,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return execute(LEAVES, tmp_path_factory.mktemp("whole") / "runs")
 
 
-def same_results(store: Store, whole: Store, graph: plan.Plan) -> None:
+def same_results(store: Store, whole: Store, graph: Plan) -> None:
     """Metrics, masks and snapshots are those of the run that kept everything; all that is there is whole."""
     records = surveyed(graph, store)
     assert list(records) == graph.ids

@@ -17,12 +17,15 @@ from safetensors.torch import save as to_safetensors
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from raysslprune import data, options, run
-from raysslprune import train as training
+from raysslprune import catalogue, data
 from raysslprune.lottery import finetune
-from raysslprune.run import NoExchange, Runner
 from raysslprune.spec import Rewind, Train, dump
-from raysslprune.store import WEIGHTS, Damaged, Store, snapshots_in
+from raysslprune.store.record import WEIGHTS, Damaged, snapshots_in
+from raysslprune.store.steps import Store
+from raysslprune.training import loop as training
+from raysslprune.training import runner as runner_module
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 from tests.helpers.chains import execute
 from tests.helpers.runner import (
     DURING,
@@ -212,8 +215,8 @@ def test_svms_are_those_of_scikit_learn_on_the_masked_trunks_features(name: str,
     assert metrics["collapsed_layers"] == 0
     assert 0 < metrics["map"] <= 100
     assert "train_loss" not in metrics
-    assert set(metrics) == set(options.metrics(STEPS[name]))
-    assert set(metrics) - {"top1"} == set(options.metrics(replace(STEPS[name], data="voc07")))
+    assert set(metrics) == set(catalogue.metrics(STEPS[name]))
+    assert set(metrics) - {"top1"} == set(catalogue.metrics(replace(STEPS[name], data="voc07")))
 
 
 def test_an_untrained_trunk_is_another_one_without_its_mask(store: Store) -> None:
@@ -309,7 +312,7 @@ def test_resumed_equals_uninterrupted(
     shutil.copytree(parents.path(""), store.path(""))
     shutil.rmtree(store.path(f"steps/{step.id}"))
     monkeypatch.setattr(training, "LOOK_EVERY", 0.0)
-    monkeypatch.setattr(run, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(runner_module, "CHECKPOINT_EVERY", 0.0)
     seen_at: list[int] = []
 
     def kill(_job: str, seen: int, end: int) -> None:

@@ -1,0 +1,1 @@
+"""What is measured of a network: metrics, features, and linear SVMs on them."""

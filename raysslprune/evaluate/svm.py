@@ -1,0 +1,179 @@
+"""Linear SVMs on frozen features: the VOC07 benchmark of Goyal et al. 2019, by scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysslprune.data import IGNORED
+from raysslprune.evaluate.metrics import mean_average_precision, presence
+from raysslprune.spec import SVM
+
+if TYPE_CHECKING:
+    from sklearn.svm import LinearSVC
+
+LARGE = 1 << 22
+"""Numbers in the features from which on it is worth to start processes, which takes seconds."""
+
+IDLE = 10
+"""Seconds after which a process with nothing to do ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSVMs:
+    """One SVM for each class, on features divided by their length.
+
+    weight: float64 (classes, f). bias, costs: float64 (classes,).
+    unconverged: how many of all fits, those of the cross-validation too, ended at the limit of iterations.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    costs: Tensor
+    unconverged: int
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Float64 (n, classes), above 0 where the class is thought to be. Raises ValueError if not finite."""
+        return _normalised(features) @ self.weight.T + self.bias
+
+    def metrics(self, features: Tensor, labels: Tensor) -> dict[str, float]:
+        """``map`` in percent; ``top1`` in percent where an image is of one class; ``unconverged_fits``.
+
+        features: (n, f). labels: as in data.Split; ignored ones are left out, class by class.
+        Raises ValueError for a class without an image, and features that are not finite.
+        """
+        scores = self.scores(features)
+        metrics = {"map": mean_average_precision(scores, labels), "unconverged_fits": float(self.unconverged)}
+        if labels.ndim == 1:
+            metrics["top1"] = 100 * int((scores.argmax(1) == labels).sum()) / len(labels)
+        return metrics
+
+
+def fit(
+    recipe: SVM,
+    features: Tensor,
+    labels: Tensor,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> LinearSVMs:
+    """For each class, the SVM with the cost whose mean average precision in cross-validation is the best.
+
+    The folds are stratified and in the order of the samples; of equal costs the smallest is taken; the SVM is then
+    fitted to all samples. For the choice, and only there, average precision is scikit-learn's, which does not
+    interpolate. A class's ignored samples are left out: an image whose only cat is hard to see is no honest negative
+    for cats. (The benchmark's own code leaves them out at the test alone.)
+
+    features: (n, f), on the CPU. labels: as in data.Split.
+    workers: processes to fit in; None: as many as torch has threads, or one if the features are not LARGE. The result
+        does not depend on it.
+    progress: called after each fit with the number of those done, and of all.
+
+    Raises ValueError for features that are not finite, and for a class with fewer samples, or fewer that are not of
+    it, than there are folds.
+    """
+    from joblib import Parallel, delayed
+
+    classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    x, signs = _normalised(features).numpy(), _signs(presence(labels, classes))
+    rows = [np.flatnonzero(column) for column in signs.T]
+    folds = [list(_folds(signs[:, c], rows[c], recipe.folds, c)) for c in range(classes)]
+    total = classes * (len(recipe.costs) * recipe.folds + 1)
+    done = unconverged = 0
+
+    def results(tasks: Iterable[Any]) -> Iterator[Any]:
+        nonlocal done, unconverged
+        for result, converged in cast(Iterator[Any], parallel(tasks)):
+            done, unconverged = done + 1, unconverged + (not converged)
+            progress(done, total)
+            yield result
+
+    if workers is None:
+        workers = torch.get_num_threads() if x.size >= LARGE else 1
+    # Processes, not threads: all threads would draw from liblinear's one random number generator, so that no two
+    # runs were the same (scikit-learn's issue 31883).
+    with Parallel(n_jobs=workers, backend="loky", return_as="generator", idle_worker_timeout=IDLE) as parallel:
+        precisions = results(
+            delayed(_validate)(recipe, cost, x, signs[:, c], train, test)
+            for c in range(classes)
+            for cost in recipe.costs
+            for train, test in folds[c]
+        )
+        each = np.fromiter(precisions, float).reshape(classes, len(recipe.costs), recipe.folds)
+        costs = [recipe.costs[i] for i in each.mean(2).argmax(1)]
+        final = results(delayed(_refit)(recipe, costs[c], x, signs[:, c], rows[c]) for c in range(classes))
+        weights = torch.from_numpy(np.stack(list(final)))
+    return LinearSVMs(
+        weight=weights[:, :-1].contiguous(),
+        bias=weights[:, -1].contiguous(),
+        costs=torch.tensor(costs, dtype=torch.float64),
+        unconverged=unconverged,
+    )
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """Float64, since liblinear computes in no other, and rows in one piece."""
+    if not features.isfinite().all():
+        raise ValueError("linear SVMs need finite features")
+    x = features.double().contiguous()
+    return x / (x.norm(dim=1, keepdim=True) + 1e-5)
+
+
+def _signs(found: Tensor) -> np.ndarray:
+    """1, 0 and IGNORED as 1, -1 and 0."""
+    return torch.where(found == IGNORED, 0, torch.where(found == 1, 1, -1)).to(torch.int8).numpy()
+
+
+def _folds(signs: np.ndarray, rows: np.ndarray, count: int, c: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows to fit to and rows to test on, for each fold of class ``c``."""
+    from sklearn.model_selection import StratifiedKFold
+
+    positives = int((signs == 1).sum())
+    if min(positives, len(rows) - positives) < count:
+        raise ValueError(
+            f"class {c} has {positives} samples and {len(rows) - positives} that are not of it; "
+            f"{count} folds need {count} of each"
+        )
+    for train, test in StratifiedKFold(count).split(rows, signs[rows]):
+        yield rows[train], rows[test]
+
+
+def _validate(
+    recipe: SVM, cost: float, x: np.ndarray, signs: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> tuple[float, bool]:
+    """Average precision on the rows ``test`` of an SVM fitted to the rows ``train``, and whether it converged."""
+    from sklearn.metrics import average_precision_score
+
+    svm = _fit(recipe, cost, x[train], signs[train])
+    score = average_precision_score(signs[test], svm.decision_function(x[test]))
+    return float(score), svm.n_iter_ < recipe.iterations
+
+
+def _refit(recipe: SVM, cost: float, x: np.ndarray, signs: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The weights of an SVM fitted to those rows and its bias, in one piece, and whether it converged."""
+    svm = _fit(recipe, cost, x[rows], signs[rows])
+    return np.append(svm.coef_[0], svm.intercept_), svm.n_iter_ < recipe.iterations
+
+
+def _fit(recipe: SVM, cost: float, x: np.ndarray, signs: np.ndarray) -> LinearSVC:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    svm = LinearSVC(
+        C=cost,
+        loss="squared_hinge",
+        penalty="l2",
+        dual=True,  # pyright: ignore[reportArgumentType]
+        tol=recipe.tolerance,
+        max_iter=recipe.iterations,
+        class_weight={1: recipe.positive_weight, -1: 1.0},
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
+        return svm.fit(x, signs)

@@ -1,0 +1,1 @@
+"""A network or a mask as a folder for others, and such a folder as a module."""
