@@ -33,7 +33,6 @@ from raysslprune.paper.scales import SETTINGS
 from raysslprune.plan.cost import cores, cost_of
 from raysslprune.plan.graph import Job, Plan, make_plan
 from raysslprune.plan.schedule import Schedule
-from raysslprune.present import present_sweep
 from raysslprune.results import claims as judged
 from raysslprune.results import overlap
 from raysslprune.spec import target_density
@@ -45,7 +44,6 @@ from raysslprune.terminal import progress, status, tables
 
 if TYPE_CHECKING:
     from raysslprune.figures.ink import Canvas
-if TYPE_CHECKING:
     from raysslprune.plan.search import Studies
 
 
@@ -145,7 +143,7 @@ class Experiment:
             gpus_per_worker=gpus,
             dashboard=dashboard,
             curves=curves,
-            asking=_SEEDS_HINT,
+            seeds_hint=_SEEDS_HINT,
         )
         if make([self.sweep], self.scale, self.store, self.data, keep, how):
             raise Failed(
@@ -265,7 +263,7 @@ class RunOptions:
     """How a sweep runs, which changes no result.
 
     workers_per_step, gpus_per_worker: what a training is given, as in cluster.Workers. dashboard: whether a Ray that
-    is started here has one. json_lines: tell how it goes on as JSON. curves: write learning curves. asking: what a
+    is started here has one. json_lines: tell how it goes on as JSON. curves: write learning curves. seeds_hint: what a
     person types to have more seeds, but for their number.
     """
 
@@ -274,7 +272,7 @@ class RunOptions:
     dashboard: bool = False
     json_lines: bool = False
     curves: bool = False
-    asking: str = SEEDS_HINT
+    seeds_hint: str = SEEDS_HINT
 
 
 def make(
@@ -283,14 +281,14 @@ def make(
     store: Store,
     data_root: str,
     keep: str = "all",
-    manner: RunOptions | None = None,
+    options: RunOptions | None = None,
 ) -> int:
     """Train what the sweeps need and the store does not have, and draw them. Returns the exit code.
 
     keep: ``all`` final weights or only those that are ``needed``. Raises SweepError, StoreError and OSError.
     """
-    manner = manner or RunOptions()
-    if manner.curves and not store.local:
+    options = options or RunOptions()
+    if options.curves and not store.local:
         return say("--curves wants a root that is a folder, since TensorBoard's files are written bit by bit", USAGE)
     graph = planned(sweeps, keep)
     records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
@@ -298,7 +296,7 @@ def make(
         return say(mask.missing_in(store.shown), FAILED)
     for sentence in missing_data(graph.pending(records), data_root, fetch=True):
         return say(sentence, FAILED)
-    tell_of_results(sweeps, scale, store, manner.asking)
+    tell_of_results(sweeps, scale, store, options.seeds_hint)
     if mended := store.create():
         note(mended)
     with store.lock() as held, status.Reporter(store, sweeps, scale, graph, records).reporting() as report:
@@ -306,11 +304,11 @@ def make(
             note(held.lockless)
         _set_aside(store, damaged)
         run = _Run(graph, sweeps, scale, records, store, report)
-        failures = run.train(data_root, manner, held.check)
+        failures = run.train(data_root, options, held.check)
         records, _ = store.survey(graph.ids)
         try:
             codes = [
-                present_sweep(sweep, scale, records, store, manner.asking, run.searches.get(sweep.name))
+                present.present_sweep(sweep, scale, records, store, options.seeds_hint, run.searches.get(sweep.name))
                 for sweep in sweeps
             ]
         except Damaged as damage:  # that neither sizes nor times told
@@ -347,7 +345,7 @@ def draw_drafts(sweeps: Sequence[Sweep], scale: str, store: Store) -> int:
         if lacks:
             note(f"{sweep.name}: {lacks}; this is a draft of what is done")
         try:
-            code = present_sweep(sweep, scale, records, store, SEEDS_HINT, studies, folder="drafts") or code
+            code = present.present_sweep(sweep, scale, records, store, SEEDS_HINT, studies, folder="drafts") or code
         except Damaged as damage:
             code = say(f"step {damage.step_id}: {damage.why}; the sweep's own command makes it again", FAILED)
     return code
@@ -370,10 +368,10 @@ def planned(sweeps: Sequence[Sweep], keep: str) -> Plan:
     return make_plan(points, weights_of=drawn, keep_all=keep == "all")
 
 
-def tell_of_results(sweeps: Sequence[Sweep], scale: str, store: Store, asking: str = SEEDS_HINT) -> None:
+def tell_of_results(sweeps: Sequence[Sweep], scale: str, store: Store, seeds_hint: str = SEEDS_HINT) -> None:
     """Note which results in the root have more seeds than these sweeps, or points of another file of that name.
 
-    asking: as Manner has it.
+    seeds_hint: as RunOptions has it.
     """
     fewer: dict[tuple[int, int], list[str]] = {}
     for sweep in sweeps if not store.is_new() else ():
@@ -391,7 +389,7 @@ def tell_of_results(sweeps: Sequence[Sweep], scale: str, store: Store, asking: s
     for (more, less), of in fewer.items():
         note(
             f"{', '.join(of)}: the results in {store.shown} are of {more} seeds, and this is of {less}; for all of "
-            f"them: {asking}{more}"
+            f"them: {seeds_hint}{more}"
         )
 
 
@@ -468,7 +466,7 @@ class _Run:
             studies.advance()
 
     @changed({})  # to import Ray changes it, too
-    def train(self, data_root: str, manner: RunOptions, check: Callable[[], None]) -> int:
+    def train(self, data_root: str, options: RunOptions, check: Callable[[], None]) -> int:
         """Run what there is to run on Ray; gives the number of jobs that failed or were skipped.
 
         check: called now and then; what it raises ends the training.
@@ -480,14 +478,14 @@ class _Run:
             console = Console(file=terminal, force_terminal=terminal.isatty(), force_jupyter=False)
             left, of = self.graph.trainings_left(self.records), len(self.graph.jobs)
             done = [job for job in self.graph.jobs.values() if job.is_done(self.records)]
-            kind = progress.JsonLines if manner.json_lines else progress.Progress
+            kind = progress.JsonLines if options.json_lines else progress.Progress
             shown = self.report.progress = kind(console, self.schedule, self.cost.seconds, done, self.cost.guessed)
             most = "at most " if self.searches else ""
             shown.say(f"{most}{left} of {of} trainings to run; Ray's own output goes to {log}")
             with shown.shown():
                 thread = RayThread()
                 try:
-                    thread.run(lambda: self._on_ray(thread, shown, done, data_root, manner), check)
+                    thread.run(lambda: self._on_ray(thread, shown, done, data_root, options), check)
                 except ClusterError as error:
                     raise StoreError(str(error)) from error
             if shown.lost:
@@ -501,7 +499,7 @@ class _Run:
         shown: progress.Progress,
         done: Sequence[Job],
         data_root: str,
-        manner: RunOptions,
+        options: RunOptions,
     ) -> None:
         """All that calls Ray, in its thread. done: the jobs that the store already had."""
         try:
@@ -512,10 +510,10 @@ class _Run:
             ) from None
         from raysslprune.cluster import nodes, prometheus, tune  # imports Ray, which takes seconds
 
-        workers = nodes.Workers(per_step=manner.workers_per_step, gpus=manner.gpus_per_worker)
+        workers = nodes.Workers(per_step=options.workers_per_step, gpus=options.gpus_per_worker)
         thread.check()
-        with nodes.connected(dashboard=manner.dashboard, abandon=thread.abandon) as dashboard:
-            if manner.dashboard:
+        with nodes.connected(dashboard=options.dashboard, abandon=thread.abandon) as dashboard:
+            if options.dashboard:
                 shown.note(_dashboard(dashboard, nodes.OWN_TOKEN))
             thread.check()
             metrics = prometheus.Monitor(self.schedule, done)
@@ -530,7 +528,7 @@ class _Run:
                     workers=workers,
                     title=self.title,
                     after_each=self.advance,
-                    curves=self.store.path("curves") if manner.curves else "",
+                    curves=self.store.path("curves") if options.curves else "",
                     thread=thread,
                 )
 

@@ -1,4 +1,7 @@
-"""Pictures of sweeps: the way to ``figures`` for all commands. Whatever goes wrong there becomes one sentence."""
+"""Results shown: tables printed and written, claims judged, figures drawn, for each kind of drawing.
+
+Whatever goes wrong with a figure becomes one sentence, and costs no numbers.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,10 @@ from raysslprune.store.record import Record
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import Sweep, SweepError, known
 from raysslprune.sweepfile import Figure, Listing, Magnitudes, Point, Search
-from raysslprune.terminal import tables as tables_module
-from raysslprune.terminal.tables import mask_densities, mask_overlaps
+from raysslprune.terminal import tables
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from raysslprune.figures.ink import Canvas
-if TYPE_CHECKING:
-    from raysslprune.figures.ink import Canvas
-if TYPE_CHECKING:
     from raysslprune.plan.search import Studies
 
 
@@ -81,10 +78,10 @@ def present_masks(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Stor
     Raises store.Damaged for a mask that can't be read, SweepError for one of a network that can't be found.
     """
     try:
-        layers, overlaps = measure(masks, store)
+        layers, shared = measure(masks, store)
     except ValueError as error:
         raise SweepError(f"{sweep.name}: {error}") from error
-    drawn, pairs = shown(masks, layers, overlaps)
+    drawn, pairs = shown(masks, layers, shared)
     written: list[str] = []
 
     def write(name: str, files: Mapping[str, bytes]) -> None:
@@ -93,11 +90,11 @@ def present_masks(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Stor
             store.write(path, data)
             written.append(store.path(path))
 
-    for name, table in (("layers", layers), ("overlap", overlaps)):
+    for name, table in (("layers", layers), ("overlap", shared)):
         write(name, {".parquet": results.to_parquet(table)})
-    console = tables_module.stdout()
-    mask_densities(console, drawn)
-    mask_overlaps(console, pairs)
+    console = tables.stdout()
+    tables.mask_densities(console, drawn)
+    tables.mask_overlaps(console, pairs)
     code = 0
     for name, table in {"layers": drawn, **({"overlap": pairs} if len(pairs) else {})}.items():
         try:
@@ -111,12 +108,12 @@ def present_masks(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Stor
 
 def draw_masks(sweep: Sweep, which: str, table: pa.Table) -> Canvas:
     """The figure ``layers`` or ``overlap`` of the sweep's masks, of a table that :func:`shown` gives."""
-    from raysslprune.figures import masks as masks_module
+    from raysslprune.figures.masks import layer_densities, overlaps  # imports Matplotlib, which takes a second
 
     title, subtitle = sweep.drawing.title, about(sweep.points)
     if which == "layers":
-        return masks_module.layer_densities(f"{title}: what is left of each layer", table, subtitle=subtitle)
-    return masks_module.overlaps(f"{title}: overlap of masks", table, subtitle=subtitle)
+        return layer_densities(f"{title}: what is left of each layer", table, subtitle=subtitle)
+    return overlaps(f"{title}: overlap of masks", table, subtitle=subtitle)
 
 
 def present_sweep(
@@ -124,7 +121,7 @@ def present_sweep(
     scale: str,
     records: Mapping[str, Record],
     store: Store,
-    asking: str,
+    seeds_hint: str,
     studies: Studies | None = None,
     folder: str = "results",
 ) -> int:
@@ -132,34 +129,34 @@ def present_sweep(
 
     The figure comes last, so that nothing which goes wrong with it can cost the numbers.
     """
-    console, drawing, folder = tables_module.stdout(), sweep.drawing, f"{folder}/{scale}"
+    console, drawing, folder = tables.stdout(), sweep.drawing, f"{folder}/{scale}"
     if isinstance(drawing, Listing):
         table = results.to_parquet(results.listing(drawing, sweep.rows))
         written = _write(store, folder, sweep.name, {".parquet": table})
-        tables_module.listing(console, drawing, sweep.rows)
+        tables.listing(console, drawing, sweep.rows)
         _tell(written)
         return 0
     table = results.table(sweep.name, scale, sweep.points, records)
     if not len(table):
         return 0
     provenance = results.provenance(sweep.points, records)
-    tables = {".parquet": results.to_parquet(table), "-runs.parquet": results.to_parquet(provenance)}
-    written = _write(store, folder, sweep.name, tables)
-    tables_module.table(console, drawing, table)
-    tables_module.claims(console, claims.judge(sweep.claims, table), of_paper=sweep.name in known(), asking=asking)
+    parquet = {".parquet": results.to_parquet(table), "-runs.parquet": results.to_parquet(provenance)}
+    written = _write(store, folder, sweep.name, parquet)
+    tables.table(console, drawing, table)
+    tables.claims(console, claims.judge(sweep.claims, table), of_paper=sweep.name in known(), seeds_hint=seeds_hint)
     tried = None
     if studies is not None:
         from raysslprune.plan.search import importances
 
         tried = studies.tried
-        tables_module.search(console, table, tried, importances(tried))
+        tables.search(console, table, tried, importances(tried))
     drawn, code = table, 0
     if isinstance(drawing, Magnitudes):
         drawn = results.magnitudes(sweep.points, store)
         written += _write(store, folder, sweep.name, {"-magnitudes.parquet": results.to_parquet(drawn)})
     try:
-        draw = partial(draw, sweep, drawn, tried)
-        written += _write(store, folder, sweep.name, files(sweep.name, draw, "png", "pdf"))
+        drawing_of = partial(draw, sweep, drawn, tried)
+        written += _write(store, folder, sweep.name, files(sweep.name, drawing_of, "png", "pdf"))
     except NoPicture as fault:
         code = say(str(fault), FAILED)
     _tell(written)
@@ -176,4 +173,4 @@ def _write(store: Store, folder: str, name: str, files: Mapping[str, bytes]) -> 
 
 def _tell(written: Sequence[str]) -> None:
     for path in written:
-        tables_module.stdout().print(path, highlight=False, soft_wrap=True, markup=False)
+        tables.stdout().print(path, highlight=False, soft_wrap=True, markup=False)

@@ -12,7 +12,6 @@ from typing import Any
 
 from raysslprune.catalogue import main_metric
 from raysslprune.paper.scales import images_of
-from raysslprune.plan.graph import Job
 from raysslprune.spec import (
     SVM,
     Final,
@@ -31,83 +30,7 @@ from raysslprune.spec import (
 )
 from raysslprune.store.record import Record
 
-
-def how_made(step: Step, number: Mapping[Step, str], recipe: str) -> str:
-    """How a step is made from those before it, by their numbers."""
-    match step:
-        case Train(start=start, seed=seed, mask=mask):
-            under = f", under mask {number[mask]}" if mask is not None else ""
-            match start:
-                case Init(draw=draw):
-                    begins = f"drawn from seed {start.seed}" + (f", draw {draw}" if draw else "")
-                case Rewind(of=of, samples=samples):
-                    begins = f"from {number[of]} at {samples:,}"
-                case Final(of=of):
-                    begins = f"from {number[of]}"
-            return f"train {step.task} {recipe}, seed {seed}, {begins}{under}"
-        case Prune(of=of, keep=keep, scope=scope):
-            return f"prune {number[of]}: {100 * keep:g}% of {scope} stay"
-        case RandomPrune(keep=keep, level=level, seed=seed, scope=scope, nonzero=nonzero):
-            but = f", none that is 0 in {number[nonzero]}" if nonzero is not None else ""
-            return f"random mask: {100 * keep:g}% of {scope} stay, {level} times, seed {seed}{but}"
-        case Imported(arch=arch, digest=digest):
-            return f"mask of {arch} from elsewhere, digest {digest[:8]}"
-        case Shuffle(of=of, seed=seed):
-            return f"shuffle {number[of]} in each layer, seed {seed}"
-    raise AssertionError(step)
-
-
-def recipe_in_words(step: Train) -> str:
-    """In full: what differs from the defaults; the length in epochs as well, where the size of the data is known."""
-    recipe = step.recipe
-    if isinstance(recipe, SVM):
-        return f"{what(step)}: {_options(recipe)}"
-    try:
-        epochs = f" (epochs: {recipe.samples / images_of(step.data):.4g})"
-    except (KeyError, ValueError):
-        epochs = ""
-    return f"{what(step)}: samples {recipe.samples:,}{epochs}, {_options(recipe, without=('samples',))}"
-
-
-def _options(recipe: Recipe | SVM, without: Iterable[str] = ()) -> str:
-    fields = [field for field in dataclasses.fields(recipe) if field.name not in without]
-    values = ((field.name, getattr(recipe, field.name)) for field in fields)
-    chosen = [(name, value) for (name, value), field in zip(values, fields, strict=True) if value != field.default]
-    return ", ".join(f"{name} {_value(value)}".removesuffix(" True") for name, value in chosen)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "(" + " ".join(_value(part) for part in value) + ")"
-    return f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def result_of(record: Record) -> tuple[str, str, str, str]:
-    """A training's main metric, the fraction of weights left, how long it took, and when."""
-    main = main_metric(record.metrics)
-    left = record.metrics.get("density")
-    facts = record.facts
-    return (
-        metric_value(main, record.metrics[main]) if main else "",
-        "" if left is None else f"{100 * left:.4g}%",
-        duration(facts["seconds"]) if "seconds" in facts else "",
-        time.strftime("%Y-%m-%d %H:%M", time.gmtime(facts["begun"])) if "begun" in facts else "",
-    )
-
-
-def run_of(record: Record) -> str:
-    """Where, and with which versions. A mask says only with which: it is made beside a training, or elsewhere."""
-    facts = record.facts
-    made = f"masks of {facts['source']}" if "source" in facts else "masks, made beside trainings"
-    place = f"{facts['host']}, {facts['device']}" if "host" in facts else made
-    return f"{place}; " + ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
-
-
-def metric_value(metric: str, value: float) -> str:
-    return f"{metric} {value:.6g}"
-
-
-# ------------------------------------------------------------------------------------- in words
+# ------------------------------------------------------------------------------------- steps by name
 
 
 def title(step: Train) -> str:
@@ -119,11 +42,11 @@ def title(step: Train) -> str:
     return f"{_task(step)} seed {step.seed}, {describe(step.mask)}, {begins}"
 
 
-def titles(jobs: Iterable[Job]) -> dict[str, str]:
-    """By id. To titles that several jobs have it adds what these differ in."""
+def titles(trainings: Iterable[Train]) -> dict[str, str]:
+    """Titles by id. Disambiguate equal ones by what their trainings differ in."""
     alike: dict[str, list[Train]] = {}
-    for job in jobs:
-        alike.setdefault(job.title, []).append(job.train)
+    for step in trainings:
+        alike.setdefault(title(step), []).append(step)
     named: dict[str, str] = {}
     for shared, steps in alike.items():
         named |= told_apart(shared, {step.id: _facts(step) for step in steps} if len(steps) > 1 else {steps[0].id: {}})
@@ -217,6 +140,90 @@ def describe(mask: Mask | None) -> str:
         return f"shuffled {describe(mask.of)}"
     behind = prunings(mask)
     return f"{behind[-1].of.task} mask {len(behind)}"
+
+
+# ------------------------------------------------------------------------------------- how they were made
+
+
+def how_made(step: Step, number: Mapping[Step, str], recipe: str) -> str:
+    """How a step is made from those before it, by their numbers."""
+    match step:
+        case Train(start=start, seed=seed, mask=mask):
+            under = f", under mask {number[mask]}" if mask is not None else ""
+            match start:
+                case Init(draw=draw):
+                    begins = f"drawn from seed {start.seed}" + (f", draw {draw}" if draw else "")
+                case Rewind(of=of, samples=samples):
+                    begins = f"from {number[of]} at {samples:,}"
+                case Final(of=of):
+                    begins = f"from {number[of]}"
+            return f"train {step.task} {recipe}, seed {seed}, {begins}{under}"
+        case Prune(of=of, keep=keep, scope=scope):
+            return f"prune {number[of]}: {100 * keep:g}% of {scope} stay"
+        case RandomPrune(keep=keep, level=level, seed=seed, scope=scope, nonzero=nonzero):
+            but = f", none that is 0 in {number[nonzero]}" if nonzero is not None else ""
+            return f"random mask: {100 * keep:g}% of {scope} stay, {level} times, seed {seed}{but}"
+        case Imported(arch=arch, digest=digest):
+            return f"mask of {arch} from elsewhere, digest {digest[:8]}"
+        case Shuffle(of=of, seed=seed):
+            return f"shuffle {number[of]} in each layer, seed {seed}"
+    raise AssertionError(step)
+
+
+def recipe_in_words(step: Train) -> str:
+    """In full: what differs from the defaults; the length in epochs as well, where the size of the data is known."""
+    recipe = step.recipe
+    if isinstance(recipe, SVM):
+        return f"{what(step)}: {_options(recipe)}"
+    try:
+        epochs = f" (epochs: {recipe.samples / images_of(step.data):.4g})"
+    except (KeyError, ValueError):
+        epochs = ""
+    return f"{what(step)}: samples {recipe.samples:,}{epochs}, {_options(recipe, without=('samples',))}"
+
+
+def _options(recipe: Recipe | SVM, without: Iterable[str] = ()) -> str:
+    fields = [field for field in dataclasses.fields(recipe) if field.name not in without]
+    values = ((field.name, getattr(recipe, field.name)) for field in fields)
+    chosen = [(name, value) for (name, value), field in zip(values, fields, strict=True) if value != field.default]
+    return ", ".join(f"{name} {_value(value)}".removesuffix(" True") for name, value in chosen)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + " ".join(_value(part) for part in value) + ")"
+    return f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ------------------------------------------------------------------------------------- what came out
+
+
+def result_of(record: Record) -> tuple[str, str, str, str]:
+    """A training's main metric, the fraction of weights left, how long it took, and when."""
+    main = main_metric(record.metrics)
+    left = record.metrics.get("density")
+    facts = record.facts
+    return (
+        metric_value(main, record.metrics[main]) if main else "",
+        "" if left is None else f"{100 * left:.4g}%",
+        duration(facts["seconds"]) if "seconds" in facts else "",
+        time.strftime("%Y-%m-%d %H:%M", time.gmtime(facts["begun"])) if "begun" in facts else "",
+    )
+
+
+def run_of(record: Record) -> str:
+    """Where, and with which versions. A mask says only with which: it is made beside a training, or elsewhere."""
+    facts = record.facts
+    made = f"masks of {facts['source']}" if "source" in facts else "masks, made beside trainings"
+    place = f"{facts['host']}, {facts['device']}" if "host" in facts else made
+    return f"{place}; " + ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
+
+
+def metric_value(metric: str, value: float) -> str:
+    return f"{metric} {value:.6g}"
+
+
+# ------------------------------------------------------------------------------------- units
 
 
 def duration(seconds: float) -> str:

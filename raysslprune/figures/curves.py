@@ -7,10 +7,14 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+import matplotlib as mpl
 import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox
 
 from raysslprune import results as tables
-from raysslprune.figures.backend import any_backend
 from raysslprune.figures.ink import (
     Cell,
     Line,
@@ -40,13 +44,6 @@ from raysslprune.figures.style import (
     several_inits,
 )
 from raysslprune.sweepfile import Curve, Figure
-
-with any_backend():
-    import matplotlib as mpl
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
-    from matplotlib.path import Path
-    from matplotlib.transforms import Bbox
 
 
 @own_style()

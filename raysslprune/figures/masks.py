@@ -7,9 +7,14 @@ import math
 import textwrap
 from collections.abc import Hashable, Iterable, Sequence
 
+import matplotlib as mpl
 import pyarrow as pa
+from matplotlib import colors
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from raysslprune.figures.backend import any_backend
 from raysslprune.figures.ink import (
     Line,
     decade_ticks,
@@ -37,15 +42,6 @@ from raysslprune.figures.style import (
     own_style,
     panel_title,
 )
-
-with any_backend():
-    import matplotlib as mpl
-    from matplotlib import colors
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
-
 
 # ------------------------------------------------------------------------------------- masks
 

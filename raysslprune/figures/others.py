@@ -7,10 +7,13 @@ import statistics
 import textwrap
 from collections.abc import Collection, Hashable, Mapping, Sequence
 
+import matplotlib as mpl
 import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 
 from raysslprune import results as tables
-from raysslprune.figures.backend import any_backend
 from raysslprune.figures.ink import Line, grid, legend, legend_handles, legible, or_nan, wrapped
 from raysslprune.figures.style import (
     LINES,
@@ -30,12 +33,6 @@ from raysslprune.figures.style import (
     samples_in_words,
 )
 from raysslprune.sweepfile import Magnitudes, Search
-
-with any_backend():
-    import matplotlib as mpl
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
-    from matplotlib.lines import Line2D
 
 
 @own_style()

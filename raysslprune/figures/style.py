@@ -8,13 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from raysslprune.figures.backend import any_backend
+import matplotlib as mpl
+from matplotlib import colors
+
 from raysslprune.sweepfile import Curve, Figure
-
-with any_backend():
-    import matplotlib as mpl
-    from matplotlib import colors
-
 
 Look = dict[str, Any]
 Rows = list[dict[str, Any]]

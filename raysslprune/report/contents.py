@@ -29,7 +29,7 @@ from raysslprune.store.record import Damaged, Record, StoreError
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import BESIDE, Sweep, SweepError, known, load
 from raysslprune.sweepfile import Drawing, Figure, Listing, Magnitudes, Point, Search
-from raysslprune.terminal import tables as tables_module
+from raysslprune.terminal.tables import listing_cells
 from raysslprune.words import duration, size
 
 ROWS = 1000
@@ -415,7 +415,7 @@ def _listing(drawing: Listing, rows: Sequence[Sequence[Any]]) -> Table:
     def cell(text: str, value: Any) -> Cell:
         return _number(text, value) if isinstance(value, int | float) else _words(text)
 
-    found = [Row(tuple(map(cell, tables_module.cells(row), row))) for row in rows]
+    found = [Row(tuple(map(cell, listing_cells(row), row))) for row in rows]
     return _cut(drawing.title, drawing.columns, found)
 
 

@@ -232,7 +232,7 @@ class Progress:
     def title(self, job: Job) -> str:
         """Its title, and what tells it from others with the same."""
         if len(self._titles) < self.total:  # at first, or a search has chosen more
-            self._titles = titles([*self.before, *self.schedule.jobs.copy().values()])
+            self._titles = titles(job.train for job in (*self.before, *self.schedule.jobs.copy().values()))
         return self._titles[job.id]
 
     def render(self) -> Group:

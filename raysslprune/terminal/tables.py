@@ -14,7 +14,7 @@ from rich.table import Table
 from raysslprune import results
 from raysslprune.messages import without_stdout
 from raysslprune.paper.recipes import GPU, NETS
-from raysslprune.plan import cost as cost_module
+from raysslprune.plan.cost import ON_CPU, SOURCES, START, Cost, cost_of, estimate
 from raysslprune.plan.graph import Plan
 from raysslprune.plan.schedule import Schedule
 from raysslprune.results import claims as judged
@@ -75,10 +75,10 @@ def dry_run(
         console.print(grid, highlight=False)
         _gpu_hours(console, graph, records, figures or {})
         return
-    cost = cost_module.cost_of(graph.jobs.values(), records, NETS)
+    cost = cost_of(graph.jobs.values(), records, NETS)
     seconds = sum(cost.seconds[job.id] for job in pending)
     longest = Schedule(pending, cost.seconds).longest_path
-    wall = max(seconds / cores, longest) + (cost_module.START if pending else 0)
+    wall = max(seconds / cores, longest) + (START if pending else 0)
     grid.add_row(
         "time", f"about {duration(wall)} on {cores} cores ({duration(seconds)} of training){_guess(graph, cost)}"
     )
@@ -86,13 +86,13 @@ def dry_run(
     console.print(grid, highlight=False)
 
 
-def _guess(graph: Plan, cost: cost_module.Cost) -> str:
+def _guess(graph: Plan, cost: Cost) -> str:
     """Which networks the time is a guess for."""
     nets = dict.fromkeys(escape(graph.jobs[job_id].train.arch) for job_id in sorted(cost.guessed))
     return f"; a guess, since {' and '.join(nets)} never ran here" if nets else ""
 
 
-def _disk(cost: cost_module.Cost) -> str:
+def _disk(cost: Cost) -> str:
     known = f"about {size(cost.disk)} when all is done" if cost.disk or not cost.unsized else ""
     unknown = f"weights of {escape(' and '.join(cost.unsized))} not counted: their size is not known"
     return "; ".join(filter(None, (known, unknown if cost.unsized else "")))
@@ -101,9 +101,9 @@ def _disk(cost: cost_module.Cost) -> str:
 def _gpu_hours(console: Console, graph: Plan, records: Mapping[str, Record], figures: Mapping[str, Plan]) -> None:
     """What each figure costs alone, what all cost together, and what for."""
     jobs = graph.jobs.values()
-    together = cost_module.estimate(graph, records, NETS, "cuda")
-    alone = {name: cost_module.estimate(figure, records, NETS, "cuda", jobs) for name, figure in figures.items()}
-    rows = {escape(name): estimate for name, estimate in alone.items() if estimate.points}
+    together = estimate(graph, records, NETS, "cuda")
+    alone = {name: estimate(figure, records, NETS, "cuda", jobs) for name, figure in figures.items()}
+    rows = {escape(name): one for name, one in alone.items() if one.points}
     if len(rows) > 1:
         rows["[bold]together[/bold]"] = together
     costs = _columns("", "points", "steps", "trainings", "without\nsharing", "GPU-hours", "left")
@@ -115,18 +115,18 @@ def _gpu_hours(console: Console, graph: Plan, records: Mapping[str, Record], fig
     work = _columns("", "trainings", "10⁶ samples", "images/s", "", "GPU-hours", "left")
     for w in sorted(together.work, key=lambda w: -w.hours):
         numbers = (f"{w.samples / 1e6:,.1f}", f"{w.images_per_second:,.0f}", w.source, *map(_hours, (w.hours, w.left)))
-        row = ("", "", w.source) if w.source == cost_module.ON_CPU else numbers
+        row = ("", "", w.source) if w.source == ON_CPU else numbers
         work.add_row(escape(w.what), f"{w.trainings:,}", *row)
     for heading, columns in (("what it takes", costs), ("what for", work), ("what stays on disk", space)):
         console.print(f"\n[bold]{heading}[/bold]")
         console.print(columns, highlight=False)
     if len(alone) > 1:
-        apart = sum(estimate.hours for estimate in alone.values())
+        apart = sum(one.hours for one in alone.values())
         sentence = f"\neach figure alone: {_hours(apart)} GPU-hours; together: {_hours(together.hours)}"
         console.print(sentence, highlight=False)
     console.print(f"\nGPU-hours of one {GPU}, with images ready as fast as it wants them.", highlight=False)
     for source in dict.fromkeys(w.source for w in together.work):
-        console.print(f"{source}: {cost_module.SOURCES[source]}", highlight=False, markup=False)
+        console.print(f"{source}: {SOURCES[source]}", highlight=False, markup=False)
 
 
 def _counted(count: int, what: str) -> str:
@@ -249,11 +249,11 @@ def listing(console: Console, drawing: Listing, rows: Sequence[Sequence[Any]]) -
         numbers = all(isinstance(row[number], int | float) for row in rows)
         grid.add_column(escape(name), justify="right" if numbers else "left")
     for row in rows:
-        grid.add_row(*(escape(text) for text in cells(row)))
+        grid.add_row(*(escape(text) for text in listing_cells(row)))
     console.print(grid, highlight=False)
 
 
-def cells(row: Sequence[Any]) -> list[str]:
+def listing_cells(row: Sequence[Any]) -> list[str]:
     """A listing's values for people: numbers to three digits or whole."""
 
     def cell(value: Any) -> str:
@@ -265,11 +265,11 @@ def cells(row: Sequence[Any]) -> list[str]:
 
 
 def claims(
-    console: Console, verdicts: Sequence[judged.Verdict], *, of_paper: bool = True, asking: str = "--seeds "
+    console: Console, verdicts: Sequence[judged.Verdict], *, of_paper: bool = True, seeds_hint: str = "--seeds "
 ) -> None:
     """Each claim with its verdict, the numbers, and the test.
 
-    of_paper: whether the paper makes them. asking: what a person types to have more seeds, but for their number.
+    of_paper: whether the paper makes them. seeds_hint: what a person types to have more seeds, but for their number.
     """
     if verdicts:
         console.print(f"\n[bold]Claims{' of the paper' if of_paper else ''}[/bold]")
@@ -280,7 +280,7 @@ def claims(
         console.print(f"    {verdict.numbers}", highlight=False, markup=False)
     if any(verdict.verdict == judged.FEW for verdict in verdicts):
         console.print(
-            f"verdicts need {judged.MIN_SEEDS} seeds: run again with {asking}{judged.MIN_SEEDS}", highlight=False
+            f"verdicts need {judged.MIN_SEEDS} seeds: run again with {seeds_hint}{judged.MIN_SEEDS}", highlight=False
         )
     console.print()
 

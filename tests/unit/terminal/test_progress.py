@@ -109,7 +109,7 @@ def test_all_sweeps_of_the_package_name_their_jobs_and_chains_apart(scale: str) 
     sweeps = [load(name, scale, 2).points for name in known()]
     for points in (*sweeps, [point for some in sweeps for point in some]):
         jobs = make_plan(points).jobs.values()
-        titles, names = words.titles(jobs), [chain.name for chain in chains(jobs)]
+        titles, names = words.titles(job.train for job in jobs), [chain.name for chain in chains(jobs)]
         assert len({*titles.values()}) == len(titles) == len(jobs)
         assert len({*names}) == len(names)
         assert not [name for name in (*titles.values(), *names) if ", step " in name]
