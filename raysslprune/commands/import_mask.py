@@ -53,7 +53,7 @@ def into_store(store: Store, file: Path, arch: str, channels: int | None = None)
     """
     from raysslprune import masks, models
     from raysslprune.release import torch_prune
-    from raysslprune.training.make_masks import NoExchange
+    from raysslprune.training.make_masks import MaskMaker, NoExchange
     from raysslprune.training.runner import Runner
 
     if not file.is_file():
@@ -68,7 +68,7 @@ def into_store(store: Store, file: Path, arch: str, channels: int | None = None)
         raise ValueError(f"{file} is no mask of {arch}: {error}") from error
     step = Imported(arch=arch, channels=channels, digest=masks.digest(mask))
     store.create()
-    Runner(store=store, exchange=NoExchange()).commit_mask(step, mask, source=file.name)
+    MaskMaker(store=store, exchange=NoExchange()).commit(step, mask, source=file.name)
     return step, left_out
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,23 +22,17 @@ from raysslprune.evaluate import svm
 from raysslprune.evaluate.metrics import features
 from raysslprune.spec import (
     SVM,
-    Imported,
     Init,
-    Mask,
-    Prune,
-    RandomPrune,
     Rewind,
     Shuffle,
     Step,
     Train,
     load,
-    seed_of,
-    unshuffled,
 )
-from raysslprune.store.record import MASK, WEIGHTS, Record, snapshot_name, snapshots_in, versions
+from raysslprune.store.record import WEIGHTS, Record, snapshot_name, snapshots_in, versions
 from raysslprune.store.steps import Store
 from raysslprune.training.loop import Checkpoint, Hooks, Loop, Outcome, State, starting_network
-from raysslprune.training.make_masks import Masks, NotImported
+from raysslprune.training.make_masks import MaskMaker, Masks
 
 CHECKPOINT_EVERY = 60.0
 """Seconds of training, about: what a death costs at most."""
@@ -93,8 +87,10 @@ class Runner:
     progress: Callable[[str, int, int], None] = lambda _job, _seen, _end: None
     checkpoint_every: float = field(default_factory=lambda: CHECKPOINT_EVERY)
     curves: str = ""
-    at_hand: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
-    """Final weights of the training that was just run, by its id: the masks beside it are made from these."""
+    masks: MaskMaker = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.masks = MaskMaker(store=self.store, exchange=self.exchange, data_root=self.data_root)
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Make what is missing of a job (``plan.Job.to_plain``); returns the facts of its training.
@@ -106,7 +102,7 @@ class Runner:
         step = steps[job["train"]]
         assert isinstance(step, Train)
         for mask_id in job["before"]:
-            self.mask(steps[mask_id])
+            self.masks.get(steps[mask_id])
         missing = [steps[mask_id] for mask_id in job["after"] if self.store.record(mask_id) is None]
         record = self.store.record(step.id)
         had = record.files if record else {}
@@ -117,7 +113,7 @@ class Runner:
             stays = job["weights"] or job["keep"] or WEIGHTS in had
             return self.make(step, set(job["snapshots"]) | snapshots_in(had), missing, stays).facts
         for mask in missing:
-            self.mask(mask)
+            self.masks.get(mask)
         return record.facts
 
     def make(self, step: Train, snapshots: set[int], after: list[Step], stays: bool) -> Record:
@@ -127,19 +123,19 @@ class Runner:
         last state, which is kept so long, and not one weight can be another.
         """
         training, files, metrics, facts = self.train(step, snapshots, keep_last=bool(after) and not stays)
-        self.at_hand = {step.id: files[WEIGHTS]}
+        self.masks.at_hand = {step.id: files[WEIGHTS]}
         try:
             if not stays:
                 del files[WEIGHTS]
                 for mask in after:
-                    self.mask(mask)
+                    self.masks.get(mask)
             record = self.store.commit(training, files, metrics, facts)
             self.store.drop_checkpoint(step.id)
             if stays:
                 for mask in after:
-                    self.mask(mask)
+                    self.masks.get(mask)
         finally:
-            self.at_hand = {}
+            self.masks.at_hand = {}
         return record
 
     def train(
@@ -173,7 +169,7 @@ class Runner:
             step=step,
             data=data.load(step.data, self.data_root),
             start=self.starting_state(step),
-            mask=None if step.mask is None else self.mask(step.mask),
+            mask=None if step.mask is None else self.masks.get(step.mask),
             snapshots_at=snapshots,
             device=self.device,
             hooks=Hooks(
@@ -213,7 +209,9 @@ class Runner:
         net = starting_network(step, tasks.find(step.task), dataset, self.starting_state(step))
         trunk = net.trunk.to(self.device).eval()
         weights = models.prunable(trunk)
-        kept = self.mask(step.mask) if step.mask else masks.full({n: weight.shape for n, weight in weights.items()})
+        kept = (
+            self.masks.get(step.mask) if step.mask else masks.full({n: weight.shape for n, weight in weights.items()})
+        )
         with torch.no_grad():
             for name, weight in weights.items():
                 weight *= kept[name].to(weight.device)
@@ -250,64 +248,6 @@ class Runner:
         if any(samples <= seen for samples in snapshots - taken):
             return None
         return Checkpoint(seen=seen, tensors=tensors)
-
-    def mask(self, step: Any) -> masks.Mask:
-        """The mask of a step: from the exchange, or its file, or made now and written to both."""
-        assert isinstance(step, Mask)
-        shapes = self.shapes(step)
-        packed = self.exchange.get(step.id)
-        if packed is not None:
-            return masks.unpack({name: torch.from_numpy(bits.copy()) for name, bits in packed.items()}, shapes)
-        if self.store.record(step.id) is not None:
-            tensors = from_safetensors(self.store.artefact(step.id, MASK))
-        else:
-            tensors = self.commit_mask(step, self.make_mask(step, shapes))
-        self.exchange.put(step.id, {name: bits.numpy() for name, bits in tensors.items()})
-        return masks.unpack(tensors, shapes)
-
-    def commit_mask(self, step: Mask, made: masks.Mask, **facts: Any) -> dict[str, torch.Tensor]:
-        """Write a mask to the store; gives it packed."""
-        tensors = masks.pack(made)
-        in_scope = {name: made[name] for name in self.scope(step, made)}
-        metrics = {"density": masks.density(made), "density_in_scope": masks.density(in_scope)}
-        self.store.commit(step, {MASK: to_safetensors(tensors)}, metrics, {"versions": versions(), **facts})
-        return tensors
-
-    def make_mask(self, step: Mask, shapes: dict[str, torch.Size]) -> masks.Mask:
-        if isinstance(step, Imported):
-            raise NotImported(step.missing_in(self.store.shown))
-        if isinstance(step, Prune):
-            trunk = self.trunk_weights(step.of, shapes)
-            before = masks.full(shapes) if step.of.mask is None else self.mask(step.of.mask)
-            return masks.prune(trunk, before, step.keep, self.scope(step, shapes))
-        generator = torch.Generator().manual_seed(seed_of(step.id))
-        if isinstance(step, Shuffle):
-            return masks.shuffle(self.mask(step.of), generator)
-        scope = self.scope(step, shapes)
-        total = sum(shapes[name].numel() for name in scope)
-        count = masks.left_after(total, step.keep, step.level)
-        eligible = None if step.nonzero is None else masks.nonzero(self.trunk_weights(step.nonzero, shapes))
-        return masks.random(shapes, count, generator, scope, eligible)
-
-    def trunk_weights(self, step: Train, shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
-        weights = from_safetensors(self.at_hand.get(step.id) or self.store.artefact(step.id, WEIGHTS))
-        return {name: weights[f"trunk.{name}"] for name in shapes}
-
-    def scope(self, step: Mask, shapes: Iterable[str]) -> list[str]:
-        """The tensors that a mask was to prune: of one from elsewhere all."""
-        origin = unshuffled(step)
-        scope = "all" if isinstance(origin, Imported) else origin.scope
-        return masks.scope_names(scope, shapes, models.convolutions(self.trunk(step)))
-
-    def trunk(self, step: Mask) -> torch.nn.Module:
-        origin = unshuffled(step)
-        if isinstance(origin, Imported):
-            return models.outline(origin.arch, origin.channels)
-        net = origin if isinstance(origin, RandomPrune) else origin.of
-        return models.outline(net.arch, data.load(net.data, self.data_root).channels)
-
-    def shapes(self, step: Mask) -> dict[str, torch.Size]:
-        return {name: weight.shape for name, weight in models.prunable(self.trunk(step)).items()}
 
 
 def name_of(device: torch.device) -> str:
