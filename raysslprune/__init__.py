@@ -76,21 +76,21 @@ __all__ = [
 ]  # fmt: skip
 
 _NAMES = {
-    "raysslprune.api": "Experiment Failed",
+    "raysslprune.experiment": "Experiment Failed",
     "raysslprune.data.dataset": "resident",
-    "raysslprune.evaluate": "accuracy",
-    "raysslprune.experiments": """NONZERO RANDOM REINIT SHUFFLED TICKET claims_on claims_on_depth claims_on_labels
+    "raysslprune.evaluate.metrics": "accuracy",
+    "raysslprune.paper.experiments": """NONZERO RANDOM REINIT SHUFFLED TICKET claims_on claims_on_depth claims_on_labels
         layerwise retrained rewinds_with_few_labels unpruned""",
     "raysslprune.lottery": """Chain finetune imp linear random_prune random_reinit rewound shuffled untrained
         winning_ticket""",
-    "raysslprune.recipes": "APPENDIX_D NETS appendix_d",
-    "raysslprune.scales": "FEW LABELLED PAPER_LEVELS SETTINGS Net Probe Setting Target images_of",
+    "raysslprune.paper.recipes": "APPENDIX_D NETS appendix_d",
+    "raysslprune.paper.scales": "FEW LABELLED PAPER_LEVELS SETTINGS Net Probe Setting Target images_of",
     "raysslprune.spec": """SVM Final Imported Init Mask Option Prune RandomPrune Recipe Rewind Shuffle Start Step
         Train""",
-    "raysslprune.subnetwork": "keep_pruned load_mask load_subnetwork",
+    "raysslprune.release.subnetwork": "keep_pruned load_mask load_subnetwork",
     "raysslprune.sweepfile": "Claim Curve Dense Drawing Figure Listing Magnitudes Point Search",
     "raysslprune.tasks.task": "Task",
-    "raysslprune.torch_prune": "from_torch_prune to_torch_prune",
+    "raysslprune.release.torch_prune": "from_torch_prune to_torch_prune",
 }
 MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 """Where each name of ``__all__`` is."""

@@ -34,14 +34,14 @@ class Command:
 
 COMMANDS = {
     "sweep": Command("raysslprune.sweep", "train what figures need, then draw them"),
-    "status": Command("raysslprune.status", "how far the sweep on a root is, while it runs or after"),
-    "results": Command("raysslprune.results.__main__", "SQL over all results of a root"),
-    "report": Command("raysslprune.report.__main__", "one HTML page of what sweeps found"),
-    "analysis": Command("raysslprune.analysis", "what masks keep of each layer, and how much they share"),
-    "export": Command("raysslprune.export", "a trained network, or a mask, as a folder to give to others"),
-    "import-mask": Command("raysslprune.import_mask", "a mask found by another tool, into a root"),
-    "check": Command("raysslprune.data.check", "name the broken images of a data set"),
-    "resize": Command("raysslprune.data.resize", "copy a data set with smaller images"),
+    "status": Command("raysslprune.commands.status", "how far the sweep on a root is, while it runs or after"),
+    "results": Command("raysslprune.commands.results", "SQL over all results of a root"),
+    "report": Command("raysslprune.commands.report", "one HTML page of what sweeps found"),
+    "analysis": Command("raysslprune.commands.analysis", "what masks keep of each layer, and how much they share"),
+    "export": Command("raysslprune.commands.export", "a trained network, or a mask, as a folder to give to others"),
+    "import-mask": Command("raysslprune.commands.import_mask", "a mask found by another tool, into a root"),
+    "check": Command("raysslprune.commands.check", "name the broken images of a data set"),
+    "resize": Command("raysslprune.commands.resize", "copy a data set with smaller images"),
 }
 
 

@@ -54,7 +54,6 @@ def into_store(store: Store, file: Path, arch: str, channels: int | None = None)
     from raysslprune import masks, models
     from raysslprune.release import torch_prune
     from raysslprune.training.make_masks import MaskMaker, NoExchange
-    from raysslprune.training.runner import Runner
 
     if not file.is_file():
         raise ValueError(f"{file} is a folder, and no file" if file.is_dir() else f"there is no file {file}")

@@ -13,13 +13,15 @@ from tests.helpers.commands import Finished, table_of
 
 PROGRAM = """
 import functools, random, sys
-from raysslprune.cluster import nodes as cluster; from raysslprune.plan import graph as plan; from raysslprune import sweep
+from raysslprune import sweep
+from raysslprune.cluster import nodes
+from raysslprune.plan.schedule import Schedule
 
 slots, seed, *arguments = sys.argv[1:]
-cluster.connected = functools.partial(cluster.connected, cpus=int(slots))
+nodes.connected = functools.partial(nodes.connected, cpus=int(slots))
 if seed:  # what has the longest path of work behind it goes first: here that is anything
-    made, draw = plan.Schedule.__init__, random.Random(int(seed))
-    plan.Schedule.__init__ = lambda self, jobs, seconds: made(self, jobs, {job.id: draw.random() for job in jobs})
+    made, draw = Schedule.__init__, random.Random(int(seed))
+    Schedule.__init__ = lambda self, jobs, seconds: made(self, jobs, {job.id: draw.random() for job in jobs})
 sys.exit(sweep.main(arguments))
 """
 

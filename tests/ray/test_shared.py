@@ -72,14 +72,14 @@ def test_when_the_actor_dies_the_file_is_read(board: Exchange, tmp_path: Path) -
     store = Store(str(tmp_path / "runs"))
     store.create()
     step = RandomPrune(arch="conv4", data="digits", keep=0.5, level=3, seed=0)
-    first = Runner(store=store, exchange=board).mask(step)
+    first = Runner(store=store, exchange=board).masks.get(step)
     packed = board.get(step.id)
     assert packed is not None
     name = next(iter(first))
     assert np.array_equal(packed[name], np.packbits(first[name].flatten().numpy()))
     ray.kill(board.actor, no_restart=False)
     time.sleep(3)  # what is called in the very moment of the death Ray may leave without an answer
-    again = Runner(store=store, exchange=board).mask(step)
+    again = Runner(store=store, exchange=board).masks.get(step)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert masks.density(again) == pytest.approx(0.125, abs=1e-4)
     # it is put into the restarted, empty actor again; to start one takes longer than a get waits, on a busy machine

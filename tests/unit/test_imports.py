@@ -67,10 +67,12 @@ def test_only_what_is_no_sweep_files_is_slow_to_import() -> None:
 def test_training_and_running_a_step_need_no_ray() -> None:
     """In a notebook, or in a test. The store, and so Arrow, comes with the running only."""
     program = """
-from raysslprune import data, masks, models, catalogue as names, parallel, tasks; from raysslprune.evaluate import metrics as evaluate, svm; from raysslprune.training import loop as train
+from raysslprune import catalogue, data, masks, models, parallel, tasks
+from raysslprune.evaluate import metrics, svm
+from raysslprune.training import loop
 tasks.find("npid"), models.trunk("conv4", 1), data.load("digits")
 assert not sys.modules.keys() & {"ray", "pyarrow", "matplotlib", "optuna", "sklearn"}, list(sys.modules)
-import raysslprune.run
+import raysslprune.training.runner
 """
     found = imported_by(program)
     assert {"torch", "pyarrow"} <= found

@@ -90,14 +90,14 @@ def test_titles_are_for_people() -> None:
 def test_titles_that_several_have_say_what_tells_them_apart() -> None:
     half, quarter = ([one.rounds[1], one.rounds[2]] for one in (chain(keep=0.5), chain(keep=0.25)))
     other = chain(keep=0.25, arch="conv5").rounds[1]
-    named = words.titles(make_plan(points([*half, *quarter])).jobs.values())
+    named = words.titles(job.train for job in make_plan(points([*half, *quarter])).jobs.values())
     assert [named[step.id] for step in (*half, *quarter)] == [
         "labels seed 0, labels mask 1, rewound, 50% left",
         "labels seed 0, labels mask 2, rewound, 25% left",
         "labels seed 0, labels mask 1, rewound, 25% left",
         "labels seed 0, labels mask 2, rewound, 6.25% left",
     ]
-    named = words.titles(make_plan(points([quarter[0], other])).jobs.values())
+    named = words.titles(job.train for job in make_plan(points([quarter[0], other])).jobs.values())
     assert [named[step.id].rpartition(", ")[2] for step in (quarter[0], other)] == [quarter[0].arch, "conv5"]
     alone = make_plan(points([quarter[1]])).jobs
-    assert words.titles(alone.values()) == {i: job.title for i, job in alone.items()}
+    assert words.titles(job.train for job in alone.values()) == {i: job.title for i, job in alone.items()}

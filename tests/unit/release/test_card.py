@@ -38,8 +38,8 @@ def test_the_card_tells_all_steps_behind_a_network(name: str, trained: Store, ex
         made = next(what for _, step_id, what in rows if step_id == one.id)
         named = set(re.findall(r"(?:from|mask|prune|shuffle) #(\d+)\b", made))
         assert named == {place[parent.id] for parent in one.parents}, made
-    trained = [one for one in closure([step]) if isinstance(one, Train)]
-    assert len(re.findall(r"^R\d+: .*samples 1,280 .*batch 64, lr 0\.05", card, re.M)) <= len(trained)
+    trainings = [one for one in closure([step]) if isinstance(one, Train)]
+    assert len(re.findall(r"^R\d+: .*samples 1,280 .*batch 64, lr 0\.05", card, re.M)) <= len(trainings)
     assert f"Step `{step.id}`" in card
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 import raysslprune
-from raysslprune import data, models
+from raysslprune import catalogue, data, models
 from raysslprune.commands import export
 from raysslprune.evaluate.metrics import accuracy
 from raysslprune.release import contents, subnetwork
@@ -92,12 +92,12 @@ def test_weights_have_plain_names_and_pruned_ones_are_zero_without_a_sign(
     step = TRAININGS[name].mask
     stays = mask_in(trained, step, SHAPES) if step else {}
     for key, tensor in own.items():
-        exported = found[key.removeprefix("trunk.")]
-        assert exported.dtype == tensor.dtype
-        assert torch.equal(exported, tensor)
+        kept = found[key.removeprefix("trunk.")]
+        assert kept.dtype == tensor.dtype
+        assert torch.equal(kept, tensor)
         if key.removeprefix("trunk.") in stays:
             pruned = torch.from_numpy(~stays[key.removeprefix("trunk.")])
-            assert not exported.view(torch.int32)[pruned].any()
+            assert not kept.view(torch.int32)[pruned].any()
             assert bool(pruned.any()) == (name != "random" or "conv4" not in key)
 
 
@@ -249,7 +249,7 @@ def test_names_and_shapes_are_torchvisions(name: str) -> None:
 
 
 def test_every_architecture_of_the_package_gets_its_names_back() -> None:
-    for arch in subnetwork.names.ARCHITECTURES:
+    for arch in catalogue.ARCHITECTURES:
         with torch.device("meta"):
             trunk = models.trunk(arch, 3)
             state = models.Network(trunk, nn.Linear(cast(int, trunk.width), 12)).state_dict()

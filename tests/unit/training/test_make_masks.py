@@ -136,7 +136,7 @@ def test_random_masks_adjusted_for_natural_zeros_keep_none(tmp_path: Path) -> No
     leaf = random_reinit(steps[9], like=dense, task="labels", recipe=SHORT)
     runner.run(job_of(leaf))
     for level, count in {1: 12_960, 4: 12_960, 5: 10_617, 9: 4_349}.items():
-        runner.mask(steps[level])
+        runner.masks.get(steps[level])
         stays = mask_in(runner.store, steps[level])
         assert left(stays) == count
         assert all((stays[name] <= alive[name]).all() for name in stays)
@@ -152,7 +152,7 @@ def test_such_a_mask_in_a_scope(tmp_path: Path) -> None:
     runner = made(tmp_path)
     commit(runner.store, dense, state)
     step = random_prune(like=dense, keep=0.4, level=2, scope="convs:2", nonzero=dense)
-    runner.mask(step)
+    runner.masks.get(step)
     stays = mask_in(runner.store, step)
     assert left(stays, 1, 2) == 760
     assert left(stays, 3, 4) == 27_648
@@ -182,10 +182,10 @@ def test_masks_travel_by_the_exchange_and_by_their_files_alike(tmp_path: Path) -
     step = random_reinit(shuffled(made_chain, 1), like=like, task="labels", recipe=SHORT)
     store = execute([step], tmp_path)
     runner = Runner(store=store, exchange=board)
-    first = runner.mask(step.mask)
+    first = runner.masks.get(step.mask)
     assert board.hits == 0
     assert board.masks.keys() == {step.mask.id} if step.mask else False
-    again = runner.mask(step.mask)
+    again = runner.masks.get(step.mask)
     assert board.hits == 1
     assert same(first, again)
     assert same(first, mask_in(store, step.mask))

@@ -19,7 +19,7 @@ from raysslprune.store.record import MASK, WEIGHTS, Record, snapshots_in
 from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
 from raysslprune.training.loop import Loop, Outcome
-from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.make_masks import MaskMaker, NoExchange
 from raysslprune.training.runner import Runner
 from tests.helpers.chains import execute
 
@@ -312,12 +312,12 @@ def test_a_checkpoint_of_the_end_gives_the_same_training(whole: Store, tmp_path:
     """That which is kept until the masks are made."""
     store, job = opened(tmp_path / "runs"), job_with_three_masks()
 
-    class NoMasks(Runner):
-        def mask(self, step: Any) -> Any:
-            raise Killed
+    def no_masks(maker: MaskMaker, step: Any) -> Any:
+        raise Killed
 
-    with pytest.raises(Killed):
-        NoMasks(store=store, exchange=NoExchange()).run(job)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(MaskMaker, "get", no_masks)
+        Runner(store=store, exchange=NoExchange()).run(job)
     assert store.load_checkpoint(DENSE.id) is not None
     assert store.record(DENSE.id) is None
     facts = runner(store).run({**job, "keep": True})
@@ -333,9 +333,9 @@ def test_a_worker_that_failed_at_a_mask_forgets_its_weights(tmp_path: Path) -> N
     one = runner(Watched(store.root, calls.index(f"write steps/{job['after'][0]}/SUCCESS") + 1, die))
     with pytest.raises(Killed):
         one.run(job)
-    assert one.at_hand == {}
+    assert one.masks.at_hand == {}
     one.run(job)
-    assert one.at_hand == {}
+    assert one.masks.at_hand == {}
 
 
 def test_svms_leave_no_weights(tmp_path: Path) -> None:
