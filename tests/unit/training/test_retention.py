@@ -315,9 +315,10 @@ def test_a_checkpoint_of_the_end_gives_the_same_training(whole: Store, tmp_path:
     def no_masks(maker: MaskMaker, step: Any) -> Any:
         raise Killed
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MaskMaker, "get", no_masks)
-        Runner(store=store, exchange=NoExchange()).run(job)
+        with pytest.raises(Killed):
+            Runner(store=store, exchange=NoExchange()).run(job)
     assert store.load_checkpoint(DENSE.id) is not None
     assert store.record(DENSE.id) is None
     facts = runner(store).run({**job, "keep": True})
