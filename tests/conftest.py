@@ -24,9 +24,12 @@ signal.signal(
 )  # a shell's background jobs ignore Ctrl-C, and so their children
 
 
-def _may_start_ray(nodeid: str) -> bool:
-    """Whether the test is in another folder than ``tests/unit``, in which none does."""
-    return not nodeid.startswith("tests/unit/")
+FOLDERS = ("ray", "faults", "docs", "tools")
+"""Whose tests may start Ray: with long ones, and so first."""
+
+
+def _folder(nodeid: str) -> str:
+    return nodeid.split("/")[1]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,7 +43,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not _may_start_ray(item.nodeid))
+    items.sort(key=lambda item: FOLDERS.index(f) if (f := _folder(item.nodeid)) in FOLDERS else len(FOLDERS))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -48,17 +51,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     """Used with ``-n 2``; ``-n 0`` runs all in one process."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneRay(LoadScopeScheduling):
-        """Of pytest's two processes one runs all that may start Ray, which takes both cores, and it begins with that.
+    class ByFolder(LoadScopeScheduling):
+        """Gives whole folders to one process, so that no more than two tests have a Ray at the same time; unit by file.
 
-        The other runs the rest, file by file, so that a file's fixtures are made once.
+        What is given together makes its fixtures once.
         """
 
         def _split_scope(self, nodeid: str) -> str:
-            return "ray" if _may_start_ray(nodeid) else nodeid.partition("::")[0]
+            folder = _folder(nodeid)
+            return folder if folder in FOLDERS else nodeid.partition("::")[0]
 
     config.option.loadscopereorder = False
-    return OneRay(config, log)
+    return ByFolder(config, log)
 
 
 @pytest.fixture(autouse=True)
