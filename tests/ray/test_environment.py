@@ -69,7 +69,7 @@ INTERRUPTED = (
     + """
 import signal, threading, time
 import ray
-ray.init(num_cpus=2, include_dashboard=False)
+ray.init(address="local", num_cpus=2, include_dashboard=False)
 
 def until(free, seconds):
     end = time.monotonic() + seconds
@@ -99,7 +99,7 @@ if sys.argv[2] == "with":
     run("first")
     assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 import ray
-ray.init(num_cpus=1, include_dashboard=False)
+ray.init(address="local", num_cpus=1, include_dashboard=False)
 where = ray.nodes()[0]
 os.environ.pop("RAY_CLIENT_MODE", None)  # set when Ray is imported, which the sweep may have done
 changes = {name: value for name, value in os.environ.items() if before.get(name) != value}
@@ -126,7 +126,7 @@ def program(source: str, *arguments: str, home: Path, **environment: str) -> dic
 @pytest.mark.timeout(600)
 def test_a_rays_program_keeps_it(tmp_path: Path) -> None:
     """Twice in a row, without a new Ray, and all that the program has there goes on."""
-    how = json.dumps({"num_cpus": 2, "include_dashboard": False, "namespace": "mine"})
+    how = json.dumps({"address": "local", "num_cpus": 2, "include_dashboard": False, "namespace": "mine"})
     found = program(BEFORE, str(tmp_path), how, home=tmp_path / "home")
     assert found == {"rows": [1, 1], "same": True, "up": True, "mine": True}
 
