@@ -80,7 +80,7 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     kinds = parser.add_subparsers(dest="name", required=True)
     for name, says in BENCHMARKS.items():
-        benchmark = import_module(f"raysslprune.bench.{name}")
+        benchmark = import_module(f"benchmarks.{name}")
         kind = kinds.add_parser(name, help=says)
         benchmark.arguments(kind)
         kind.set_defaults(run=benchmark.run)

@@ -178,7 +178,7 @@ class NPID:
 
 @dataclass(kw_only=True)
 class S4L:
-    """labelled: the part of the images whose labels may be used, as in names.SUBSET. weight: of the rotation loss.
+    """labelled: the part of the images whose labels may be used, as in SUBSET. weight: of the rotation loss.
 
     labels_turned: cross-entropy on all four turns of the labelled image, as in the authors' code; else on the upright
         one, for images whose class depends on where up is.
@@ -195,7 +195,7 @@ class S4L:
 
 
 OPTIONS: Mapping[str, type] = {"labels": Labels, "rotnet": RotNet, "exemplar": Exemplar, "npid": NPID, "s4l": S4L}
-"""By task, as in names.TASKS, whose classes inherit these."""
+"""By task, as in TASKS, whose classes inherit these."""
 
 SEVERAL = {"voc07"}
 """Data sets of the package whose images have several labels."""

@@ -165,7 +165,7 @@ def free_workers_kept_in(cache: Any) -> AbstractContextManager[object]:
     (https://github.com/ray-project/ray/pull/31974).
     Unsuitable: most jobs of a sweep become ready when another ends, so workers are often free for a moment; each
     ended one costs seconds to start again.
-    Instead: what warm.FreeWorkers decides. It overrides the methods that keep, give and end workers.
+    Instead: what reuse.FreeWorkers decides. It overrides the methods that keep, give and end workers.
     When Ray changes: drop this patch if Tune takes a number of workers to keep; else see what TuneController makes in
     place of ``_ObjectCache``, and how FreeWorkers' overrides map to it.
     """

@@ -1,7 +1,7 @@
 """Data sets: where they lie, how they are read, and what the training loop sees of them.
 
 Small ones are resident on the device as uint8; of large ones only the paths are held, and images are decoded ahead
-by threads. A new data set is a ``Source`` in a file here and a line in ``names.DATASETS``.
+by threads. A new data set is a ``Source`` in a file here and a line in ``catalogue.DATASETS``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def source(name: str) -> Source:
 
 @cache
 def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
-    """A step's data set or subset, read once a process. root: as names.data_root. Raises ValueError or DataError."""
+    """A step's data set or subset, read once a process. root: as catalogue.data_root. Raises ValueError, DataError."""
     whole, _, subset = name.rpartition(":") if catalogue.data_parts(name)[2] else (name, "", "")
     if subset:
         return subsets.of(load(whole, root), subset)

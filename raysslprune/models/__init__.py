@@ -1,7 +1,8 @@
 """Networks: a trunk that gives features, which pruning sees, and a task's head, which it never sees.
 
-A new architecture is a file here and a line in ``names.ARCHITECTURES``: a function from the number of image channels
-to a trunk, a module with an int attribute ``width`` that takes images (n, channels, h, w) to features (n, width).
+A new architecture is a file here and a line in ``catalogue.ARCHITECTURES``: a function from the number of image
+channels to a trunk, a module with an int attribute ``width`` that takes images (n, channels, h, w) to features
+(n, width).
 Its layers are ones that :func:`draw` knows, and it has no dropout: no global random state may decide a result.
 """
 

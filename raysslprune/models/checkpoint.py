@@ -1,4 +1,4 @@
-"""Checkpoints of torchvision's models, and of trainings of these: read from files, fitted to a trunk."""
+"""Read checkpoints of torchvision's models and of trainings of these, and fit them to a trunk."""
 
 from __future__ import annotations
 

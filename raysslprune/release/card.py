@@ -1,4 +1,4 @@
-"""The README of a release, a model card: what it is, how it came about, how good it is, how to load it, its limits."""
+"""The README of an exported folder, a model card: what it is, how it came about, how good it is, its limits."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _use(made: Release, onnx: bool) -> str:
         return (
             f"## Use\n\n```python\n{LOAD_MASK}\n```\n\n`mask` is a dictionary from the names of weights, which are "
             "torchvision's where it has such a network, to bool tensors, True where the weight stays. "
-            "`raysslprune.torch_prune.to_torch_prune(module, mask)` prunes a module by it."
+            "`raysslprune.to_torch_prune(module, mask)` prunes a module by it."
         )
     images = made.images
     assert images is not None

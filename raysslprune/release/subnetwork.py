@@ -92,7 +92,7 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
     folder = Path(path).expanduser()
     config = read_config(folder)
     if config["kind"] != "network":
-        raise ValueError(f"{folder} holds a {config['kind']} and no network; raysslprune.subnetwork.load_mask reads it")
+        raise ValueError(f"{folder} holds a {config['kind']} and no network; raysslprune.load_mask reads it")
     arch = config["arch"]
     if trunk is None and arch not in catalogue.ARCHITECTURES:
         raise ValueError(f"architecture {arch!r} is not of this package: pass it, load_subnetwork(path, trunk=...)")

@@ -75,7 +75,7 @@ class Runner:
 
     data_root: where data sets lie. device: what this process trains on. progress: called with (job id, done, of all),
     in samples, or in fits where SVMs are fitted. train_by: how a training of this runner is run: by itself, unless
-    others do it for it (distribute.py). curves: a folder for the learning curves of what it trains, as TensorBoard's
+    others do it for it (cluster/train.py). curves: a folder for the learning curves of what it trains, as TensorBoard's
     event files; '' for none.
     """
 
@@ -93,7 +93,7 @@ class Runner:
         self.masks = MaskMaker(store=self.store, exchange=self.exchange, data_root=self.data_root)
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Make what is missing of a job (``plan.Job.to_plain``); returns the facts of its training.
+        """Make what is missing of a job (``plan.graph.Job.to_plain``); returns the facts of its training.
 
         Raises store.Damaged where something it starts from is not whole, NotImported, and whatever the training
         raises.

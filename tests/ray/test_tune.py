@@ -118,7 +118,7 @@ def trained_by(folder: Path) -> dict[str, str]:
 def test_all_workers_work_though_trainings_are_over_before_one_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tune alone would cancel the second worker's start whenever the first is free: see raysslprune.warm.
+    """Tune alone would cancel the second worker's start whenever the first is free: see raysslprune.cluster.reuse.
 
     One job is ready at first, so that a second worker is started late; and a third takes the place of one that died.
     """

@@ -282,5 +282,5 @@ def test_a_mask_is_exported_alone(name: str, trained: Store, tmp_path: Path) -> 
     found = subnetwork.load_mask(tmp_path / "mask")
     for key, stays in mask_in(trained, step, SHAPES).items():
         assert np.array_equal(found[key].numpy(), stays)
-    with pytest.raises(ValueError, match=r"holds a mask and no network; raysslprune\.subnetwork\.load_mask reads it"):
+    with pytest.raises(ValueError, match=r"holds a mask and no network; raysslprune\.load_mask reads it"):
         raysslprune.load_subnetwork(tmp_path / "mask")
