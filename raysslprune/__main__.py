@@ -1,4 +1,4 @@
-"""``raysslprune COMMAND``: every command of the package; ``python -m raysslprune COMMAND`` is the same.
+"""The program ``raysslprune``: all commands by their names. ``python -m raysslprune`` is the same program.
 
 A command's module is imported when the command is called, so that this one's own help is there at once.
 """

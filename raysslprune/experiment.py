@@ -1,4 +1,4 @@
-"""Sweeps from Python, for notebooks and scripts: plan, run, tables, claims and figures.
+"""A sweep as an object, for notebooks, scripts and the command: plan it, run it, read and draw its results.
 
     fig3 = Experiment.load("fig3", seeds=3)
     fig3.run()
@@ -193,8 +193,8 @@ class Experiment:
     # ------------------------------------------------------------------ its masks
 
     def masks(self) -> tuple[pa.Table, pa.Table]:
-        """What each mask that is done keeps of each layer (analysis.LAYERS), and how much each two of a level share
-        (analysis.OVERLAPS). Raises store.Damaged for one that can't be read.
+        """What each mask that is done keeps of each layer, and how much each two of a level share: LAYERS and
+        OVERLAPS of ``results.overlap``. Raises ``store.record.Damaged`` for one that can't be read.
         """
         return overlap.measure(self._masks(), self.store)
 

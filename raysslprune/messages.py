@@ -1,4 +1,4 @@
-"""Sentences for people on stderr, exit codes, and the defaults that several commands share."""
+"""Print sentences for people on stderr; exit codes, and the defaults that several commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results shown: tables printed and written, claims judged, figures drawn, for each kind of drawing.
+"""Show results: print and write tables, judge claims, draw figures, for each kind of drawing.
 
 Whatever goes wrong with a figure becomes one sentence, and costs no numbers.
 """

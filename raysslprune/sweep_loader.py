@@ -1,4 +1,4 @@
-"""A sweep file, found, executed, and checked before anything trains."""
+"""Find, execute and check a sweep file before anything trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps, recipes and results in words; durations and sizes as people read them."""
+"""Say in words what steps, recipes and results are; write durations and sizes as people read them."""
 
 from __future__ import annotations
 

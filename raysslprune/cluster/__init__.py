@@ -1,1 +1,1 @@
-"""All that needs Ray: nodes, Tune, Train, workers that stay, shared masks, metrics for Prometheus."""
+"""All of Ray: the cluster and its nodes, jobs by Tune, trainings by Train, shared masks, metrics for Prometheus."""

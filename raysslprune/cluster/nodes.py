@@ -1,4 +1,4 @@
-"""The Ray cluster to run on: this machine's own for the time being, or one that is there; and whether it will do."""
+"""Start a Ray cluster on this machine, or connect to one that runs; check that its nodes fit the sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep as metrics beside Ray's own, for Prometheus and Grafana: docs/monitoring.md.
+"""Publish a sweep's progress as metrics beside Ray's own, for Prometheus and Grafana: docs/monitoring.md.
 
 They are published by the sweep's own process, through Ray's agent on its node, which needs ``ray[default]``; without
 it nothing is. No failure here stops a sweep.
@@ -105,7 +105,7 @@ def _harmless(method: Callable[Concatenate[Monitor, P], None]) -> Callable[Conca
 
 
 class Monitor:
-    """Publishes a schedule at work. A fanout.Watcher."""
+    """Publishes a schedule at work. A tune.Watcher."""
 
     def __init__(self, schedule: Schedule, done_before: Iterable[Job] = ()) -> None:
         """done_before: jobs that the store already had."""

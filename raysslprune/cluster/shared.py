@@ -1,4 +1,4 @@
-"""Masks through Ray's object store, and the progress of what trains now.
+"""One actor for a whole sweep: masks through Ray's object store, and the progress of running trainings.
 
 One actor holds the masks, because an object dies with the process that put it: a mask that a trial put itself
 would be lost with that trial. The file in the store stays the truth; here is only the fast way. A mask that is

@@ -1,4 +1,4 @@
-"""One training by Ray Train: in this very process, or by several workers that share each batch, by torch's DDP.
+"""One training by Ray Train: in this very process, or by several workers that share each batch through torch's DDP.
 
 Several are started anew for each training, which takes 10 to 20 seconds: that is for trainings of many minutes. What
 must outlive them is in the store, as always; Ray Train is not asked to keep anything.

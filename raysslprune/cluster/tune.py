@@ -1,4 +1,4 @@
-"""Jobs out to a cluster by Ray Tune: a searcher that hands out what is ready, and trials that run one job each.
+"""Run jobs on a cluster by Ray Tune: a searcher hands out what is ready, and each trial runs one job.
 
 Tune is never the memory: the same command plans again from the store. A trial's actor is used again for the
 next trial, so that torch is imported once a slot and not once a training. A job whose process died is handed out again
@@ -46,7 +46,7 @@ MOST_REPAIRS = 100
 
 
 class Watcher(Protocol):
-    """Who is told of what happens; progress.Progress is one."""
+    """Who is told of what happens; terminal.progress.Progress is one."""
 
     def slots_are(self, count: int) -> None: ...
     def job_started(self, job: Job, workers: int) -> None: ...

@@ -1,1 +1,1 @@
-"""The commands of ``raysslprune``, a module each."""
+"""The commands of ``raysslprune``, one module each."""

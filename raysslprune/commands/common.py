@@ -1,4 +1,4 @@
-"""What the commands have in common: exit codes, one sentence for what is wrong, and how their help ends."""
+"""What the commands share: their parser, checked option values, errors as one sentence, exit codes."""
 
 from __future__ import annotations
 

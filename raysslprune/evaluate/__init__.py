@@ -1,1 +1,1 @@
-"""What is measured of a network: metrics, features, and linear SVMs on them."""
+"""What is measured on a trained network: metrics, features, and linear SVMs on them."""

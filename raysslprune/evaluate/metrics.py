@@ -1,6 +1,6 @@
 """Measurements on a trained network, every sample counted once, by however many processes.
 
-Linear SVMs on its features are in ``svm.py``.
+Linear SVMs on its features are in ``evaluate/svm.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figures. Matplotlib is imported only here, and whatever backend the environment names."""
+"""Figures from tables of results. Matplotlib is imported only here."""
 
 from raysslprune.figures.backend import any_backend
 

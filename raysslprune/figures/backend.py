@@ -1,4 +1,4 @@
-"""Importing Matplotlib whatever backend the environment names."""
+"""Import Matplotlib, whatever backend the environment names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From tables to figures in the paper's manner. Colours, markers and line styles tell a curve by any one of them."""
+"""Accuracy against remaining weights, in the paper's manner: any of colour, marker and line style tells a curve."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from raysslprune.sweepfile import Curve, Figure
 
 @own_style()
 def draw(figure: Figure, results: pa.Table, *, subtitle: str = "") -> Canvas:
-    """The figure of ``results.table``'s rows. Bands: standard errors; small dots: single seeds.
+    """The figure of ``results.tables.table``'s rows. Bands: standard errors; small dots: single seeds.
 
     No point is made up: a curve breaks where it has no result at a density at which another of its axes has one.
     """

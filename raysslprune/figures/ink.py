@@ -1,4 +1,4 @@
-"""Painting a grid of panels with lines, axes and a legend, and saving it."""
+"""Paint a grid of panels with lines, axes and a legend, and save it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of magnitudes and of the rewind study."""
+"""Figures of weight magnitudes and of the rewind study."""
 
 from __future__ import annotations
 

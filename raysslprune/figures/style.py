@@ -1,4 +1,4 @@
-"""The look of curves: colours, markers, names and sizes."""
+"""How curves look and what they are called: colours, markers, line styles, names, sizes of type."""
 
 from __future__ import annotations
 

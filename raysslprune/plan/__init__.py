@@ -1,1 +1,1 @@
-"""From points to jobs: their graph, their order, their cost, and the rewind study's search."""
+"""From points to jobs: their graph, their order, what they cost, and the search of the rewind study."""

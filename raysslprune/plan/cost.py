@@ -1,4 +1,4 @@
-"""What jobs and plans cost: seconds, GPU-hours and bytes."""
+"""Estimate what jobs and plans cost: seconds, GPU-hours and bytes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ SOURCES = {
     MEASURED: "the median speed of the trainings in this store that were done on a GPU",
     STATED: "a published speed of ResNet-50; of other networks by their multiply-adds; divided by the task's views; "
     "three times that where the trunk is frozen; nothing for pruned weights; unmeasured",
-    GUESSED: "nothing is known of the network: as those in the middle of recipes.NETS",
+    GUESSED: "nothing is known of the network: as those in the middle of paper.recipes.NETS",
     ON_CPU: "fitted by scikit-learn; not counted",
 }
 

@@ -1,4 +1,4 @@
-"""From the points that sweeps ask for to what must run, in which order, and what that costs.
+"""From the points that sweeps ask for to a graph of jobs: what must run, and what each job waits for.
 
 The unit of work is a *job*: one training and the masks that are made beside it. A Prune is made where its
 training ran, while the weights are at hand. A random mask is made by the first training that uses it. An imported one

@@ -1,4 +1,4 @@
-"""The order in which jobs run: of those whose parents are done, the one with the longest path behind it first."""
+"""The order in which jobs run: of those that are ready, the one with the longest path of work behind it first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a schedule will still take, from what its jobs should take and how fast they are seen to run."""
+"""Estimate how long a schedule will still take, from what its jobs should take and how fast they are seen to run."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A network or a mask as a folder for others, and such a folder as a module."""
+"""Hand out a network or a mask as a folder, and read such a folder as a module."""

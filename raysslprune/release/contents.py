@@ -1,6 +1,6 @@
-"""A step of the store as what is released of it: a network or a mask, and the files that hold it.
+"""What an export holds: a network or a mask of the store, and the files for it.
 
-``subnetwork.py`` reads these files, and says which they are; ``modelcard.py`` writes the README among them.
+``subnetwork.py`` reads these files, and says which they are; ``card.py`` writes the README among them.
 """
 
 from __future__ import annotations

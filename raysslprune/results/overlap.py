@@ -1,4 +1,4 @@
-"""``raysslprune analysis fig3``: what the masks behind a sweep keep of each layer, and how much they share.
+"""What the masks behind a sweep keep of each layer, and how much they share.
 
 It reads the masks that a sweep has made, and trains nothing. Their tables and figures stand beside the sweep's own.
 

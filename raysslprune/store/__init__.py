@@ -1,1 +1,1 @@
-"""Where steps live: a folder or an object store, with checksums and a lock."""
+"""Where finished steps live: a folder or an object store, with checksums and a lock."""

@@ -1,4 +1,4 @@
-"""Roots as pyarrow opens them: folders, and addresses of object stores."""
+"""Open the address of a root with pyarrow: a folder or an object store."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ that on the same machine nobody has to wait for a dead sweep's lease. Object sto
 file systems; others have locks that another machine does not see. There the lease stands alone.
 
 There are ways for two sweeps to think that they hold a lease, but not for long: who finds another's name in it stops.
-Until then they write the same bytes (see store.py), so what is lost is work.
+Until then they write the same bytes (see steps.py), so what is lost is work.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Taken(Exception):
 
 
 class Files(Protocol):
-    """The files of a root, as store.Store has them. Writes are atomic."""
+    """The files of a root, as store.steps.Store has them. Writes are atomic."""
 
     def read(self, name: str) -> bytes: ...
     def write(self, name: str, data: bytes) -> None: ...

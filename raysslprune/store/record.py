@@ -1,4 +1,4 @@
-"""The record of a finished step, its files and checksums."""
+"""The record of a finished step: its metrics, its files and their checksums."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a network is trained on: the views, the loss and the metric of a task.
 
-A new task is a ``Task`` in a file here, a line in ``names.TASKS`` and its options in ``options.py``.
+A new task is a ``Task`` in a file here, a line in ``catalogue.TASKS``, and its options beside it.
 """
 
 from __future__ import annotations

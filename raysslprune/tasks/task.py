@@ -1,4 +1,4 @@
-"""What a task is."""
+"""What a task must provide: views, a head, a loss and a metric."""
 
 from __future__ import annotations
 

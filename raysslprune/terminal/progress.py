@@ -1,4 +1,4 @@
-"""What is seen of a sweep while it runs, on stderr: one calm display; plain lines if that is no terminal; or JSON."""
+"""Show a sweep on stderr while it runs: one calm display; plain lines if that is no terminal; or JSON."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _row(rows: Table, kind: str, tally: Tally) -> None:
 
 
 class Progress:
-    """Shows a schedule at work. Its methods are what fanout.Watcher wants."""
+    """Shows a schedule at work. Its methods are what cluster.tune.Watcher wants."""
 
     draws = True
     """Whether a terminal gets a live display."""

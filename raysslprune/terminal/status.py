@@ -1,4 +1,4 @@
-"""``raysslprune status``: how far the sweep on a root is, asked from another terminal or another machine.
+"""How far the sweep on a root is: written by the sweep, read from another terminal or another machine.
 
 A sweep writes a snapshot of its progress to ``status.json`` of its root every few seconds, and a last one when it ends.
 Whether it still runs is told by the root's lock and lease.

@@ -1,4 +1,4 @@
-"""What a person reads on the terminal: the plan, the table, the claims."""
+"""Print the plan, the table, the claims, and what masks keep and share."""
 
 from __future__ import annotations
 

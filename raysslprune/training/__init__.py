@@ -1,1 +1,1 @@
-"""One training, and one job: a training with the masks that are made beside it."""
+"""Train a network once, and run a job: one training and the masks that are made beside it."""

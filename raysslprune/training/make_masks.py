@@ -1,4 +1,4 @@
-"""Masks, made or fetched: what a training runs under, and what is pruned from it."""
+"""Make or fetch masks: what a training runs under, and what is pruned from it."""
 
 from __future__ import annotations
 

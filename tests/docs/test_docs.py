@@ -226,6 +226,20 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.replace("`", "")).strip().lower().replace(" ", "-") for head in heads}
 
 
+def test_the_map_has_each_room_in_its_own_words() -> None:
+    """A folder or module of the package by its path, with the first paragraph of its docstring."""
+    package = PROJECT / "raysslprune"
+    rooms = {f"{path.name}/": path / "__init__.py" for path in package.iterdir() if (path / "__init__.py").exists()}
+    rooms |= {path.name: path for path in package.glob("*.py")}
+    told = {
+        name: (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0].replace("``", "`").rstrip(".")
+        for name, path in rooms.items()
+    }
+    shown = re.findall(r"^\| \[`(.+?)`\]\(\.\./raysslprune/.+?\) \| (.+) \|$", TEXT["design.md"], re.M)
+    assert dict(shown) == told
+    assert len(shown) == len(told)
+
+
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S)
