@@ -16,7 +16,8 @@ from rich.progress import track
 from raysslprune import data
 from raysslprune.commands.common import Parser, reports_errors
 from raysslprune.data.dataset import DataError, Source, Split, counted
-from raysslprune.data.files import SKIP, BrokenImage, Files, ahead, levels_left, skipped
+from raysslprune.data.files import SKIP, BrokenImage, Files, ahead, skipped
+from raysslprune.data.images import levels_left
 from raysslprune.messages import FAILED, STOPPED, USAGE, say
 
 

@@ -24,8 +24,9 @@ from typing import TypeVar
 from raysslprune import catalogue, data
 from raysslprune.commands.common import Parser, path, reports_errors
 from raysslprune.data.dataset import DataError, Dataset, counted
-from raysslprune.data.files import Files, ahead, below, resized
+from raysslprune.data.files import Files, ahead, below
 from raysslprune.data.folder import Folder
+from raysslprune.data.images import resized
 from raysslprune.messages import FAILED, STOPPED, USAGE, say
 from raysslprune.terminal.progress import LINE_EVERY
 from raysslprune.words import duration, size

@@ -7,35 +7,28 @@ trainings of a chain.
 
 from __future__ import annotations
 
-import io
 import os
-import re
-import threading
 import unicodedata
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from raysslprune.data.dataset import DataError, Dataset
 
+if TYPE_CHECKING:
+    from raysslprune.data.images import Image
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Of the files that are taken for images, in lower case; the same as torchvision's."""
 
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
-"""What these files may really be. Nothing else is tried: for some formats Pillow starts other programs."""
-
-MAX_PIXELS = 89_478_485
-"""Of an image, decoded or resized: where Pillow begins to warn of decompression bombs."""
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Of red, green and blue over ImageNet, on the uint8 scale; everybody's constants."""
@@ -46,9 +39,6 @@ SKIP = "skip.txt"
 LITTER = ("@eaDir", "Thumbs.db", "desktop.ini")
 """What Synology's file servers and Windows hide in folders of images."""
 
-DARK = 64
-"""Where the brightest pixel of an image with 16 bits a channel is below this after the cut to 8 bits, at most 14 of its
-16 bits are in use: it holds numbers of 10, 12 or 14 bits, and few levels of them are left."""
 
 Box = Sequence[float]
 """Left, top, right and bottom edge in pixels."""
@@ -121,12 +111,12 @@ class Files:
         return [self._square(image, choose(*image.size) if choose else None) for choose in chosen]
 
     def _square(self, image: Image.Image, box: Box | None) -> np.ndarray:
+        from raysslprune.data import images  # imports Pillow, which data sets without images on disk can do without
+
         if box is not None:
-            left, top, right, bottom = box
-            square = (self.size, self.size)
-            image = image.resize(square, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+            image = images.square(image, self.size, box)
         else:
-            image = resized(image, self.resize)
+            image = images.resized(image, self.resize)
             left, top = (round((side - self.size) / 2) for side in image.size)
             image = image.crop((left, top, left + self.size, top + self.size))
         return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
@@ -149,9 +139,11 @@ class Files:
 
     def decode(self, index: int, data: bytes) -> Image.Image:
         """The image that is the content of that file. Raises BrokenImage."""
+        from raysslprune.data import images
+
         try:
-            image = decode(data)
-            if self.resize**2 * max(image.size) > MAX_PIXELS * min(image.size):
+            image = images.decode(data)
+            if self.resize**2 * max(image.size) > images.MAX_PIXELS * min(image.size):
                 raise ValueError(f"{image.width} x {image.height} pixels are too long and narrow")
         except ValueError as error:
             raise BrokenImage(f"image {self.path(index)} is broken: {error}") from error
@@ -241,75 +233,6 @@ def below(root: Path, kind: str, name: str) -> Path:
     if not name or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"data set {kind}/NAME needs a name below the data root after the slash, not {name!r}")
     return root.absolute() / path
-
-
-def decode(data: bytes) -> Image.Image:
-    """An encoded image in Pillow's mode RGB, or L if it has no colours. Raises ValueError with the reason.
-
-    What is transparent is laid over white, 16-bit grey is cut to its upper eight bits, and the orientation that a
-    camera noted is ignored, as it is in torchvision's loader. Of several frames it is the first.
-    """
-    _hush_pillow()
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-        image.load()
-        return _opaque(image)
-    except MemoryError:
-        raise
-    except UnidentifiedImageError as error:
-        kind = f"in one of the formats {', '.join(FORMATS)}" if data else "at all, but an empty file"
-        raise ValueError(f"it is no image {kind}") from error
-    except Exception as error:  # Pillow raises anything on bytes that make no sense: SyntaxError, struct.error, ...
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-def levels_left(data: bytes) -> int | None:
-    """How many levels are left of an image that :func:`decode` takes, if cutting it to 8 bits a channel took most.
-
-    None for all images but those of 16 bits a channel in which the upper ones are hardly used; see DARK.
-    """
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if not any(";16" in str(tile.args) for tile in image.tile):
-        return None
-    pixels = np.asarray(_opaque(image))
-    return len(np.unique(pixels)) if pixels.max() < DARK else None
-
-
-def resized(image: Image.Image, shorter: int) -> Image.Image:
-    """An image whose shorter side has so many pixels, bilinear with antialiasing, as torchvision's ``Resize``."""
-    longer = int(shorter * max(image.size) / min(image.size))
-    size = (shorter, longer) if image.width <= image.height else (longer, shorter)
-    return image.resize(size, Image.Resampling.BILINEAR)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """In mode L or RGB."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("its pixels are 32-bit numbers, which have no agreed range")
-    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == mode else image.convert(mode)
-
-
-_IGNORED = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_HUSHING = threading.Lock()
-
-
-def _hush_pillow() -> None:
-    """Keep Pillow's warnings of oddities that do not matter, as a broken EXIF block, from the terminal.
-
-    A filter for good: ``warnings.catch_warnings`` is not safe in threads, which would undo each other's.
-    """
-    if warnings.filters[:1] != [_IGNORED]:
-        with _HUSHING:
-            if warnings.filters[:1] != [_IGNORED]:  # setting it takes it away for a moment
-                warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @cache

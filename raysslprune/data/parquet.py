@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from raysslprune.data.dataset import DataError, Dataset, resident
-from raysslprune.data.files import below, decode
+from raysslprune.data.files import below
+from raysslprune.data.images import decode
 
 IMAGES = ("image", "img")
 """Columns of images; the first that is there is read."""

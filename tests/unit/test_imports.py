@@ -7,6 +7,7 @@ import graphlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_a_sweep_file_needs_the_standard_library_only() -> None:
 
 def test_a_heavy_sweep_file_would_be_caught(tmp_path: Path) -> None:
     path = tmp_path / "heavy.py"
-    path.write_text("import numpy\nfrom raysslprune.plan.graph import Job\n\ndef points(scale, seed): ...\n")
+    path.write_text("import numpy\nfrom raysslprune.store.steps import Store\n\ndef points(scale, seed): ...\n")
     assert {"numpy", "pyarrow"} <= imported_by(LIGHT.format(paths=[str(path)], names=[]))
 
 
@@ -92,11 +93,11 @@ OTHERS = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "RAY_CLIENT_MODE", "TORCHI
 def test_to_import_the_package_changes_no_environment() -> None:
     """Its importer may use a Ray of its own."""
     names = [name for name in modules(PACKAGE) if not name.endswith("__main__")]
-    assert {"raysslprune.api", "raysslprune.cluster", "raysslprune.fanout"} <= set(names)
+    assert {"raysslprune.experiment", "raysslprune.cluster.nodes", "raysslprune.cluster.tune"} <= set(names)
     program = f"""
 import importlib, os, sys
 before = dict(os.environ)
-import raysslprune.api
+import raysslprune.experiment
 assert dict(os.environ) == before
 assert "ray" not in sys.modules
 for name in {names}:
@@ -109,42 +110,108 @@ print(*(name for name in os.environ.keys() | before.keys() if os.environ.get(nam
     assert set(run.stdout.split()) <= OTHERS
 
 
+INSTALLED = ("numpy", "torch", "safetensors", "sklearn", "pyarrow")
+"""What a program needs that trains, measures, prunes, loads a subnetwork, or reads tables of results."""
+
+NOT_INSTALLED = """
+import importlib.abc, importlib.metadata, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in absent:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+kept = {{"raysslprune", *{installed}}}
+required = importlib.metadata.requires("raysslprune")
+absent = {names}
+sys.meta_path.insert(0, Absent())
+"""
+
+MINIMAL = """
+import pathlib, tempfile
+import torch
+from raysslprune import Init, Train, load_subnetwork, masks, models, results
+from raysslprune.evaluate import metrics, svm
+from raysslprune.paper.scales import SETTINGS
+RECIPE = SETTINGS["smoke"].recipes["labels"]
+from raysslprune.store.steps import Store
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
+
+with tempfile.TemporaryDirectory() as folder:
+    store = Store(folder + "/runs")
+    store.create()
+    step = Train(task="labels", data="digits", arch="conv4", recipe=RECIPE, seed=0, start=Init(seed=0))
+    Runner(store=store, exchange=NoExchange()).train(step, set())
+    results.from_parquet(results.to_parquet(results.table("a", "smoke", [], {})))
+"""
+
+HEAVY_DEPENDENCIES = ("ray", "duckdb", "tensorboardX", "matplotlib", "optuna", "rich", "jinja2", "PIL", "shtab", "yaml")
+
+
+def test_training_reading_and_loading_need_few_packages() -> None:
+    """On a machine that has only these, as one with a GPU and no Ray may."""
+    found = subprocess.run(
+        [sys.executable, "-c", NOT_INSTALLED.format(installed=INSTALLED, names=set(HEAVY_DEPENDENCIES)) + MINIMAL],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_package_that_is_not_there_would_be_missed() -> None:
+    program = NOT_INSTALLED.format(installed=INSTALLED, names=set(HEAVY_DEPENDENCIES))
+    found = subprocess.run(
+        [sys.executable, "-c", program + "import raysslprune.plan.search"], capture_output=True, text=True
+    )
+    assert "No module named 'optuna'" in found.stderr
+
+
 # ------------------------------------------------------------------------------------- in the source
 
+FLOORS = (
+    ("environment", "messages", "moved", "parallel", "process", "spec"),
+    ("catalogue", "lottery", "masks", "store", "sweepfile"),
+    ("data", "models", "paper", "sweep_loader"),
+    ("evaluate", "results", "words"),
+    ("figures", "plan", "release", "tasks"),
+    ("terminal", "training"),
+    ("cluster", "present"),
+    ("experiment", "report"),
+    ("commands",),
+    ("sweep", "__main__"),
+)
+"""The package's modules and folders; each imports from those before it. The same as in docs/design.md."""
+
 MAY_IMPORT = {
-    "ray": {
-        "bench/masks.py",
-        *(f"{name}.py" for name in ("cluster", "distribute", "exchange", "fanout", "monitor", "patches", "warm")),
-    },
-    "matplotlib": {"figures.py"},
-    "sklearn": {"bench/input.py", "svm.py"},
+    "ray": {"cluster"},
+    "matplotlib": {"figures"},
+    "sklearn": {"evaluate/svm.py"},
+    "joblib": {"evaluate/svm.py"},
     "duckdb": {"results/sql.py"},
-    "joblib": {"svm.py"},
+    "tensorboardX": {"training/runner.py"},
+    "optuna": {"plan/search.py"},
+    "shtab": {"commands/completion.py"},
+    "jinja2": {"report/page.py"},
+    "PIL": {"data/images.py"},
+    "torchvision": {"data/cifar.py", *(f"models/{name}.py" for name in ("alexnet", "resnet", "small", "vgg"))},
     "pyarrow": {
-        "analysis.py",
-        "api.py",
-        "lock.py",
-        "store.py",
-        "claims.py",
+        "store",
+        "results",
+        "figures",
+        "terminal/tables.py",
         "report/contents.py",
-        *(f"results/{name}.py" for name in ("tables", "sql", "output")),
-        "terminal.py",
-        "figures.py",
-        "picture.py",
+        "present.py",
+        "experiment.py",
         "data/parquet.py",
     },
-    "torchvision": {
-        "bench/input.py",
-        "bench/loop.py",
-        "data/cifar.py",
-        *(f"models/{name}.py" for name in ("alexnet", "resnet", "small", "vgg")),
-    },
-    "optuna": {"search.py"},
-    "shtab": {"completion.py"},
-    "PIL": {"bench/input.py", "bench/loop.py", "data/files.py"},
     "sweeps": set[str](),
     "raysslprune.sweeps": set[str](),
+    "benchmarks": set[str](),
+    "tests": set[str](),
 }
+"""Which files, or folders, may import a package."""
+
 HEAVY = {
     "torch",
     "numpy",
@@ -155,10 +222,18 @@ HEAVY = {
     "raysslprune.tasks",
     "raysslprune.models",
 }
-PURE = ("spec", "names", "lottery", "recipes", "scales", "sweepfile", "experiments", "plan")
+PURE = (
+    "spec.py",
+    "catalogue.py",
+    "lottery.py",
+    "sweepfile.py",
+    "words.py",
+    *(f"paper/{name}.py" for name in ("recipes", "scales", "experiments")),
+    *(f"plan/{name}.py" for name in ("graph", "schedule", "cost", "time_left")),
+)
 MAY_NOT = {
     "masks.py": {"os", "pathlib", "io", "ray", "pyarrow", "safetensors"},
-    **dict.fromkeys((f"{name}.py" for name in PURE), HEAVY),
+    **dict.fromkeys(PURE, HEAVY),
 }
 
 
@@ -196,7 +271,8 @@ def breaches(root: Path) -> list[str]:
     found: list[str] = []
     for module, path in modules(root).items():
         file = path.relative_to(root).as_posix()
-        banned = {name for name, files in MAY_IMPORT.items() if file not in files} | MAY_NOT.get(file, set())
+        places = {file, file.partition("/")[0]}
+        banned = {name for name, allowed in MAY_IMPORT.items() if not places & allowed} | MAY_NOT.get(file, set())
         for name in sorted(imports(path, module)):
             found += [f"{file} imports {bad}" for bad in sorted(banned) if within(name, bad)]
     return found
@@ -210,27 +286,28 @@ def test_the_layers() -> None:
 @pytest.mark.parametrize(
     ("file", "source", "breach"),
     [
-        ("train.py", "import ray", "train.py imports ray"),
-        ("train.py", "def f():\n    from ray import tune", "train.py imports ray"),
+        ("training/loop.py", "import ray", "training/loop.py imports ray"),
+        ("training/loop.py", "def f():\n    from ray import tune", "training/loop.py imports ray"),
         ("data/run.py", "import ray.data as rd", "data/run.py imports ray"),
-        ("plan.py", "import importlib\nimportlib.import_module('ray.tune')", "plan.py imports ray"),
-        ("terminal.py", "from matplotlib import pyplot as plt", "terminal.py imports matplotlib"),
+        ("plan/graph.py", "import importlib\nimportlib.import_module('ray.tune')", "plan/graph.py imports ray"),
+        ("terminal/tables.py", "from matplotlib import pyplot as plt", "terminal/tables.py imports matplotlib"),
         ("sweep.py", "if 1:\n    import matplotlib.axes", "sweep.py imports matplotlib"),
-        ("run.py", "import sweeps.fig3", "run.py imports sweeps"),
-        ("fanout.py", "from sweeps import fig3", "fanout.py imports sweeps"),
-        ("fanout.py", "from raysslprune.sweeps.fig3 import points", "fanout.py imports raysslprune.sweeps"),
-        ("fanout.py", "from raysslprune import sweeps", "fanout.py imports raysslprune.sweeps"),
+        ("training/runner.py", "import sweeps.fig3", "training/runner.py imports sweeps"),
+        ("cluster/tune.py", "from sweeps import fig3", "cluster/tune.py imports sweeps"),
+        ("cluster/tune.py", "from raysslprune.sweeps.fig3 import points", "cluster/tune.py imports raysslprune.sweeps"),
+        ("cluster/tune.py", "from raysslprune import sweeps", "cluster/tune.py imports raysslprune.sweeps"),
         ("tasks/labels.py", "from ..sweeps import fig3", "tasks/labels.py imports raysslprune.sweeps"),
         ("tasks/__init__.py", "from .. import sweeps", "tasks/__init__.py imports raysslprune.sweeps"),
         ("masks.py", "from pathlib import Path", "masks.py imports pathlib"),
         ("masks.py", "import os.path", "masks.py imports os"),
         ("masks.py", "import ray", "masks.py imports ray"),
-        ("evaluate.py", "from sklearn.svm import LinearSVC", "evaluate.py imports sklearn"),
+        ("evaluate/metrics.py", "from sklearn.svm import LinearSVC", "evaluate/metrics.py imports sklearn"),
         ("data/digits.py", "def f():\n    import pyarrow as pa", "data/digits.py imports pyarrow"),
         ("models/conv4.py", "from torchvision import models", "models/conv4.py imports torchvision"),
         ("data/folder.py", "from PIL import Image", "data/folder.py imports PIL"),
-        ("names.py", "from raysslprune import tasks", "names.py imports raysslprune.tasks"),
-        ("recipes.py", "from raysslprune.data import subsets", "recipes.py imports raysslprune.data"),
+        ("catalogue.py", "from raysslprune import tasks", "catalogue.py imports raysslprune.tasks"),
+        ("paper/recipes.py", "from raysslprune.data import subsets", "paper/recipes.py imports raysslprune.data"),
+        ("commands/export.py", "from benchmarks import loop", "commands/export.py imports benchmarks"),
     ],
 )
 def test_a_breach_would_be_caught(file: str, source: str, breach: str, tmp_path: Path) -> None:
@@ -243,10 +320,10 @@ def test_a_breach_would_be_caught(file: str, source: str, breach: str, tmp_path:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("distribute.py", "from ray import train"),
-        ("figures.py", "import matplotlib as mpl"),
+        ("cluster/train.py", "from ray import train"),
+        ("figures/ink.py", "import matplotlib as mpl"),
         (
-            "train.py",
+            "training/loop.py",
             "import array\nimport rayleigh\nfrom raysslprune.sweep import main\nfrom raysslprune import sweep",
         ),
         ("masks.py", "import torch\nfrom raysslprune.spec import survivors"),
@@ -270,21 +347,54 @@ def order(root: Path) -> list[str]:
     return list(graphlib.TopologicalSorter(graph).static_order())
 
 
+def upward(root: Path, floors: Sequence[Sequence[str]]) -> list[str]:
+    """Imports of a package that do not lead to a lower floor, as sentences; and rooms that are on no floor."""
+    floor = {room: number for number, rooms in enumerate(floors) for room in rooms}
+    known = modules(root)
+    known.pop(root.name, None)  # the front door
+    found: list[str] = []
+    for module, path in known.items():
+        room = module.split(".")[1]
+        if room not in floor:
+            found.append(f"{room} is on no floor")
+            continue
+        needed = {name if name in known else name.rpartition(".")[0] for name in imports(path, module)} & known.keys()
+        for other in sorted({name.split(".")[1] for name in needed} - {room}):
+            found += [f"{module.partition('.')[2]} imports {other}"] * (floor.get(other, -1) >= floor[room])
+    return found
+
+
 def test_imports_go_one_way() -> None:
-    place = {module: i for i, module in enumerate(order(PACKAGE))}
-    for layers in (
-        ["spec", "masks", "train", "run", "fanout", "sweep"],
-        ["names", "data", "evaluate", "tasks.labels", "train", "run"],
-        ["spec", "recipes", "plan", "sweep"],
-        ["names", "models", "train"],
-        ["evaluate", "svm", "run"],
-        ["lock", "store", "run"],
-        ["store", "run", "distribute", "fanout", "monitor", "sweep"],
-        ["store", "cluster", "fanout"],
-        ["warm", "fanout"],
-    ):
-        places = [place[f"raysslprune.{name}"] for name in layers]
-        assert places == sorted(places), layers
+    assert order(PACKAGE)  # no circle within a room, either
+    assert upward(PACKAGE, FLOORS) == []
+    rooms = {name.split(".")[1] for name in modules(PACKAGE) if "." in name}
+    assert {room for floor in FLOORS for room in floor} == rooms
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "said"),
+    [
+        ("spec.py", "from raysslprune import masks", "spec imports masks"),
+        ("store/steps.py", "def f():\n    from raysslprune.plan.graph import Job", "store.steps imports plan"),
+        ("plan/graph.py", "from raysslprune.terminal import tables", "plan.graph imports terminal"),
+        ("figures/ink.py", "from raysslprune.plan import cost", "figures.ink imports plan"),
+        ("attic.py", "", "attic is on no floor"),
+    ],
+)
+def test_an_import_upward_would_be_caught(file: str, source: str, said: str, tmp_path: Path) -> None:
+    for name in ("masks.py", "plan/graph.py", "plan/cost.py", "terminal/tables.py"):
+        (tmp_path / "raysslprune" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raysslprune" / name).touch()
+    (tmp_path / "raysslprune" / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "raysslprune" / file).write_text(source)
+    assert upward(tmp_path / "raysslprune", FLOORS) == [said]
+
+
+def test_the_design_page_has_the_same_floors() -> None:
+    page = (PACKAGE.parent / "docs/design.md").read_text()
+    blocks = [block.splitlines()[1:] for block in page.split("```")[1::2]]
+    listed = [[tuple(line.replace(",", " ").split()) for line in block] for block in blocks]
+    assert [sorted(floor) for floor in FLOORS] in [[sorted(line) for line in block] for block in listed]
 
 
 def test_nothing_inside_goes_through_the_front_door() -> None:
@@ -298,7 +408,7 @@ def test_nothing_inside_goes_through_the_front_door() -> None:
 def test_a_circle_would_be_caught(tmp_path: Path) -> None:
     root = tmp_path / "raysslprune"
     root.mkdir()
-    (root / "spec.py").write_text("def f():\n    from raysslprune.store.steps import Store")
-    (root / "store.py").write_text("from raysslprune import spec")
+    (root / "spec.py").write_text("def f():\n    from raysslprune.words import title")
+    (root / "words.py").write_text("from raysslprune import spec")
     with pytest.raises(graphlib.CycleError):
         order(root)

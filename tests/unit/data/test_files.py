@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import io
 import itertools
-import random
-import struct
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,31 +22,15 @@ from torchvision.transforms import v2
 from raysslprune import data
 from raysslprune.data import DataError, files
 from raysslprune.data.files import BrokenImage, Files
-from tests.helpers.images import encoded, picture, save
+from tests.helpers.images import encoded, palette, picture, png, save
 from tests.helpers.processes import wait_until
 
 # ---------------------------------------------------------------------------------------- pictures
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """Of a PNG file."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(width: int, height: int, *chunks: bytes, rows: bytes = b"") -> bytes:
-    """A grey PNG of that size by its header, with whatever pixels."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    body = b"".join(chunks) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + header + body
-
-
 def split(folder: Path, *names: str, **options: Any) -> Files:
     packed = np.array(names, dtype=np.dtypes.StringDType())
     return Files(root=str(folder), names=packed, labels=torch.arange(len(names)), **options)
-
-
-def palette(width: int, height: int) -> Image.Image:
-    return picture(width, height).quantize(16)
 
 
 GOOD: dict[str, tuple[Image.Image, dict[str, Any]]] = {
@@ -145,77 +125,7 @@ def test_the_extensions_are_torchvisions() -> None:
     assert set(files.EXTENSIONS) == set(IMG_EXTENSIONS)
 
 
-def test_what_a_camera_noted_about_orientation_is_ignored(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    turned = encoded(picture(60, 40), "JPEG", exif=exif)
-    assert Image.open(io.BytesIO(turned)).getexif()[0x0112] == 6
-    plain = encoded(picture(60, 40), "JPEG")
-    assert np.array_equal(np.asarray(files.decode(turned)), np.asarray(files.decode(plain)))
-
-
 # ------------------------------------------------------------------------------------------- modes
-
-
-def test_what_is_transparent_is_laid_over_white() -> None:
-    colours = np.zeros((4, 4, 4), np.uint8)
-    colours[0] = (200, 0, 0, 255)
-    colours[1] = (200, 0, 0, 51)
-    for kind in ("PNG", "WEBP", "TIFF"):
-        options = {"lossless": True} if kind == "WEBP" else {}
-        image = files.decode(encoded(Image.fromarray(colours), kind, **options))
-        assert image.mode == "RGB"
-        rows = np.asarray(image)[:, 0].tolist()
-        assert rows == [[200, 0, 0], [244, 204, 204], [255, 255, 255], [255, 255, 255]]  # 255 - 0.2 * 55 = 244
-
-
-def test_grey_with_transparency_stays_grey() -> None:
-    pixels = np.array([[[10, 255], [10, 0]]], np.uint8)
-    grey_and_alpha = [Image.fromarray(np.ascontiguousarray(pixels[:, :, band])) for band in (0, 1)]
-    image = files.decode(encoded(Image.merge("LA", grey_and_alpha), "PNG"))
-    assert (image.mode, np.asarray(image).tolist()) == ("L", [[10, 255]])
-    image = files.decode(encoded(grey_and_alpha[0], "PNG", transparency=10))
-    assert (image.mode, np.asarray(image).tolist()) == ("L", [[255, 255]])
-
-
-def test_transparent_colours_of_a_palette_are_white() -> None:
-    image = Image.new("P", (2, 1))
-    image.putpalette([10, 20, 30, 40, 50, 60])
-    image.putpixel((1, 0), 1)
-    for transparency in (b"\xff\x00", 1):
-        found = files.decode(encoded(image, "PNG", transparency=transparency))
-        assert np.asarray(found).tolist() == [[[10, 20, 30], [255, 255, 255]]]
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-def test_grey_of_16_bits_is_cut_to_8(kind: str) -> None:
-    pixels = np.array([[0, 255, 256, 0x8000, 0xFFFF]], np.uint16)
-    by_hand = b"P5 5 1 65535\n" + pixels.astype(">u2").tobytes()
-    image = files.decode(by_hand if kind == "PPM" else encoded(Image.fromarray(pixels), kind))
-    assert np.asarray(image).tolist() == [[0, 0, 1, 128, 255]]
-
-
-def test_colours_of_16_bits_are_cut_to_8() -> None:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
-    pixel = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", 0x01FF, 0x80AB, 0xFFFF)))
-    image = files.decode(b"\x89PNG\r\n\x1a\n" + header + pixel + chunk(b"IEND", b""))
-    assert np.asarray(image).tolist() == [[[1, 128, 255]]]
-
-
-@pytest.mark.parametrize(
-    ("image", "mode"),
-    [
-        (picture(9, 9), "RGB"),
-        (picture(9, 9).convert("L"), "L"),
-        (picture(9, 9).convert("1"), "L"),
-        (palette(9, 9), "RGB"),
-        (picture(9, 9).convert("CMYK"), "RGB"),
-        (picture(9, 9).convert("LAB"), "RGB"),
-    ],
-)
-def test_every_mode_becomes_rgb_or_grey(image: Image.Image, mode: str) -> None:
-    found = files.decode(encoded(image, "TIFF"))
-    assert (found.mode, found.size) == (mode, (9, 9))
 
 
 # ------------------------------------------------------------------------------------------ broken
@@ -255,20 +165,6 @@ def test_a_broken_image_is_named(name: str, tmp_path: Path) -> None:
         assert "0x" not in sentence
 
 
-def test_images_of_the_size_that_pillow_warns_of_really_are(tmp_path: Path) -> None:
-    with pytest.warns(Image.DecompressionBombWarning):
-        Image.open(io.BytesIO(BROKEN["warned-of.png"][0]))
-    assert Image.MAX_IMAGE_PIXELS == files.MAX_PIXELS
-
-
-def test_pillows_warnings_stay_inside_even_in_threads() -> None:
-    odd = png(1, 1, chunk(b"acTL", struct.pack(">II", 0, 0)), rows=b"\0\x07")
-    with pytest.warns(UserWarning, match="APNG"):
-        Image.open(io.BytesIO(odd))
-    found = list(files.ahead(files.decode, [odd] * 50, 50))
-    assert {image.getpixel((0, 0)) for image in found} == {7}
-
-
 def test_what_can_not_be_read_is_not_called_broken(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
@@ -277,34 +173,6 @@ def test_what_can_not_be_read_is_not_called_broken(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"{some.names[index]} can't be read: .*{reason}") as error:
             some.view(index)
         assert not isinstance(error.value, BrokenImage)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP"])
-def test_damage_gives_an_image_or_a_reason(kind: str) -> None:
-    whole = encoded(picture(24, 20), kind)
-    rng = random.Random(kind)
-    refused: list[str] = []
-    for _ in range(150):
-        damaged = bytearray(whole)
-        for _ in range(rng.randint(1, 6)):
-            damaged[int(len(whole) * rng.random() ** 3)] = rng.randrange(256)  # more often near the header
-        try:
-            image = files.decode(bytes(damaged[: rng.randint(1, len(whole))] if rng.random() < 0.3 else damaged))
-        except ValueError as error:
-            refused.append(str(error))
-        else:
-            assert image.mode in ("RGB", "L")
-    assert len(refused) > 20
-    assert all(refused)
-
-
-def test_running_out_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(files, "_opaque", fail)
-    with pytest.raises(MemoryError):
-        files.decode(encoded(picture(4, 4), "PNG"))
 
 
 # ------------------------------------------------------------------------------------------- batches
