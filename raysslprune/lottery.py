@@ -11,7 +11,7 @@ from numbers import Integral
 
 from raysslprune.spec import SVM, Final, Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Start, Train
 
-MOST_LEVELS = 10_000
+MAX_LEVELS = 10_000
 """Of a chain. No network has a weight left after so many."""
 
 
@@ -53,8 +53,8 @@ def imp(
     start: of the dense run; drawn anew by default. With the final weights of a pretext task and labels as the task
         this is pruning during transfer (paper 4.1, Figure 2); with ``rewind=0``, from the same weights each round.
     """
-    if not isinstance(levels, Integral) or not 0 <= levels <= MOST_LEVELS:
-        raise ValueError(f"levels is a whole number from 0 to {MOST_LEVELS:,}, not {levels!r:.80}")
+    if not isinstance(levels, Integral) or not 0 <= levels <= MAX_LEVELS:
+        raise ValueError(f"levels is a whole number from 0 to {MAX_LEVELS:,}, not {levels!r:.80}")
     start = start or Init(seed=seed)
     dense = Train(task=task, data=data, arch=arch, recipe=recipe, seed=seed, start=start)
     rounds: list[Train] = [dense]

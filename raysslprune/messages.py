@@ -13,20 +13,20 @@ USAGE, FAILED, STOPPED = 2, 1, 130
 """Exit codes: a wrong call; a step, the store, the data or the cluster failed; Ctrl-C (see process.exit_code)."""
 
 ROOT = "runs"
-"""Where results live, unless another place is named."""
+"""Default of ``--root``: where results live."""
 
 SCALE = "laptop"
-"""How large sweeps are, unless another scale is named."""
+"""Default of ``--scale``: how large sweeps are."""
 
 MAX_SEEDS = 1000
-"""At most; and workers of a training."""
+"""Upper limit for ``--seeds`` and ``--workers-per-step``."""
 
 MAX_SENTENCE = 5_000
-"""Characters of a sentence: more than a path can have."""
+"""Upper limit for the characters of a sentence: more than a path can have."""
 
 
 def say(sentence: str, code: int) -> int:
-    """Tell it on stderr, as one line, with nothing in it that could steer a terminal. Returns the code."""
+    """Print a sentence on stderr, as one line, without what could steer a terminal. Returns the code."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(sentence.split()))
     shown = line if len(line) <= MAX_SENTENCE else f"{line[:MAX_SENTENCE]}…"  # it may quote what somebody typed
     with suppress(OSError):  # a terminal that was closed; the exit code says the same
@@ -35,12 +35,12 @@ def say(sentence: str, code: int) -> int:
 
 
 def note(sentence: str) -> None:
-    """Tell what one should know, on stderr."""
+    """Print a sentence on stderr that is worth knowing and no error."""
     say(sentence, 0)
 
 
 def traceback_file() -> str:
-    """Write the traceback of the error that is being handled to a file; gives the end of a sentence that names it."""
+    """Write the traceback of the exception in hand to a file. Returns the end of a sentence, which names the file."""
     try:
         with tempfile.NamedTemporaryFile("w", prefix="raysslprune-", suffix=".log", delete=False) as log:
             log.write(traceback.format_exc())
@@ -50,13 +50,13 @@ def traceback_file() -> str:
 
 
 def without_stdout(code: int) -> int:
-    """When what reads it is gone, or it is full, what is left must not be written at the exit. Returns the code."""
+    """Send the rest of stdout nowhere, after its reader is gone or its disk full. Returns the code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
 def sweep_command(sweep: str, scale: str = SCALE, root: str = ROOT, seeds: int | None = None) -> str:
-    """What makes the results of a sweep, as it is typed. seeds: where these are not the scale's."""
+    """The command that makes the results of a sweep, as one types it. seeds: where they are not the scale's."""
     words = ["python", "-m", "raysslprune.sweep", sweep]
     words += ["--scale", scale] if scale != SCALE else []
     words += ["--seeds", str(seeds)] if seeds is not None else []

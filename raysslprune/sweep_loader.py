@@ -22,9 +22,9 @@ from raysslprune.spec import SVM, Recipe, Rewind, Train, closure, is_text
 from raysslprune.sweepfile import Claim, Drawing, Figure, Listing, Point
 
 BESIDE = ("-runs", "-magnitudes", "-layers", "-overlap")
-"""How the names of tables end that stand beside a sweep's results."""
+"""Reserved suffixes: of the tables that stand beside a sweep's results."""
 
-MOST = 1_000_000
+MAX_POINTS = 1_000_000
 """Points of a seed, rows, or claims: who gives more will go on until the memory is full."""
 
 
@@ -111,13 +111,13 @@ def _called(path: Path, module: ModuleType, name: str, wanted: str, *arguments: 
         returned: Any = function(*arguments)
         if returned is None:
             raise SweepError(f"{name} in {path} gave nothing: does it yield, or return a list?")
-        given = list(islice(returned, MOST + 1))
+        given = list(islice(returned, MAX_POINTS + 1))
     except (KeyboardInterrupt, SweepError):
         raise
     except BaseException as error:  # whatever a file may raise, SystemExit too
         raise SweepError(_where(path, error)) from error
-    if len(given) > MOST:
-        raise SweepError(f"{name} in {path} gives more than {MOST:,}: does it ever end?")
+    if len(given) > MAX_POINTS:
+        raise SweepError(f"{name} in {path} gives more than {MAX_POINTS:,}: does it ever end?")
     return given
 
 
@@ -206,9 +206,9 @@ def _locate(name: str) -> Path:
         if path.stem in known() and path.resolve().parent != _folder().resolve():
             raise SweepError(f"{name} would replace the results of the package's own {path.stem}; rename the file")
         if path.stem == "all":
-            raise SweepError(f"{name} has the name by which a command knows all sweeps of the package; rename the file")
+            raise SweepError(f"{name}: 'all' is reserved for all sweeps of the package; rename the file")
         if path.stem.endswith(BESIDE):
-            raise SweepError(f"{name} ends as tables do that stand beside other results; rename the file")
+            raise SweepError(f"{name} ends in a reserved suffix ({', '.join(BESIDE)}); rename the file")
         return path
     path = _folder() / f"{name}.py"
     if name not in known():

@@ -200,15 +200,15 @@ def _is_range(item: object) -> bool:
     return all_of(_is_finite)(item) and isinstance(item, tuple) and len(item) == 2
 
 
-LONGEST_LABEL = 200
+MAX_LABEL = 200
 """Characters: of what stands in figures."""
 
 
 def _is_label(item: object) -> bool:
-    return is_text(item) and str(item).isprintable() and len(str(item)) <= LONGEST_LABEL
+    return is_text(item) and str(item).isprintable() and len(str(item)) <= MAX_LABEL
 
 
-_LABEL = f"printable text of at most {LONGEST_LABEL} characters"
+_LABEL = f"printable text of at most {MAX_LABEL} characters"
 
 _TYPES: Mapping[str, Fit] = {
     "Train": (one_of(Train), "a Train"),

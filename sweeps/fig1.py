@@ -4,7 +4,7 @@ Prune iteratively on RotNet, Exemplar and NPID; freeze what each round has learn
 linear SVMs on VOC07 and classifiers by SGD on Places205 and ImageNet in the paper, both on the same images at smaller
 scales. The paper's answer: pruning up to 90% of the weights does no harm, and under 5% it does.
 
-NPID, the dearest task, is pruned down to 10% of the weights only, as in the paper. Beyond the paper, drawn thin:
+NPID, the most expensive task, is pruned down to 10% of the weights only, as in the paper. Beyond the paper, drawn thin:
 *untrained* weights under the same masks. Only what exceeds these was learned by the task.
 """
 

@@ -41,7 +41,7 @@ RETRIES = 3
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors that end the sweep: every other job would meet them too, and fail faster than good ones work."""
 
-MOST_REPAIRS = 100
+MAX_REPAIRS = 100
 """Damaged artefacts that a sweep makes again before it gives up: a disk that loses what is written to it."""
 
 
@@ -276,7 +276,7 @@ class ReadyJobs(Searcher):
         """Set a damaged artefact aside and put the job that met it behind the one that makes it."""
         self.repairs += 1
         maker = self.plan.maker(step_id, job)
-        if maker is None or self.repairs > MOST_REPAIRS:
+        if maker is None or self.repairs > MAX_REPAIRS:
             self._fail(job, f"step {step_id}: {why}", f"step {step_id}: {why}")
             return
         try:

@@ -16,9 +16,7 @@ from raysslprune.messages import FAILED, MAX_SEEDS, ROOT, STOPPED, USAGE, say, t
 
 
 def _fault(error: Exception) -> int:
-    """Tell of an error that nobody thought of, with its traceback in a file. Returns the code; to be called where it
-    is handled.
-    """
+    """Report an unexpected exception, with its traceback in a file. Returns the code; call it in the handler."""
     return say(f"a fault in raysslprune itself: {type(error).__name__}: {error}{traceback_file()}", FAILED)
 
 

@@ -23,7 +23,7 @@ from raysslprune.words import size
 if TYPE_CHECKING:
     import argparse
 
-LEAST = 4
+MIN_DIGITS = 4
 """Digits of an id that can stand for it."""
 
 
@@ -54,8 +54,8 @@ def _run(options: argparse.Namespace) -> int:
     store = Store(options.root)
     if store.is_new():
         raise StoreError(f"there are no results in {store.shown}; --root wants the folder of a sweep")
-    if len(options.step) < LEAST:
-        raise _Wrong(f"the first {LEAST} digits of a step's id are wanted at least, not {options.step!r}")
+    if len(options.step) < MIN_DIGITS:
+        raise _Wrong(f"the first {MIN_DIGITS} digits of a step's id are wanted at least, not {options.step!r}")
     try:
         step_id = store.find(options.step)
     except ValueError as error:

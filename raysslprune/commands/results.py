@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
         lines, cut = output.lines(answer)
         print("\n".join(lines))
         if cut:
-            say(f"these are the first {output.MOST} rows; --format csv or --export FILE gives all", 0)
+            say(f"these are the first {output.MAX_ROWS} rows; --format csv or --export FILE gives all", 0)
     else:
         output.write(answer, options.format, sys.stdout.buffer)
     sys.stdout.flush()
@@ -93,7 +93,7 @@ def _parser() -> Parser:
         "--format",
         default="table",
         choices=["table", *output.FORMATS],
-        help=f"on stdout: a table of at most {output.MOST} rows (default), or all rows for other programs",
+        help=f"on stdout: a table of at most {output.MAX_ROWS} rows (default), or all rows for other programs",
     )
     endings = " ".join(f".{name}" for name in output.FORMATS)
     where.add_argument(

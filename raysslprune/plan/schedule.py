@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from raysslprune.plan.graph import Job
 
 MIN_SHARE = 1 / 4
-"""Of the workers that a job may have, those that it begins with, at least. With fewer, a wrong guess of what comes
-after it costs more than idle workers do."""
+"""Smallest share of its workers that a job may start with. With fewer, a wrong guess of what comes after it costs more
+than idle workers do."""
 
 
 class Schedule:

@@ -83,7 +83,7 @@ class Study:
         return not self.running and (len(set(tried)) >= self.trials or len(set(tried)) < len(tried))
 
     def resume(self, look: Look) -> None:
-        """Keep the trials that ``look`` bears out and those that run; of any other, the candidate is tried again."""
+        """Keep the trials that ``look`` confirms and those that run; try the candidates of all others again."""
         trials = self._all()
         good = [self._is_ours(trial) and self._stands(trial, look) for trial in trials]
         if all(good):

@@ -113,7 +113,7 @@ def read(store: Store, step_id: str, data_root: str, trust: bool = False) -> Rel
     Raises ExportError, store.Damaged, data.DataError, ValueError.
     """
     if store.record(step_id) is None:
-        raise ExportError(f"step {step_id} is not finished: the same sweep again goes on with it")
+        raise ExportError(f"step {step_id} is not finished; run its sweep again to finish it")
     step = store.step(step_id)
     behind = closure([step])
     if not trust and (strange := _strange(behind)):

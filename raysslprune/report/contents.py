@@ -154,7 +154,7 @@ def find(names: Sequence[str], scale: str | None, store: Store, note: Note) -> l
     if others:
         every = [*dict.fromkeys(sweep.name for _, sweep in found), *others]
         note(
-            f"left out, as sweeps of your own are known by their files only: {', '.join(others)}; this has them too: "
+            f"not included: {', '.join(others)}; to include {'it' if len(others) == 1 else 'them'}: "
             f"{_report_of(every, store)}"
         )
     return sorted(found, key=lambda one: list(SETTINGS).index(one[0]))
@@ -260,7 +260,7 @@ def _section(
 def _tried(
     sweep: Sweep, scale: str, records: Mapping[str, Record], store: Store, note: Note
 ) -> dict[tuple[str, int, int], float]:
-    """What Optuna tried of a search, as its journal says and the store bears out."""
+    """What Optuna tried of a search, as its journal says and the store confirms."""
     from raysslprune.plan.search import Studies  # imports Optuna, which takes a second
 
     assert isinstance(sweep.drawing, Search)

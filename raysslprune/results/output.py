@@ -168,14 +168,14 @@ def _plain(value: Any) -> Any:
 
 # ------------------------------------------------------------------ for people
 
-MOST = 100
+MAX_ROWS = 100
 """Rows of a table for people."""
 
 
 def lines(answer: Answer) -> tuple[list[str], bool]:
-    """The first MOST rows as lines of text, a heading first; and whether there are more."""
-    found = list(islice((row for batch in answer.batches for row in _rows(batch)), MOST + 1))
-    table = [answer.schema.names, *([_cell(value) for value in row.values()] for row in found[:MOST])]
+    """The first MAX_ROWS rows as lines of text, a heading first; and whether there are more."""
+    found = list(islice((row for batch in answer.batches for row in _rows(batch)), MAX_ROWS + 1))
+    table = [answer.schema.names, *([_cell(value) for value in row.values()] for row in found[:MAX_ROWS])]
     widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*table, strict=True)]
     numeric = [
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -186,7 +186,7 @@ def lines(answer: Answer) -> tuple[list[str], bool]:
         for parts in zip_longest(*(cell.split("\n") for cell in row), fillvalue=""):  # a cell may have several lines
             aligned = zip(parts, widths, numeric, strict=True)
             text.append("  ".join(f"{part:{'>' if right else '<'}{width}}" for part, width, right in aligned).rstrip())
-    return text, len(found) > MOST
+    return text, len(found) > MAX_ROWS
 
 
 def _cell(value: Any) -> str:

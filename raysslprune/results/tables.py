@@ -210,7 +210,7 @@ def magnitudes(points: Iterable[Point], store: Store) -> pa.Table:
 
 
 def stored_rows(store: Store, scale: str, figure: str) -> list[tuple[int, str]]:
-    """Seed and step of each row of the results that the root has of a sweep; none where there are none to be read."""
+    """Seed and step of each row of the results that the root has of a sweep; empty if the table is unreadable."""
     path = f"results/{scale}/{figure}.parquet"
     try:
         table = from_parquet(store.read(path))

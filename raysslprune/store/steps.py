@@ -136,7 +136,7 @@ class Store:
     # ------------------------------------------------------------------ the root
 
     def is_new(self) -> bool:
-        """Whether the root is yet to be made. Raises StoreError where it is somebody else's, or can't be read."""
+        """True if the root does not exist yet. Raises StoreError if the folder is not ours, or can't be read."""
         try:
             if self._is_marked():
                 return False
@@ -308,7 +308,7 @@ class Store:
         return data
 
     def _distrust(self, step_id: str) -> None:
-        """Have the next survey look at a step, where neither sizes nor times say that it was damaged."""
+        """Force the next survey to re-read this step, whose damage neither sizes nor times show."""
         name = f"steps/{step_id}/SUCCESS"
         with suppress(OSError):  # a root that can't be written
             self.write(name, self.read(name))

@@ -40,13 +40,15 @@ def test_a_file_of_ones_own_does_not_replace_the_results_of_the_packages_sweeps(
 
 def test_a_file_of_ones_own_is_not_called_all(cli: Cli) -> None:
     (cli.folder / "all.py").write_text(GOOD)
-    assert "all.py has the name by which a command knows all sweeps of the package; rename" in cli.refused("all.py")
+    assert "all.py: 'all' is reserved for all sweeps of the package; rename" in cli.refused("all.py")
 
 
 @pytest.mark.parametrize("name", ["mine-runs.py", "fig3-layers.py"])
 def test_a_file_of_ones_own_does_not_replace_what_stands_beside_results(name: str, cli: Cli) -> None:
     (cli.folder / name).write_text(GOOD)
-    assert f"{name} ends as tables do that stand beside other results; rename the file" in cli.refused(name)
+    assert f"{name} ends in a reserved suffix (-runs, -magnitudes, -layers, -overlap); rename the file" in cli.refused(
+        name
+    )
 
 
 def test_the_packages_sweeps_may_be_given_by_their_path(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_a_beginning_that_several_steps_share_is_refused(tmp_path: Path, capfd: 
     said = refused(capfd, 2, "aaaa", "--root", trained.base, "--out", str(tmp_path / "out"))
     assert said == f"2 steps in {trained.base} begin with 'aaaa': aaaa1, aaaa2"
     said = refused(capfd, 1, "bbbb", "--root", trained.base, "--out", str(tmp_path / "out"))
-    assert said == "step bbbb1 is not finished: the same sweep again goes on with it"
+    assert said == "step bbbb1 is not finished; run its sweep again to finish it"
 
 
 def test_steps_that_leave_no_network(trained: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,8 @@ def test_without_names_it_is_all_sweeps_of_the_package_that_have_results(
     document = Document(report(reported.root, tmp_path / "report.html"))
     assert [row["figure"] for row in document.table("", "on this page")] == ["fig3", "table1"]
     assert capsys.readouterr().err == (
-        "raysslprune: left out, as sweeps of your own are known by their files only: odd & <odd>.py; this has them "
-        f"too: raysslprune report fig3 table1 'odd & <odd>.py' --root {reported.root}\n"
+        "raysslprune: not included: odd & <odd>.py; to include it: "
+        f"raysslprune report fig3 table1 'odd & <odd>.py' --root {reported.root}\n"
     )
     document = Document(report(reported.root, tmp_path / "report.html", "fig3", "--scale", "smoke"))
     assert [row["figure"] for row in document.table("", "on this page")] == ["fig3"]

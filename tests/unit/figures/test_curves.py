@@ -16,7 +16,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 
 from raysslprune.figures import curves, ink
-from raysslprune.sweepfile import LONGEST_LABEL, Curve
+from raysslprune.sweepfile import MAX_LABEL, Curve
 from tests.helpers.tables import (
     FIGURE,
     LEVELS,
@@ -202,7 +202,7 @@ def test_words_that_no_font_has_and_formulas_that_are_none(kind: str) -> None:
 @pytest.mark.parametrize("part", ["panel", "task", "init"])
 @pytest.mark.parametrize("word", ["word ", "x"])
 def test_the_longest_labels_fit(part: str, word: str) -> None:
-    labels = [f"{number} {word * LONGEST_LABEL}"[:LONGEST_LABEL] for number in range(3)]
+    labels = [f"{number} {word * MAX_LABEL}"[:MAX_LABEL] for number in range(3)]
     some = [
         {**row, part: label}
         for label in labels
