@@ -14,7 +14,6 @@ from PIL import Image
 
 from raysslprune.data import files, images
 from tests.helpers.images import chunk, encoded, palette, picture, png
-from tests.unit.data.test_files import BROKEN
 
 
 def test_what_a_camera_noted_about_orientation_is_ignored(tmp_path: Path) -> None:
@@ -89,7 +88,7 @@ def test_every_mode_becomes_rgb_or_grey(image: Image.Image, mode: str) -> None:
 
 def test_images_of_the_size_that_pillow_warns_of_really_are(tmp_path: Path) -> None:
     with pytest.warns(Image.DecompressionBombWarning):
-        Image.open(io.BytesIO(BROKEN["warned-of.png"][0]))
+        Image.open(io.BytesIO(png(12_000, 8_000)))
     assert Image.MAX_IMAGE_PIXELS == images.MAX_PIXELS
 
 
