@@ -194,7 +194,7 @@ class Experiment:
 
     def masks(self) -> tuple[pa.Table, pa.Table]:
         """What each mask that is done keeps of each layer, and how much each two of a level share: LAYERS and
-        OVERLAPS of ``results.overlap``. Raises ``store.record.Damaged`` for one that can't be read.
+        OVERLAPS of ``results.overlap``. Raises Damaged for one that can't be read.
         """
         return overlap.measure(self._masks(), self.store)
 
@@ -214,8 +214,6 @@ class Experiment:
             raise ValueError(f"{self.sweep.name} has {len(masks)} masks that are done, which is too few to draw")
         return _shown(present.draw_masks(self.sweep, which, table))
 
-    # ------------------------------------------------------------------
-
     def _records(self) -> dict[str, Record]:
         return {} if self.store.is_new() else self.store.survey(make_plan(self.sweep.points).ids)[0]
 
@@ -225,7 +223,7 @@ class Experiment:
 
 
 _SEEDS_HINT = "seeds="
-"""Here, for what is ``--seeds`` of the command."""
+"""How a notebook asks for more seeds, before their number."""
 
 
 def _seeds(scale: str, seeds: SupportsIndex | None) -> int:
@@ -256,15 +254,19 @@ def _png(canvas: Canvas) -> bytes:
 
 
 SEEDS_HINT = "--seeds "
+"""How the command asks for more seeds, before their number."""
+
+
+# ------------------------------------------------------------------------------------- a whole run
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How a sweep runs, which changes no result.
 
-    workers_per_step, gpus_per_worker: what a training is given, as in cluster.Workers. dashboard: whether a Ray that
-    is started here has one. json_lines: tell how it goes on as JSON. curves: write learning curves. seeds_hint: what a
-    person types to have more seeds, but for their number.
+    workers_per_step, gpus_per_worker: what a training is given, as in cluster.nodes.Workers. dashboard: whether a Ray
+    that is started here has one. json_lines: report progress as JSON. curves: write learning curves. seeds_hint: what
+    a person types before the number of seeds, to have more.
     """
 
     workers_per_step: int | None = None

@@ -75,7 +75,7 @@ def about(points: Sequence[Point]) -> str:
 def present_masks(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> int:
     """Write the tables of some masks of a sweep, print what matters most, and draw it. Returns the exit code.
 
-    Raises store.Damaged for a mask that can't be read, SweepError for one of a network that can't be found.
+    Raises Damaged for a mask that can't be read, SweepError for one of a network that can't be found.
     """
     try:
         layers, shared = measure(masks, store)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from raysslprune.commands.common import Parser, count, reports_errors
 from raysslprune.messages import FAILED, MAX_SEEDS, SCALE, STOPPED, USAGE, say, sweep_command
@@ -15,12 +14,6 @@ from raysslprune.store.record import Damaged, StoreError
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import Sweep, SweepError, known, load
 from raysslprune.sweepfile import Search
-
-if TYPE_CHECKING:
-    pass
-
-
-# ------------------------------------------------------------------------------------- the command
 
 
 @reports_errors

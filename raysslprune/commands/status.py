@@ -12,8 +12,6 @@ from raysslprune.store.steps import Store
 from raysslprune.terminal import tables
 from raysslprune.terminal.status import Seen, lines
 
-# ------------------------------------------------------------------ the command
-
 
 @reports_errors
 def main(arguments: Sequence[str] | None = None) -> int:

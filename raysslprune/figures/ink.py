@@ -78,9 +78,6 @@ def wrapped(count: int) -> list[Place]:
     return [divmod(number, columns) for number in range(count)]
 
 
-# ------------------------------------------------------------------------------------- ink
-
-
 def grid(
     title: str, subtitle: str, shares: Mapping[Place, tuple[Hashable, str, str]], x_label: str
 ) -> tuple[Canvas, dict[Place, Axes]]:

@@ -43,8 +43,6 @@ from raysslprune.figures.style import (
     panel_title,
 )
 
-# ------------------------------------------------------------------------------------- masks
-
 MAX_LETTERS, MAX_MARKERS = 100, 16
 """Of layers' names in a row of axes, else layers are numbered; of layers whose points have markers."""
 

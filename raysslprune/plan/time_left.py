@@ -112,8 +112,6 @@ class TimeLeft:
         ]
         return sum(rates) / len(rates) if any(rates) else None
 
-    # ------------------------------------------------------------------
-
     def _see(self, training: Mapping[str, tuple[int, int]], now: float) -> None:
         for job_id, job in self.schedule.running.copy().items():
             seen, end = training.get(job_id, (0, 0))

@@ -110,7 +110,7 @@ class Release:
 def read(store: Store, step_id: str, data_root: str, trust: bool = False) -> Release:
     """A finished step from the store, whole. trust: import what it names from outside this package.
 
-    Raises ExportError, store.Damaged, data.DataError, ValueError.
+    Raises ExportError, Damaged, data.DataError, ValueError.
     """
     if store.record(step_id) is None:
         raise ExportError(f"step {step_id} is not finished; run its sweep again to finish it")

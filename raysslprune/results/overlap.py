@@ -197,7 +197,7 @@ def measure(masks: Iterable[Placed], store: Store) -> tuple[pa.Table, pa.Table]:
     """What each mask keeps of each layer (LAYERS), and how much each two of a panel and density share (OVERLAPS).
 
     Rows go by panel, density (the densest first), task and seed. Only layers that were to be pruned count, and only
-    masks over the same ones are compared. Raises store.Damaged for a mask that can't be read.
+    masks over the same ones are compared. Raises Damaged for a mask that can't be read.
     """
     kept: list[dict[str, Any]] = []
     shared: list[dict[str, Any]] = []

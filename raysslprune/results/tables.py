@@ -181,7 +181,7 @@ def provenance(points: Iterable[Point], records: Mapping[str, Record]) -> pa.Tab
 def magnitudes(points: Iterable[Point], store: Store) -> pa.Table:
     """The sorted magnitudes of the prunable weights of the points' trainings, at RANKS ranks from smallest to largest.
 
-    Raises store.Damaged where weights can't be read. A training whose weights were not kept has no rows.
+    Raises Damaged where weights can't be read. A training whose weights were not kept has no rows.
     """
     rows: list[pa.RecordBatch] = []
     seen: set[tuple[str, str, str, str]] = set()

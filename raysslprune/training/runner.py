@@ -95,7 +95,7 @@ class Runner:
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """Make what is missing of a job (``plan.graph.Job.to_plain``); returns the facts of its training.
 
-        Raises store.Damaged where something it starts from is not whole, NotImported, and whatever the training
+        Raises Damaged where something it starts from is not whole, NotImported, and whatever the training
         raises.
         """
         steps = load(job["graph"])
