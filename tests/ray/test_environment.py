@@ -58,7 +58,7 @@ class Mine:
 
 mine = Mine.remote()
 pid, before = ray.get(mine.who.remote()), seen()
-import raysslprune.api
+import raysslprune.experiment
 rows = [run("first"), run("second")]
 facts = {"rows": rows, "same": seen() == before, "up": ray.is_initialized(), "mine": ray.get(mine.who.remote()) == pid}
 print(json.dumps(facts))
@@ -95,7 +95,7 @@ AFTER = (
     + """
 before = dict(os.environ)
 if sys.argv[2] == "with":
-    import raysslprune.api
+    import raysslprune.experiment
     run("first")
     assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 import ray

@@ -791,9 +791,9 @@ def _strays(case: Case, touched: Sequence[str], work: Path) -> Iterator[str]:
 PRELOADED = (
     "duckdb", "optuna", "torch", "torchvision", "onnx", "matplotlib.pyplot", "scipy.stats", "sklearn.svm", "PIL.Image",
     "rich.progress", "pyarrow.csv", "encodings.utf_32_be", "encodings.utf_16_be", "encodings.idna", "importlib.readers",
-    "raysslprune.figures", "raysslprune.search", "raysslprune.run", "raysslprune.models.conv4", "raysslprune.explain",
-    "raysslprune.data.digits", "raysslprune.report.page", "raysslprune.modelcard", "raysslprune.release",
-    "raysslprune.torch_prune", "raysslprune.tasks.labels",
+    "raysslprune.figures.curves", "raysslprune.plan.search", "raysslprune.training.runner", "raysslprune.models.conv4",
+    "raysslprune.terminal.explain", "raysslprune.data.digits", "raysslprune.report.page", "raysslprune.release.card",
+    "raysslprune.release.contents", "raysslprune.release.torch_prune", "raysslprune.tasks.labels",
 )  # fmt: skip
 
 
