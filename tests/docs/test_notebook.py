@@ -58,7 +58,8 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
     book = nbformat.read(NOTEBOOK, as_version=4)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
-    often = "import raysslprune.terminal.progress\nraysslprune.terminal.progress.LINE_EVERY = 0.2\n"  # Ray alone takes longer to start
+    progress = "raysslprune.terminal.progress"
+    often = f"import {progress}\n{progress}.LINE_EVERY = 0.2\n"  # Ray alone takes longer to start
     code[0].source = often + 'SCALE, SEEDS, ROOT = "smoke", 2, "runs"'
     for cell in code:
         cell.outputs, cell.execution_count = [], None
