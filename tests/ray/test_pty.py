@@ -89,7 +89,8 @@ def test_a_signal_at_any_moment(number: signal.Signals, moment: str, tmp_path: P
         assert code in (0, 128 + number, -number), "a shell shows 128 + its number for one that it killed, too"
         return
     assert code == 128 + number
-    assert sentences(shown.text) == ["raysslprune: stopped" if moment == "importing" else STOPPED]
+    said = sentences(shown.text)
+    assert said == [STOPPED] or (moment == "importing" and said == ["raysslprune: stopped"]), "it may be over by then"
     assert "failed" not in shown.text
     assert processes_of(root) == []
 

@@ -21,7 +21,7 @@ process.GRACE = {grace}
 process.begin()
 from raysslprune.messages import say; from raysslprune.commands.common import reports_errors
 
-@told
+@reports_errors
 def main(arguments=None):
 {body}
 
@@ -190,7 +190,7 @@ def test_an_import_of_the_package_handles_nothing() -> None:
     text = """
 import signal
 before = {number: signal.getsignal(number) for number in signal.valid_signals()}
-import raysslprune, raysslprune.api, raysslprune.sweep, raysslprune.__main__
+import raysslprune, raysslprune.experiment, raysslprune.sweep, raysslprune.__main__
 assert before == {number: signal.getsignal(number) for number in signal.valid_signals()}
 assert signal.set_wakeup_fd(-1) == -1
 """
