@@ -65,9 +65,9 @@ _ELSEWHERE = {
         "figures.style": "NAMES TITLES METRICS",
     },
     "plan": {
-        "plan.cost": "Cost Disk Estimate Work cost estimate",
+        "plan.cost": "Cost Disk Estimate Work cost_of estimate",
         "plan.schedule": "Schedule",
-        "spec": "prunings",
+        "spec": "prunings target_density",
         "words": "describe title titles what",
     },
     "run": {"training.make_masks": "Masks NotImported"},
@@ -77,6 +77,9 @@ PARTS = {
     f"{old}.{name}": new for old, parts in _ELSEWHERE.items() for new, names in parts.items() for name in names.split()
 }
 """What is not where the most of its old module is: ``module.name``, and its module now."""
+
+RENAMED = {"plan.cost": "cost_of", "plan.left": "target_density", "plan.make": "make_plan"}
+"""What has another name now."""
 
 
 def new_line(node: ast.Import | ast.ImportFrom) -> str | None:
@@ -104,6 +107,9 @@ def _now(module: str, name: str) -> tuple[str, str]:
     """Where ``from module import name`` finds it now, and what it is called there. module: '' for ``import name``."""
     whole = f"{module}.{name}".lstrip(".")
     old, old_module = (path.removeprefix("raysslprune").lstrip(".") for path in (whole, module))
+    if module and old in RENAMED:
+        name = RENAMED[old]
+        old = f"{old_module}.{name}"
     if not f"{whole}.".startswith("raysslprune.") or old in {*MODULES.values(), *PARTS.values()}:
         return module, name
     if old in MODULES:

@@ -18,14 +18,16 @@ DOC = CHECKOUT / "docs/extending.md"
 
 IN_PROCESS = """
 import sys, tempfile
-from raysslprune.plan import graph as plan; from raysslprune import sweep
-from raysslprune.training.make_masks import NoExchange; from raysslprune.training.runner import Runner
+from raysslprune import sweep_loader
+from raysslprune.plan.graph import make_plan
+from raysslprune.training.make_masks import NoExchange
+from raysslprune.training.runner import Runner
 from raysslprune.store.steps import Store
 
-points = sweep.load("stripes.py", "laptop", 1).points
+points = sweep_loader.load("stripes.py", "laptop", 1).points
 store = Store("runs")
 store.create()
-for job in plan.make(points).jobs.values():
+for job in make_plan(points).jobs.values():
     Runner(store=store, exchange=NoExchange()).run(job.to_plain())
 for point in points:
     print(point.level, *(store.record(point.step.id).metrics[m] for m in ("density", "top1")))

@@ -19,7 +19,8 @@ import os, sys, time
 from raysslprune import process
 process.GRACE = {grace}
 process.begin()
-from raysslprune.messages import say; from raysslprune.commands.common import reports_errors
+from raysslprune.commands.common import reports_errors
+from raysslprune.messages import say
 
 @reports_errors
 def main(arguments=None):

@@ -149,7 +149,7 @@ def test_a_long_answer_needs_little_memory(small_root: str) -> None:
 
 def test_what_is_heavy_is_imported_by_the_query() -> None:
     code = (
-        "import sys, raysslprune.results, raysslprune.results.__main__ as m; m._parser().format_help(); "
+        "import sys, raysslprune.results, raysslprune.commands.results as m; m._parser().format_help(); "
         "print(*(sys.modules.keys() & {'duckdb', 'pandas', 'polars', 'torch', 'ray', 'matplotlib', 'rich'}))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -27,7 +27,9 @@ Capture = pytest.CaptureFixture[str]
 AT_WORK = """
 import os, sys, time
 from rich.console import Console
-from raysslprune.plan import graph as plan; from raysslprune.terminal import status
+from raysslprune.plan.cost import cost_of
+from raysslprune.plan.schedule import Schedule
+from raysslprune.terminal import status
 from raysslprune.sweep_loader import load
 from raysslprune.terminal.progress import Progress
 from raysslprune.paper.recipes import NETS
@@ -39,9 +41,9 @@ status.EVERY = 0.1
 store, sweeps = Store(sys.argv[1]), [load("fig3", "smoke", 1)]
 store.create()
 graph = planned(sweeps, "all")
-seconds = plan.cost(graph.jobs.values(), {}, NETS).seconds
+seconds = cost_of(graph.jobs.values(), {}, NETS).seconds
 with store.lock(), status.Reporter(store, sweeps, "smoke", graph, {}).reporting() as report:
-    schedule = plan.Schedule(graph.pending({}), seconds)
+    schedule = Schedule(graph.pending({}), seconds)
     progress = Progress(Console(file=open(os.devnull, "w")), schedule, seconds)
     first, second, third = schedule.next(), schedule.next(), schedule.next()
     schedule.done(first.id)

@@ -34,7 +34,7 @@ def test_the_package_stays_cheap_to_import() -> None:
         "raysslprune.load_subnetworks"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.stdout == "raysslprune.subnetwork\n", run.stderr
+    assert run.stdout == "raysslprune.release.subnetwork\n", run.stderr
     assert run.stderr.splitlines()[-1].startswith("AttributeError: module 'raysslprune' has no attribute")
 
 

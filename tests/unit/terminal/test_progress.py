@@ -242,7 +242,7 @@ def test_a_hundred_thousand_steps_are_not_counted_all_the_time(monkeypatch: pyte
         clock[0] += 1.0
         return chains(jobs)
 
-    monkeypatch.setattr("raysslprune.progress.chains", slow)
+    monkeypatch.setattr("raysslprune.terminal.progress.chains", slow)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     progress = watched(graph_of("labels"))
     for _ in range(1000):
@@ -301,7 +301,7 @@ def test_json_lines() -> None:
 
 
 def test_json_is_json_on_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raysslprune.progress.LINE_EVERY", 0.01)
+    monkeypatch.setattr("raysslprune.terminal.progress.LINE_EVERY", 0.01)
     file = io.StringIO()
     progress = watched(graph_of("labels"), JsonLines, Console(file=file, force_terminal=True))
     with progress.shown():
