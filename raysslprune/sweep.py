@@ -5,13 +5,16 @@ The same command again goes on where the last one ended; when nothing is missing
 
 from __future__ import annotations
 
+from raysslprune import process
+
+if __name__ == "__main__":
+    process.begin()  # before the imports that take a while
+
 import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from raysslprune import process
 from raysslprune.commands.common import Parser, count, reports_errors
 from raysslprune.experiment import RunOptions, draw_drafts, make, missing_data, planned, tell_of_results
 from raysslprune.messages import FAILED, STOPPED, USAGE, say
@@ -22,13 +25,6 @@ from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import Sweep, SweepError, known, load
 from raysslprune.sweepfile import Listing, Search
 from raysslprune.terminal import tables
-
-if TYPE_CHECKING:
-    pass
-
-
-if __name__ == "__main__":
-    process.begin()
 
 
 @reports_errors

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,6 @@ from raysslprune.spec import Imported, Mask, Prune, Rewind, Shuffle, target_dens
 from raysslprune.store.record import MASK
 from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
-
-if TYPE_CHECKING:
-    pass
 
 
 def _field(name: str, type_: pa.DataType, about: str, *, nullable: bool = False) -> pa.Field:

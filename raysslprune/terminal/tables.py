@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -22,10 +22,6 @@ from raysslprune.store.record import Damaged, Record
 from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Drawing, Figure, Listing, Magnitudes, Search
 from raysslprune.words import duration, size
-
-if TYPE_CHECKING:
-    pass
-
 
 _MARKS = {judged.HOLDS: "green", judged.FAILS: "red", judged.FEW: "yellow"}
 

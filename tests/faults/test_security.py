@@ -58,11 +58,10 @@ FORBIDDEN = re.compile(
 )
 
 ALLOWED = {
-    ("loader.py", "spec.loader.exec_module"),  # a sweep file, which is code, and named by the user
-    ("names.py", "importlib.import_module"),  # module:attribute, from a sweep file, or behind --trust
+    ("sweep_loader.py", "spec.loader.exec_module"),  # a sweep file, which is code, and named by the user
+    ("catalogue.py", "importlib.import_module"),  # module:attribute, from a sweep file, or behind --trust
     ("__init__.py", "import_module"),  # of this package, by a table of its names
     ("__main__.py", "import_module"),  # of this package
-    ("bench/__main__.py", "import_module"),
 }
 
 

@@ -145,8 +145,8 @@ def test_options_of_a_users_own_task_are_left_to_its_class(cli: Cli) -> None:
 def test_wrong_names_are_found_without_torch(tmp_path: Path) -> None:
     code = """
 import sys
-from raysslprune import sweep
-sweep._Run.train = None  # a wrong name that is taken must not start Ray
+from raysslprune import experiment, sweep
+experiment._Run.train = None  # a wrong name that is taken must not start Ray
 codes = [sweep.main([f"{name}.py", *more]) for name in sys.argv[1:] for more in ([], ["--dry-run"])]
 print(codes, {"torch", "ray"} & set(sys.modules))
 """

@@ -11,7 +11,6 @@ import pytest
 
 from raysslprune import sweep, words
 from raysslprune.paper.recipes import NETS
-from raysslprune.plan import cost
 from raysslprune.plan.cost import OVERHEAD, START
 from raysslprune.store.record import WEIGHTS
 from raysslprune.store.steps import Store
@@ -55,7 +54,7 @@ def test_dry_run_of_figure_3_counts_what_one_counts_by_hand(cli: Cli, monkeypatc
     # Nothing starts from the end of another training
     disk["needed"] = 4 * net.parameters * 3 + net.prunable // 8 * masks
     for cores, wall, keep in ((2, seconds / 2, None), (1000, longest, "all"), (2, seconds / 2, "needed")):
-        monkeypatch.setattr(cost, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(sweep, "cores", lambda cores=cores: cores)
         called = cli("fig3", "--dry-run", *(["--keep", keep] if keep else []))
         assert (called.code, called.err) == (0, "")
         assert rows(called) == {

@@ -220,10 +220,10 @@ def wrong(seed_of: Callable[[int], int] = lambda seed: seed, **step: Any) -> Cal
         (points, {"seeds": 0}, "seeds are a number from 1, not 0"),
         (points, {"name": "fig3"}, "a new one, not 'fig3'"),
         (points, {"name": "../mine"}, "a name of letters and digits"),
-        (lambda *_: [], {}, "must give one raysslprune.sweepfile.Point or more"),
-        (lambda *_: None, {}, "must give one raysslprune.sweepfile.Point or more"),
+        (lambda *_: [], {}, "must give one raysslprune.Point or more"),
+        (lambda *_: None, {}, "must give one raysslprune.Point or more"),
         (points, {"seeds": "3"}, "seeds are a number from 1, not '3'"),
-        (lambda *_: [1], {}, "must give one raysslprune.sweepfile.Point or more"),
+        (lambda *_: [1], {}, "must give one raysslprune.Point or more"),
         (wrong(task="label"), {}, "task 'label' is not known; did you mean 'labels'?"),
         (
             lambda scale, _: points(scale, 0),

@@ -24,6 +24,8 @@ LINES = [
     ("from R import recipes, scales", "from R.paper import recipes, scales"),
     ("from R import lottery, plan", "from R import lottery; from R.plan import graph as plan"),
     ("from R.plan import Job", "from R.plan.graph import Job"),
+    ("from R.plan import make", "from R.plan.graph import make_plan as make"),
+    ("from R.plan import left, Job", "from R.spec import target_density as left; from R.plan.graph import Job"),
     ("from R.plan import Job, Estimate", "from R.plan.graph import Job; from R.plan.cost import Estimate"),
     ("from R.plan import schedule, Job", "from R.plan import schedule; from R.plan.graph import Job"),
     ("from R.data import feed, resident", "from R.data import batches as feed, resident"),

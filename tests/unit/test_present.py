@@ -153,7 +153,7 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
     broken: str, figure_3: Store, cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever is raised. Table and claims are there before anything is drawn, so that not even a crash costs them."""
-    from raysslprune.figures import curves
+    from raysslprune.figures import curves, ink
 
     folder, before = cli.folder / "runs" / "results" / "smoke", list[str]()
 
@@ -162,7 +162,7 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
         assert {path.name for path in folder.iterdir()} == {"fig3.parquet", "fig3-runs.parquet"}
         raise RuntimeError("latex could not\nbe found")
 
-    monkeypatch.setattr(curves, broken, fail)
+    monkeypatch.setattr({"draw": curves, "save": ink}[broken], broken, fail)
     called = cli("fig3", "table1", "--scale", "smoke")
     assert called.code == FAILED
     (shown,) = before

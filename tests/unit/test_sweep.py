@@ -63,7 +63,7 @@ def test_what_a_training_is_given(
     arguments: list[str], manner: experiment.RunOptions, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(experiment, "make", lambda *what: given.append(what[-1]) or 0)
+    monkeypatch.setattr(sweep, "make", lambda *what: given.append(what[-1]) or 0)
     cli("fig3", *arguments)
     assert given == [manner]
 

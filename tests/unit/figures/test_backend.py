@@ -10,10 +10,10 @@ import pytest
 
 BACKEND = """
 import os
-import raysslprune.figures
+from raysslprune.figures import ink
 import matplotlib
 from matplotlib.figure import Figure
-assert raysslprune.figures.save(Figure(), "png")
+assert ink.save(Figure(), "png")
 print(os.environ["MPLBACKEND"], matplotlib.rcParams._get("backend"))
 """
 

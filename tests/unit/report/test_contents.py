@@ -14,7 +14,7 @@ import pytest
 
 from raysslprune import results, sweep
 from raysslprune.commands import report as command
-from raysslprune.figures import curves
+from raysslprune.figures import curves, ink
 from raysslprune.report import contents
 from raysslprune.spec import Prune
 from raysslprune.store.record import WEIGHTS, Damaged
@@ -212,7 +212,7 @@ def test_without_a_figure_the_page_has_all_else(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(curves, broken, fail)
+    monkeypatch.setattr({"draw": curves, "save": ink}[broken], broken, fail)
     out = tmp_path / "report.html"
     assert command.main(["fig3", "table1", str(reported.odd), "--root", str(reported.root), "--out", str(out)]) == 1
     said = capsys.readouterr()

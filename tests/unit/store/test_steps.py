@@ -662,7 +662,7 @@ def test_a_process_that_has_read_a_table_ends_well(tmp_path: Path) -> None:
 
 def test_tables_in_memory_are_read_in_one_place() -> None:
     """Which is why: see there."""
-    package = Path(module.__file__).parent
+    package = Path(module.__file__).parent.parent
     reading = [path.name for path in package.rglob("*.py") if "read_table(" in path.read_text()]
-    assert reading == ["store.py"]
+    assert reading == ["steps.py"]
     assert "use_threads=False" in inspect.getsource(module.read_parquet)
