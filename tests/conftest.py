@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,11 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves its wo
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a shell's background jobs ignore Ctrl-C, and so their children
+with suppress(ImportError):  # tests/unit/test_devices.py can do without
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)  # other tests may have both cores
+    settings.load_profile("untimed")
 
 
 FOLDERS = ("ray", "faults", "docs", "tools")

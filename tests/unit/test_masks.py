@@ -73,14 +73,14 @@ def networks(draw: st.DrawFn) -> tuple[dict[str, Tensor], masks.Mask]:
 
 
 @given(network=networks(), keep=KEEP)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_prune_is_the_definition(network: tuple[dict[str, Tensor], masks.Mask], keep: float) -> None:
     weights, mask = network
     assert plain(masks.prune(weights, mask, keep)) == naive_prune(weights, mask, keep, weights)
 
 
 @given(network=networks(), keep=KEEP)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_prune_in_scope_is_the_definition(network: tuple[dict[str, Tensor], masks.Mask], keep: float) -> None:
     weights, mask = network
     scope = list(weights)[:2]
@@ -88,7 +88,7 @@ def test_prune_in_scope_is_the_definition(network: tuple[dict[str, Tensor], mask
 
 
 @given(network=networks(), keep=KEEP)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_masks_only_lose_weights_and_by_the_stated_count(
     network: tuple[dict[str, Tensor], masks.Mask], keep: float
 ) -> None:
@@ -262,7 +262,7 @@ def test_random_over_everything_draws_as_it_always_has(count: int, seed: int) ->
     scope=st.none() | st.sets(st.sampled_from(list(SHAPES)), min_size=1),
     share=st.none() | st.floats(0, 1),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_random_keeps_what_is_out_of_scope_and_an_exact_number_of_what_is_eligible(
     seed: int, count: int, scope: set[str] | None, share: float | None
 ) -> None:
@@ -377,7 +377,7 @@ def test_shuffle_sends_an_entry_everywhere_equally_often() -> None:
 
 
 @given(shape=st.lists(st.integers(1, 7), min_size=1, max_size=4), seed=st.integers(0, 1 << 30))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_packed_bits_are_numpys_and_come_back(shape: list[int], seed: int) -> None:
     bits = np.random.default_rng(seed).random(shape) < 0.4
     mask = {"x": torch.from_numpy(bits), "y": torch.from_numpy(~bits)}
@@ -451,7 +451,7 @@ def test_another_scope_is_refused_with_a_sentence(scope: str) -> None:
 
 
 @given(total=st.integers(1, 100_000), keep=KEEP, level=st.integers(0, 30))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_left_after_is_round_by_round(total: int, keep: float, level: int) -> None:
     left = total
     for _ in range(level):

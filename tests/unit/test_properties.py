@@ -102,7 +102,7 @@ def within(value: Any) -> Train:
 
 @pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_a_value_of_anything_is_refused_in_a_sentence_or_comes_back_as_it_is(kind: type[Any], data: Any) -> None:
     fields = [field.name for field in dataclasses.fields(kind)]
     some = data.draw(st.dictionaries(st.sampled_from(fields), ANYTHING, min_size=1, max_size=2))
@@ -147,7 +147,7 @@ def _like(value: Any) -> list[Any]:
 @example(pair=(("pad", 1), ("pad", True)))
 @example(pair=(("flip", 1), ("flip", True)))
 @example(pair=(("momentum", 1), ("momentum", 1.0)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_equal_recipes_are_one_step_and_others_are_two(pair: tuple[tuple[str, Any], tuple[str, Any]]) -> None:
     try:
         one, other = (dataclasses.replace(RECIPE, **{name: value}) for name, value in pair)
@@ -166,7 +166,7 @@ def shuffled(plain: Any, rng: random.Random) -> Any:
 
 
 @given(steps=graphs(), rng=st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_an_id_knows_no_order_of_fields(steps: list[Step], rng: random.Random) -> None:
     graph = dump(steps)
     assert list(load_steps({step_id: shuffled(plain, rng) for step_id, plain in graph.items()})) == list(graph)
@@ -177,7 +177,7 @@ def test_ids_of_any_steps_are_the_same_in_another_process() -> None:
     found: list[dict[str, Any]] = []
 
     @given(steps=graphs())
-    @settings(max_examples=30, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+    @settings(max_examples=30, database=None, derandomize=True, phases=[Phase.generate])
     def collect(steps: list[Step]) -> None:
         found.append(dump(steps))
 
@@ -198,7 +198,7 @@ UNDER_A_MASK = dataclasses.replace(DENSE, start=Init(seed=1), mask=PRUNED)
 
 @given(steps=graphs(), rng=st.randoms(use_true_random=False))
 @example(steps=[DENSE, PRUNED, UNDER_A_MASK], rng=random.Random(0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_plan_is_a_graph_without_cycles_in_order(steps: list[Step], rng: random.Random) -> None:
     trains = [step for step in steps if isinstance(step, Train)]
     points = [Point(step=step, task="t", init="i", level=n, seed=0) for n, step in enumerate(trains)]
@@ -229,7 +229,7 @@ def test_any_plan_is_a_graph_without_cycles_in_order(steps: list[Step], rng: ran
 
 
 @given(steps=graphs(), rng=st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_plan_knows_no_order_of_points(steps: list[Step], rng: random.Random) -> None:
     points = [Point(step=s, task="t", init="i", level=n, seed=0) for n, s in enumerate(steps) if isinstance(s, Train)]
     assume(points)
@@ -268,14 +268,14 @@ def loaded(path: Path, text: str) -> bool:
 
 
 @given(rng=st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_sweep_file_is_taken_or_refused(folder: Path, rng: random.Random) -> None:
     how = rng.choice((fuzz.mutated, fuzz.with_a_value))
     loaded(folder / "changed.py", how(fuzz.GOOD, rng))
 
 
 @given(text=st.text(max_size=60) | st.lists(st.sampled_from(fuzz.LINES), max_size=3).map("\n".join), good=st.booleans())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_as_a_sweep_file_is_taken_or_refused(folder: Path, text: str, good: bool) -> None:
     assume("KeyboardInterrupt" not in text)
     loaded(folder / "text.py", f"{fuzz.GOOD}\n{text}" if good else text)
@@ -321,7 +321,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 @given(rng=st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_options_are_taken_or_refused_in_a_sentence(rng: random.Random, capsys: pytest.CaptureFixture[str]) -> None:
     name = rng.choice(list(fuzz.BASES))
     arguments = fuzz.wrong(name, rng.choice(fuzz.BASES[name]), rng)
@@ -338,7 +338,7 @@ def test_any_options_are_taken_or_refused_in_a_sentence(rng: random.Random, caps
 
 
 @given(rng=st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_options_mean_the_same_in_any_order_and_form(rng: random.Random) -> None:
     given_ = {"--scale": "smoke", "--seeds": "3", "--root": "a b", "--keep": "needed", "--data": "-x", "--explain": "0"}
     options = rng.sample(sorted(given_), rng.randrange(1, len(given_)))
@@ -389,7 +389,7 @@ def networks(draw: st.DrawFn) -> tuple[dict[str, torch.Tensor], masks.Mask]:
 
 
 @given(network=networks(), keep=st.floats(0, 1, exclude_min=True, exclude_max=True))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_of_any_weights_exactly_as_many_stay_and_the_largest(
     network: tuple[dict[str, torch.Tensor], masks.Mask], keep: float
 ) -> None:
@@ -411,7 +411,7 @@ def test_of_any_weights_exactly_as_many_stay_and_the_largest(
 
 
 @given(network=networks(), place=st.integers(0, 10**6), keep=st.floats(0.01, 0.99))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_no_number_is_refused_where_it_is_left_and_only_there(
     network: tuple[dict[str, torch.Tensor], masks.Mask], place: int, keep: float
 ) -> None:
@@ -429,7 +429,7 @@ def test_what_is_no_number_is_refused_where_it_is_left_and_only_there(
 
 
 @given(network=networks(), keep=st.floats(0.01, 0.9))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_pruning_again_and_again_ends_with_none_and_never_brings_one_back(
     network: tuple[dict[str, torch.Tensor], masks.Mask], keep: float
 ) -> None:
@@ -442,7 +442,7 @@ def test_pruning_again_and_again_ends_with_none_and_never_brings_one_back(
 
 
 @given(network=networks(), count=st.integers(0, 300), seed=st.integers(0, 2**62))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_mask_is_drawn_shuffled_and_packed_with_exact_counts(
     network: tuple[dict[str, torch.Tensor], masks.Mask], count: int, seed: int
 ) -> None:

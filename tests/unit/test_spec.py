@@ -375,7 +375,7 @@ def test_steps_and_values_are_frozen() -> None:
 
 
 @given(steps=graphs())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_a_graph_comes_back_from_json(steps: list[Step]) -> None:
     graph = dump(steps)
     back = load(json.loads(json.dumps(graph)))
@@ -388,7 +388,7 @@ def test_a_graph_comes_back_from_json(steps: list[Step]) -> None:
 
 
 @given(recipe=recipes(), shuffled=st.randoms())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_an_id_depends_neither_on_the_order_of_fields_nor_on_that_of_options(
     recipe: Recipe, shuffled: random.Random
 ) -> None:
@@ -403,7 +403,7 @@ def test_an_id_depends_neither_on_the_order_of_fields_nor_on_that_of_options(
 
 
 @given(a=recipes(), b=recipes())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_other_recipes_are_other_steps(a: Recipe, b: Recipe) -> None:
     assert (id_of(a) == id_of(b)) == (a == b)
 
@@ -436,7 +436,7 @@ def test_nested_tuples_come_back_as_tuples() -> None:
 
 
 @given(steps=graphs(), seed=st.integers(0, 100))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_closure_has_each_step_once_and_parents_first(steps: list[Step], seed: int) -> None:
     asked = random.Random(seed).sample(steps, k=(len(steps) + 1) // 2)
     found = closure([*asked, *asked])
@@ -648,7 +648,7 @@ def test_one_cannot_rewind_to_before_a_rewound_training_began() -> None:
 
 
 @given(keys=st.lists(st.tuples(st.text(max_size=3), st.integers(), st.integers()), min_size=2, max_size=5, unique=True))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_seeds_differ_where_any_part_of_the_key_does(keys: list[tuple[str, int, int]]) -> None:
     seeds = [seed_of(*key) for key in keys]
     assert len(set(seeds)) == len(keys)

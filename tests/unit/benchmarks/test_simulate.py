@@ -135,7 +135,7 @@ def schedules(nodes: Sequence[Node], gpus: int) -> Iterator[float]:
             yield max(ends.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(dags(most=4), st.integers(1, 4))
 def test_no_order_beats_the_bound_and_no_simulation_the_best_order(nodes: list[Node], gpus: int) -> None:
     graph, seconds = graph_of(nodes)
@@ -144,7 +144,7 @@ def test_no_order_beats_the_bound_and_no_simulation_the_best_order(nodes: list[N
     assert best <= simulate(graph, seconds, Cluster(gpus=gpus), costs=FREE).makespan * (1 + 1e-12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(dags(most=9, parts=(1,)), st.integers(1, 4))
 def test_where_nothing_is_shared_it_keeps_grahams_guarantee(nodes: list[Node], gpus: int) -> None:
     """Never a GPU idle while a job is ready: within work/GPUs + (1 - 1/GPUs) of the path."""
@@ -154,7 +154,7 @@ def test_where_nothing_is_shared_it_keeps_grahams_guarantee(nodes: list[Node], g
     assert outcome.makespan <= least.work + least.path * (1 - 1 / gpus) + 1e-9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(dags(most=9, parts=(1, 2, 8, 16)), st.integers(1, 24), st.sampled_from([math.inf, 4000.0, 600.0]), st.booleans())
 def test_accounts(nodes: list[Node], gpus: int, life: float, dear: bool) -> None:
     """A GPU-second is one thing only, and nothing is trained twice but what is called lost."""

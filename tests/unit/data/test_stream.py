@@ -43,7 +43,7 @@ def test_every_epoch_is_a_permutation_and_each_its_own() -> None:
 
 
 @given(start=st.integers(0, 3 * N), chunks=st.lists(st.integers(1, 2 * N), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_any_cutting_gives_the_same_samples_and_draws(start: int, chunks: list[int]) -> None:
     s, position = stream(), start
     parts: list[Samples] = []

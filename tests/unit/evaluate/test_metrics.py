@@ -180,13 +180,13 @@ def test_a_case_with_equal_scores_by_hand() -> None:
 
 
 @given(ranking=rankings())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_average_precision_is_the_definition(ranking: tuple[list[float], list[bool]]) -> None:
     assert ours(*ranking) == pytest.approx(float(by_definition(*ranking)), rel=1e-14)
 
 
 @given(ranking=rankings())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_average_precision_is_scikit_learns_where_precision_never_rises(
     ranking: tuple[list[float], list[bool]],
 ) -> None:
@@ -217,7 +217,7 @@ def test_average_precision_is_the_envelope_of_scikit_learns_curve(seed: int, dec
 
 
 @given(ranking=rankings(), random=st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_order_of_samples_does_not_matter(ranking: tuple[list[float], list[bool]], random: Any) -> None:
     pairs = list(zip(*ranking, strict=True))
     random.shuffle(pairs)
@@ -225,7 +225,7 @@ def test_the_order_of_samples_does_not_matter(ranking: tuple[list[float], list[b
 
 
 @given(ranking=rankings())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_only_the_ranking_matters(ranking: tuple[list[float], list[bool]]) -> None:
     scores, present = ranking
     place = {score: float(i) for i, score in enumerate(sorted(set(scores)))}

@@ -47,7 +47,7 @@ VALUES = st.floats(-1e6, 1e6) | st.just(90.0) | st.just(math.nan)
 # ------------------------------------------------------------------------------------- one study, no store
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.integers(0, 10**9), VALUES, min_size=1, max_size=12), st.integers(1, 15), st.integers(0, 99))
 def test_whatever_the_values_and_when_they_come_it_ends_within_the_grid_and_chooses_the_same(
     values: dict[int, float], trials: int, timing: int
