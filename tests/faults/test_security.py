@@ -17,7 +17,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -399,6 +399,8 @@ class Seen:
     """Exit code and output of those who came with this token."""
     pages: dict[tuple[str, str], tuple[int, str]]
     """Port of the dashboard's process and path to what was answered without a token: status and text."""
+    elsewhere: list[str]
+    """Its ports that took a connection on another interface than loopback, where no other program listens on them."""
     left: dict[str, bytes]
     """All objects of the root, and all that Ray wrote."""
 
@@ -414,6 +416,12 @@ def visit(address: str, **environment: str) -> tuple[int, str]:
 
 def listening(pids: set[int]) -> dict[str, str]:
     """Where these processes listen: address and port to the process's command line."""
+    inodes = sockets_of(pids)
+    return {address: inodes[inode] for inode, address in listeners().items() if inode in inodes}
+
+
+def sockets_of(pids: set[int]) -> dict[str, str]:
+    """The sockets of these processes, each to its process's command line."""
     inodes: dict[str, str] = {}
     for pid in pids:
         with suppress(OSError):
@@ -421,14 +429,19 @@ def listening(pids: set[int]) -> dict[str, str]:
             for entry in Path(f"/proc/{pid}/fd").iterdir():
                 with suppress(OSError):
                     inodes[os.readlink(entry)] = name
+    return inodes
+
+
+def listeners() -> dict[str, str]:
+    """All sockets of this machine that listen, each to its address and port, by the kernel's table."""
     found: dict[str, str] = {}
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             words = line.split()
-            if words[3] == "0A" and f"socket:[{words[9]}]" in inodes:
+            if words[3] == "0A":
                 packed, port = words[1].split(":")
                 raw = b"".join(bytes.fromhex(packed[i : i + 8])[::-1] for i in range(0, len(packed), 8))
-                found[f"{socket.inet_ntop(family, raw)} {int(port, 16)}"] = inodes[f"socket:[{words[9]}]"]
+                found[f"socket:[{words[9]}]"] = f"{socket.inet_ntop(family, raw)} {int(port, 16)}"
     return found
 
 
@@ -471,12 +484,13 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             visits = dict(zip(visitors, came, strict=True))
         ports = [address.split()[1] for address, name in where.items() if "dashboard/dashboard.py" in name]
         pages = {(port, path): page(f"http://127.0.0.1:{port}{path}") for port in ports for path in ("/", *PRIVATE)}
+        outside = answering_elsewhere(where, family)
         os.kill(frozen, signal.SIGCONT)
         command = finish(process)
         written = {str(path): path.read_bytes() for path in temporary.rglob("*") if path.is_file()}
         left = objects(Store(root)) | written
         assert command.code == 0, command.err
-        yield Seen(command, where, lines, visits, pages, left)
+        yield Seen(command, where, lines, visits, pages, outside, left)
 
 
 @contextmanager
@@ -494,15 +508,38 @@ def page(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+def answering_elsewhere(where: Iterable[str], family: set[int]) -> list[str]:
+    """The addresses and ports of ``where`` that take a connection on another interface than loopback.
+
+    Another program, such as the Ray of another test, may listen there on the same port.
+    """
+    words = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
+    own = [word for word in words if "." in word and not word.startswith("127.")]
+    mine = sockets_of(family)
+    before = {address for inode, address in listeners().items() if inode not in mine}
+    ports = {address.split()[1] for address in where}
+    found = {f"{ip} {port}" for ip in own for port in ports if takes_a_connection(ip, int(port))}
+    after = {address for inode, address in listeners().items() if inode not in mine}
+    any_host = {f"{ip} {port}" for ip in own for port in ports if {f"0.0.0.0 {port}", f":: {port}"} & (before | after)}
+    return sorted(found - before - after - any_host)
+
+
+def takes_a_connection(ip: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((ip, port)) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_all_of_a_sweeps_ray_listens_on_loopback_alone(seen: Seen) -> None:
-    """Dashboard and metrics, which ask for no token, included; the kernel's own table of sockets says so."""
+    """Its dashboard and metrics, which ask for no token, and all else: by the kernel's table, and by connecting."""
     names = " ".join(seen.listening.values())
     for part in ("gcs_server", "raylet", "dashboard.py", "DashboardAgent", "JobTrial"):
         assert part in names
     hosts = {address.split()[0] for address in seen.listening}
     assert hosts <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, seen.listening
+    assert seen.elsewhere == []
 
 
 @pytest.mark.slow
