@@ -1,7 +1,8 @@
-"""``python -m benchmarks NAME``: how much of the machine reaches the training, and what networks learn.
+"""Benchmarks, ``python -m benchmarks NAME``: use of the machine by trainings, and accuracy of networks.
 
 Speeds are ratios within one run, because machines are noisy (docs/performance.md). ``tasks`` and ``cifar`` show that
-each task learns, ``rewind`` that Optuna's search is worth it (docs/results.md).
+each task learns, ``rewind`` which way to choose a rewind is best (docs/learning.md). ``results`` measures nothing: it
+writes docs/results.md.
 """
 
 from __future__ import annotations
@@ -20,43 +21,38 @@ from typing import Any
 from rich.table import Table
 
 from raysslprune.commands.common import Parser, reports_errors
-from raysslprune.messages import FAILED, STOPPED, USAGE, say
+from raysslprune.messages import USAGE, UserError
 from raysslprune.plan.cost import cores
-from raysslprune.store.record import StoreError
 from raysslprune.terminal import tables
 
 BENCHMARKS = {
     "loop": "images/s of the training loop over a bare one",
     "input": "images/s from disk, beside torchvision, and the cores that eight GPUs need",
+    "update": "operations, bytes and operators of one update, and the least time that a GPU needs for each",
     "masks": "pruning beside torch's own; masks through Ray and through files",
     "plan": "planning and tabling sweeps of up to 100,000 points",
     "sweep": "efficiency of the whole command",
     "cluster": "how well up to hundreds of GPUs would be used: a simulation",
     "tasks": "what each task learns on digits, over seeds",
-    "rewind": "whether Optuna finds the best rewind of a full grid, over seeds",
+    "rewind": "how well ways to choose the rewind do on a whole grid, on test images and with other seeds",
+    "margin": "by how much two networks differ that only differ in their draws: the margin of a scale",
     "cifar": "accuracy and images/s of one training on CIFAR-10",
+    "results": "nothing: the page docs/results.md is written from the tables in docs/data",
+    "recipe": "which learning rate the scale cifar10-fast should have",
 }
-"""The modules of this package with ``arguments(parser)`` and ``run(options)``, to what they measure."""
+"""Modules of this package, each with ``arguments(parser)`` and ``run(options)``, and what they measure."""
 
 
-@reports_errors
+@reports_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         measured = options.run(options)
-    except KeyboardInterrupt:
-        return say("stopped", STOPPED)
+    except UserError:
+        raise
     except ValueError as error:
-        return say(str(error), USAGE)
-    except (StoreError, OSError) as error:
-        return say(str(error), FAILED)
-    except Exception as error:
-        from raysslprune.data import DataError  # imports torch, which takes seconds
-
-        if not isinstance(error, DataError):
-            raise
-        return say(str(error), FAILED)
+        raise UserError(str(error), code=USAGE) from error
     machine = {"cores": cores(), "processor": platform.machine(), "python": platform.python_version()}
     if options.json:
         print(json.dumps({"benchmark": options.name, "machine": machine, **measured}, indent=1))
@@ -75,7 +71,7 @@ def _parser() -> Parser:
         prog="python -m benchmarks",
         description="How much of the machine reaches the training, and what networks learn.",
         examples=["python -m benchmarks loop", "python -m benchmarks masks --help"],
-        codes="0 measured; 1 the data or the root can't be used; 2 a wrong call; 130 Ctrl-C",
+        codes="0 measured; 1 the data or the root can't be used; 2 a wrong call",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     kinds = parser.add_subparsers(dest="name", required=True)
@@ -88,7 +84,7 @@ def _parser() -> Parser:
 
 
 def _leaves(measured: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Groups of measurements flattened; a leaf is a value or its statistics."""
+    """Flatten groups of measurements; a leaf is a value or its statistics."""
     flat: dict[str, Any] = {}
     for name, value in measured.items():
         if isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):

@@ -1,4 +1,4 @@
-"""One training on CIFAR-10."""
+"""A training on CIFAR-10."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raysslprune import catalogue
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """CIFAR-10 for real: the paper's recipe, shortened to some epochs with its decays where they were in proportion."""
+    """Train on CIFAR-10 with the paper's recipe, shortened to ``--epochs``, with its decays in proportion."""
     import torch
 
     from raysslprune import data

@@ -1,4 +1,4 @@
-"""How well large clusters would be used: a simulation of whole sweeps, with machines that die."""
+"""Simulated use of large clusters by whole sweeps, with machines that die."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """For each number of seeds, GPUs and hours: the makespan beside its bound, and what the GPUs did meanwhile."""
+    """Simulate sweeps by seeds, GPUs and hours that a node lives: the makespan, its bound, and the use of the GPUs."""
     from benchmarks.simulate import Cluster, Costs, bound, simulate
-    from raysslprune.cluster.nodes import Workers
+    from raysslprune.cluster.options import RunOptions
     from raysslprune.messages import FAILED, USAGE, say
     from raysslprune.paper.recipes import NETS
     from raysslprune.plan.cost import cost_of
     from raysslprune.plan.graph import make_plan
     from raysslprune.sweep_loader import load
 
-    workers, costs = Workers(per_step=options.workers_per_step, gpus=1), Costs(efficiency=options.efficiency)
+    given = RunOptions(workers_per_step=options.workers_per_step, gpus_per_worker=1)
+    costs = Costs(efficiency=options.efficiency)
     table: dict[str, Any] = {}
     for seeds in options.seeds or sorted({1, SETTINGS[options.scale].seeds}):
         names = known() if "all" in options.sweeps else options.sweeps
@@ -57,15 +58,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if not graph.jobs:
             raise SystemExit(say("there is nothing to train in these sweeps", USAGE))
         seconds = on_one_gpu(graph)
-        expected = cost_of(graph.jobs.values(), {}, NETS).seconds  # what a sweep orders its jobs by
+        expected = cost_of(graph.jobs.values(), {}, NETS).seconds  # by which a sweep orders its jobs
         for gpus in options.gpus:
             for life in options.life:
                 cluster = Cluster(gpus=gpus, per_node=options.per_node, life=life * 3600)
-                least = bound(graph, seconds, cluster, workers, costs)
+                least = bound(graph, seconds, cluster, given, costs)
                 draws = 1 if life == math.inf else options.draws
                 outcome = max(
                     (
-                        simulate(graph, seconds, cluster, expected=expected, workers=workers, costs=costs, seed=seed)
+                        simulate(graph, seconds, cluster, expected=expected, options=given, costs=costs, seed=seed)
                         for seed in range(draws)
                     ),
                     key=lambda outcome: outcome.makespan,
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def on_one_gpu(graph: Plan) -> dict[str, float]:
-    """Seconds of each job's training on one GPU, by its id: as ``--dry-run`` counts GPU-hours; SVMs as on a core."""
+    """Return the seconds of each job's training on one GPU by id, as ``--dry-run`` counts them; of SVMs on a core."""
     from raysslprune import words
     from raysslprune.paper.recipes import NETS
     from raysslprune.plan.cost import SVMS, estimate

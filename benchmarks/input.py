@@ -1,4 +1,4 @@
-"""Images from disk to the network at ImageNet's size: ours beside torchvision's, and the cores that GPUs would need."""
+"""Input of images from disk at ImageNet's size: ours beside torchvision's, and the cores that GPUs would need."""
 
 from __future__ import annotations
 
@@ -31,46 +31,46 @@ if TYPE_CHECKING:
     from raysslprune.spec import Recipe
 
 IMAGES = 96
-"""They are read again and again, from the disk's cache: what is measured is the processor."""
+"""Number of images. They are read repeatedly, so from the page cache: the processor is measured, not the disk."""
 
 SIZES = ((500, 375), (500, 333), (375, 500), (500, 400))
 """Width and height of ImageNet's usual images."""
 
 QUALITY = 98
-"""Of their JPEGs, which then have 100 kB on average; ImageNet's have 110."""
+"""Quality of the JPEGs, which then have 100 kB on average; ImageNet's have 110."""
 
 BATCH, WARM = 16, 6
 """Samples in a batch; batches before the clock starts, which fill the queues."""
 
 COPIES = {"256": 256, "320": 320}
-"""Copies with smaller images, to their shorter sides."""
+"""Shorter sides of copies with smaller images, by name."""
 
 TASKS = ("labels", "exemplar", "npid")
 GPUS = 8
 SEED = 0
 
 Way = tuple[str, str]
-"""Task, and how its images come."""
+"""Task, and the way in which its images are read."""
 
 Batches = Generator[int, None, None]
-"""The number of samples of each batch; has no end."""
+"""Endless generator of the number of samples of each batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Samples per second of the clock, and per second that cores were busy with them."""
+    """Samples per second of wall time, and per second of busy cores."""
 
     clock: float
     core: float
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Samples/s that reach the network, by the paper's recipes for ResNet-50.
+    """Measure the samples/s that reach the network, by the paper's recipes for ResNet-50.
 
-    usual: torchvision's ImageFolder, with its transforms that do as the recipe says, in the processes of a DataLoader.
-    tensors: the same with torchvision's decoder and its transforms of uint8. ours: what the training loop takes,
-    decoded and cropped by threads; flips, colours and normalisation are left to the GPU. ours and the rest: with these
-    done here too. ours, 256: from the copy that raysslprune.data.resize makes.
+    usual: torchvision's ImageFolder and transforms for the recipe, in the processes of a DataLoader. tensors: the same
+    with torchvision's decoder and its transforms of uint8. ours: the input of the training loop, decoded and cropped by
+    threads; flips, colours and normalisation are left to the GPU. ours and the rest: with these on the CPU, too.
+    ours, 256: from the copy that ``raysslprune resize`` makes.
     """
     from raysslprune import data
     from raysslprune.commands.resize import resize
@@ -85,13 +85,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if options.dataset:
             _linked(_files(data.source(options.dataset).load(Path(options.data))), root / "images")
         else:
-            _photographs(root / "images")
+            photographs(root / "images")
         found = {"original": Folder("images").load(root)}
         with contextlib.redirect_stdout(sys.stderr):
             for name, shorter in COPIES.items():
                 begun = time.process_time()
-                if resize(Folder("images"), root, root, shorter):
-                    raise SystemExit(1)
+                resize(Folder("images"), root, root, shorter)
                 made[name] = IMAGES / (time.process_time() - begun)
                 found[name] = Folder(f"images-{shorter}").load(root)
         ways = _ways(found)
@@ -128,7 +127,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ways(found: Mapping[str, Dataset]) -> dict[Way, Callable[[int], Batches]]:
-    """From the original images and from the copies; each is begun with a number of threads."""
+    """Return the ways to read the original images and the copies: functions from a number of threads to batches."""
     from raysslprune.paper.recipes import VIEWS, appendix_d
 
     ways: dict[Way, Callable[[int], Batches]] = {}
@@ -155,15 +154,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 # ------------------------------------------------------------------------------------- the images
 
 
-def _photographs(folder: Path) -> None:
-    """Parts of scikit-learn's two photographs, as JPEGs of ImageNet's usual size."""
+def photographs(folder: Path, count: int = IMAGES) -> None:
+    """Write parts of scikit-learn's two photographs as JPEGs of ImageNet's usual sizes; two are in val, too."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     rng = np.random.RandomState(SEED)
-    for number in range(IMAGES):
+    for number in range(count):
         photograph, (width, height) = photographs[number % 2], SIZES[number // 2 % len(SIZES)]
         scale = rng.uniform(0.75, 1) * min(photograph.width / width, photograph.height / height)
         wide, high = scale * width, scale * height
@@ -177,7 +176,7 @@ def _photographs(folder: Path) -> None:
 
 
 def _linked(files: Files, folder: Path) -> None:
-    """Some of a data set's images, evenly from all of it, as links."""
+    """Link some of a data set's images, evenly spread over all of it."""
     for split, count in (("train", IMAGES), ("val", 2)):
         (folder / split / "all").mkdir(parents=True)
         for number in range(count):
@@ -186,7 +185,7 @@ def _linked(files: Files, folder: Path) -> None:
 
 
 def _files(whole: Dataset) -> Files:
-    """The training images. Ends the benchmark where they are resident."""
+    """Return the training images. Ends the benchmark if they are resident."""
     from raysslprune.data.files import Files
 
     if not isinstance(whole.train, Files):
@@ -203,7 +202,7 @@ def _kilobytes(files: Files) -> list[float]:
 
 @dataclass(frozen=True)
 class _Several:
-    """Several views of an image. A class, so that a DataLoader can send it to processes."""
+    """A transform that makes several views of an image; a class, so that a DataLoader can send it to processes."""
 
     transform: Callable[[Any], Tensor]
     count: int
@@ -243,7 +242,7 @@ def _decoded(path: str) -> Tensor:
 
 
 def _ours(whole: Dataset, recipe: Recipe, views: int, rest: bool, _threads: int) -> Batches:
-    """With the threads that the executor has."""
+    """Yield our batches, decoded by the executor's threads."""
     from raysslprune.data.batches import Feed
     from raysslprune.data.views import Views, draws
 
@@ -259,7 +258,7 @@ def _ours(whole: Dataset, recipe: Recipe, views: int, rest: bool, _threads: int)
             yield BATCH
     finally:
         for _, _, decoding in feed.ahead:
-            wait(decoding)  # so that they do not slow down what is measured next
+            wait(decoding)  # so that they do not slow down the next measurement
 
 
 def _rate(batches: Batches, samples: int) -> Rate:
@@ -273,7 +272,7 @@ def _rate(batches: Batches, samples: int) -> Rate:
 
 
 def _busy() -> float:
-    """Seconds of cores that this process and its children took: others on the machine do not count."""
+    """Return the CPU seconds of this process and its children; other processes do not count."""
     ticks = 0
     for child in multiprocessing.active_children():
         ticks += sum(map(int, Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
@@ -282,7 +281,7 @@ def _busy() -> float:
 
 @contextlib.contextmanager
 def _on(threads: int) -> Iterator[None]:
-    """This process, its threads and its children on so many cores; decoding in as many threads."""
+    """Restrict this process, its threads and its children to ``threads`` cores, and decode in as many threads."""
     import torch
 
     from raysslprune.data import files
@@ -304,7 +303,7 @@ def _on(threads: int) -> Iterator[None]:
 
 
 def _boxes(files: Files) -> list[list[int]]:
-    """A random resized crop of each image."""
+    """Draw a random resized crop for each image."""
     import numpy as np
 
     from raysslprune.data.boxes import TRIES, crop_boxes
@@ -314,7 +313,7 @@ def _boxes(files: Files) -> list[list[int]]:
 
 
 def _fidelity(originals: Files, copies: Files) -> dict[str, Any]:
-    """Peak signal-to-noise ratio of the views of the copies, for testing and for training, in dB."""
+    """Return the peak signal-to-noise ratio of the copies' views, for testing and for training, in dB."""
     import numpy as np
 
     def ratio(one: np.ndarray, other: np.ndarray) -> float:
@@ -330,15 +329,15 @@ def _fidelity(originals: Files, copies: Files) -> dict[str, Any]:
 
 
 def _scaled(box: Sequence[float], width: int, height: int) -> list[float]:
-    """A box given in fractions of the image."""
+    """Convert a box in fractions of the image to pixels."""
     return [edge * side for edge, side in zip(box, (width, height) * 2, strict=True)]
 
 
 def _candidates(files: Files, repeats: int) -> dict[str, Any]:
-    """How long other ways to a crop take, in one thread, over our view of it.
+    """Measure the time of other ways to make a crop, in one thread, relative to our way.
 
-    Pillow's draft mode: JPEG's own halving, where the crop keeps 224 pixels; other pixels. torchvision's decoder:
-    then Pillow's resize; the same pixels. torchvision's decoder and resize: other pixels.
+    Pillow's draft mode halves while it decodes, if the crop keeps 224 pixels; this gives other pixels. torchvision's
+    decoder with Pillow's resize gives the same pixels, torchvision's decoder and resize other ones.
     """
     import numpy as np
     import torch
@@ -385,7 +384,7 @@ def _candidates(files: Files, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     for _ in range(repeats):
         took = dict.fromkeys([*ways, "ours"], 0.0)
-        for index in range(len(files)):  # by turns, as the machine's speed changes
+        for index in range(len(files)):  # by turns, because the machine's speed changes
             for name, way in (*ways.items(), ("ours", ours)):
                 begun = time.process_time()
                 way(index)

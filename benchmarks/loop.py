@@ -1,4 +1,4 @@
-"""The training loop beside a bare one, and beside the usual one: torchvision's transforms in a DataLoader."""
+"""Speed of the training loop beside a bare one and the usual one, with torchvision's transforms in a DataLoader."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 NETS = ("conv4", "resnet18-cifar", "vgg19")
 UPDATES, BATCH = 3, 128
-"""Of the networks for CIFAR, where the paper's 512 would only take longer."""
+"""Updates and batch of the networks for CIFAR, where the paper's batch of 512 would only take longer."""
 
 WORKERS = 2
-"""Processes of the DataLoader."""
+"""Number of the DataLoader's processes."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A training to be timed."""
+    """A training to time."""
 
     arch: str
     recipe: Recipe
@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Images/s on one core. The bare loop has its images ready and does nothing but forward, backward and update."""
+    """Measure images/s on one core. The bare loop has its images ready and only does forward, backward and update."""
     import torch
 
     if options.compile and not any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "")))):
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _net(arch: str, repeats: int, compiled: bool) -> dict[str, Any]:
     case = _training(arch)
-    compilation = _compilation(case) if compiled else {}  # first, or what it imports is there
+    compilation = _compilation(case) if compiled else {}  # first, before other ways import the same modules
     ways: dict[str, Callable[[], float]] = {
         "bare": lambda: _bare(case),
         "ours": lambda: _loop(case).run().images_per_second,
@@ -88,7 +88,7 @@ def _net(arch: str, repeats: int, compiled: bool) -> dict[str, Any]:
 
 
 def _compilation(case: Case) -> dict[str, float]:
-    """Seconds until the first update is done: where it never was, and again, with what that left on disk."""
+    """Measure seconds until the first update is done: with an empty cache on disk, and again with the cache filled."""
     import torch
 
     seconds = {}
@@ -102,7 +102,7 @@ def _compilation(case: Case) -> dict[str, float]:
 
 
 def _training(arch: str) -> Case:
-    """The laptop's own, whole; or some updates of the paper's recipe on random images of CIFAR-10's shape."""
+    """Make a case: the full laptop training, or a few updates of the paper's on random images of CIFAR-10's shape."""
     import torch
 
     from raysslprune import data
@@ -122,7 +122,7 @@ def _training(arch: str) -> Case:
 
 
 def _loop(case: Case) -> Loop:
-    """With a random half of the weights masked."""
+    """Make the training loop of a case, with a random half of the weights masked."""
     from raysslprune.spec import Init, Train
     from raysslprune.training.loop import Loop
 
@@ -164,9 +164,9 @@ def _bare(case: Case, compiled: bool = False) -> float:
 
 
 def _usual(case: Case, kept: bool = False) -> float:
-    """As most scripts do it: images one by one in a DataLoader's processes, masks multiplied in each forward pass.
+    """Return images/s of the usual script: images one by one in a DataLoader's processes, masks in each forward pass.
 
-    kept: the processes, from epoch to epoch; by default a DataLoader starts new ones.
+    kept: keep the processes from epoch to epoch; by default a DataLoader starts new ones.
     """
     from torch.nn.functional import cross_entropy
     from torch.nn.utils import prune
@@ -180,7 +180,7 @@ def _usual(case: Case, kept: bool = False) -> float:
     update = optimizer(case.recipe, net)
     loader = _loader(case, kept)
     if kept:
-        next(iter(loader))  # its processes are there
+        next(iter(loader))  # starts its processes
     seen, begun = 0, time.perf_counter()
     while seen < case.recipe.samples:
         for images, labels in loader:
@@ -195,7 +195,7 @@ def _usual(case: Case, kept: bool = False) -> float:
 
 
 def _input(case: Case) -> float:
-    """Batches of our loop that nobody trains on."""
+    """Return images/s of our loop's batches, without training on them."""
     loop, seen, begun = _loop(_long(case)), 0, time.perf_counter()
     while seen < loop.end:
         seen += len(loop.next_batch()[0])
@@ -213,7 +213,7 @@ def _usual_input(case: Case) -> float:
 
 
 def _long(case: Case) -> Case:
-    """With ten thousand samples, so that the input can be measured."""
+    """Return the case with 10,240 samples, enough to measure the input."""
     return replace(case, recipe=replace(case.recipe, samples=10_240))
 
 
@@ -229,7 +229,7 @@ def _network(case: Case) -> nn.Module:
 
 
 def _loader(case: Case, kept: bool) -> Any:
-    """Shift, flip and normalisation of the recipe, by torchvision's transforms."""
+    """Make a DataLoader with the recipe's shift, flip and normalisation, by torchvision's transforms."""
     import torch
     from PIL import Image
     from torch.utils.data import DataLoader
@@ -248,7 +248,7 @@ def _loader(case: Case, kept: bool) -> Any:
             transforms.Normalize(mean, std),
         ]
     )
-    pixels = split.images.permute(0, 2, 3, 1).squeeze(3).numpy()  # as torchvision.datasets.CIFAR10 holds them
+    pixels = split.images.permute(0, 2, 3, 1).squeeze(3).numpy()  # as torchvision.datasets.CIFAR10 has them
 
     class Images(torch.utils.data.Dataset[tuple[Any, int]]):
         def __len__(self) -> int:

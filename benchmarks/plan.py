@@ -1,4 +1,4 @@
-"""Planning, handing out, asking the store and tabling a sweep of a hundred thousand points: seconds, and linear."""
+"""Seconds to plan, schedule, survey and table a sweep of up to a hundred thousand points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raysslprune.store.steps import Store
 
 SWEEP = "fig3"
-"""At laptop scale, with as many seeds as give the points."""
+"""Sweep that is planned, at laptop scale, with as many seeds as the number of points needs."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each part, at each size; the last column over the first, beside the ratio of their points."""
+    """Measure the seconds of each part, at each size."""
     sizes = sorted(options.points)
     measured = [_seconds(size) for size in sizes]
     names = [f"{size:,} points" for size in sizes]
@@ -85,6 +85,13 @@ def _seconds(size: int) -> dict[str, float]:
         results.summary(table)
     with timed("Parquet"):
         results.to_parquet(table)
+    with timed("table of steps, as Parquet"):
+        steps = results.to_parquet(results.steps(sweep.points, records))
+    with tempfile.TemporaryDirectory() as folder:
+        Store(folder).write(f"results/laptop/{SWEEP}-steps.parquet", steps)
+        Store(folder).write(f"results/laptop/{SWEEP}.parquet", results.to_parquet(table))
+        with timed("results joined with steps by SQL"):
+            results.query("SELECT lr, avg(value) FROM results JOIN steps USING (step) GROUP BY lr", folder)
     with timed("drawn"):
         _draw(sweep, table)
     return {
@@ -96,7 +103,7 @@ def _seconds(size: int) -> dict[str, float]:
 
 
 def _finish(graph: Plan, store: Store) -> None:
-    """Every step done, with made-up metrics and no artefacts but its spec."""
+    """Commit every step with made-up metrics and no artefacts but its spec."""
     facts = {"seconds": 1.0, "images_per_second": 1.0, "begun": 0.0, "host": "", "device": "", "versions": {}}
     metrics = {"top1": 50.0, "density": 0.5, "density_in_scope": 0.5, "collapsed_layers": 0.0}
 

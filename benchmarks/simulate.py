@@ -1,9 +1,8 @@
-"""A sweep on a cluster that is not there: the real planner, schedule and searcher, with a clock that only they see.
+"""A simulated sweep on a cluster: the real planner, schedule and searcher, with a simulated clock.
 
-Nothing is trained. A job takes as long as it is said to, on machines that die and are replaced; what it had done
-since its last checkpoint is then done again. This shows how well the order in which jobs are handed out, and the
-workers that each is given, use clusters larger than one can try on; and it says how far from the best possible that
-is, since no order ends before :func:`bound`.
+Nothing is trained. A job takes its given time, on machines that die and are replaced; the work since its last
+checkpoint is then repeated. This shows how well the order of jobs, and the number of workers of each, use clusters
+too large to try; and how far that is from the best possible, since no order ends before :func:`bound`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from raysslprune.cluster.nodes import Capacity, Workers
+from raysslprune.cluster.options import Capacity, RunOptions
 from raysslprune.cluster.tune import ReadyJobs
 from raysslprune.plan.cost import OVERHEAD
 from raysslprune.plan.graph import Job, Plan
@@ -28,10 +27,10 @@ from raysslprune.training.runner import CHECKPOINT_EVERY
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """GPUs in nodes of ``per_node`` (the last may have fewer), each with a core or more.
+    """A cluster of GPUs in nodes of ``per_node`` (the last may have fewer), each GPU with at least one core.
 
-    life: seconds that a node lives on average; its end comes at any moment alike (a Poisson process). replaced: seconds
-    from a node's death until another is in its place. noticed: seconds from there until Ray tells of what ran on it.
+    life: mean seconds that a node lives; deaths are a Poisson process. replaced: seconds from a node's death to its
+    replacement. noticed: seconds from a node's death until Ray reports the loss of the jobs on it.
     """
 
     gpus: int
@@ -42,23 +41,23 @@ class Cluster:
 
     @property
     def nodes(self) -> list[int]:
-        """The GPUs of each."""
+        """Number of GPUs of each node."""
         full, rest = divmod(self.gpus, self.per_node)
         return [self.per_node] * full + [rest] * (rest > 0)
 
     @property
     def capacity(self) -> Capacity:
-        """With the nodes that are about to be replaced, as where an autoscaler does that."""
+        """Capacity with the nodes that will be replaced, as with an autoscaler."""
         return Capacity(cpus=self.gpus, gpus=self.gpus)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a training costs beside itself, and how well it is shared.
+    """Overhead of a training, and its efficiency on several workers.
 
-    start: seconds, of one in a process that is there already. fit: seconds, of one that several workers share, or whose
-    process has to start first because the last one died. checkpoint: seconds of training between two. efficiency: of
-    each doubling of workers; twice as many are 2 * efficiency times as fast.
+    start: seconds to start one in an existing process. fit: seconds to start one that several workers share, or whose
+    process must start first because the last one died. checkpoint: seconds of training between checkpoints.
+    efficiency: that of each doubling of workers; twice as many are 2 * efficiency times as fast.
     """
 
     start: float = OVERHEAD
@@ -67,13 +66,13 @@ class Costs:
     efficiency: float = 1.0
 
     def speed(self, workers: int) -> float:
-        """Of so many workers, where that of one is 1."""
+        """Return the speed of ``workers`` workers relative to one."""
         return workers * self.efficiency ** math.log2(workers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """Seconds that no order can beat. work: all trainings, each on one GPU, spread over all GPUs without a gap.
+    """Lower bound, in seconds, for any order. work: all trainings, each on one GPU, spread over all GPUs without a gap.
     path: the longest chain of trainings, each on the number of workers on which it is fastest."""
 
     work: float
@@ -88,14 +87,14 @@ def bound(
     plan: Plan,
     seconds: Mapping[str, float],
     cluster: Cluster,
-    workers: Workers | None = None,
+    options: RunOptions | None = None,
     costs: Costs | None = None,
 ) -> Bound:
-    """seconds: that each job's training takes on one GPU, by id."""
-    workers, costs = workers or Workers(gpus=1), costs or Costs()
+    """Return a lower bound of a plan's makespan. seconds: time of each job's training on one GPU, by id."""
+    options, costs = options or RunOptions(gpus_per_worker=1), costs or Costs()
     fastest: dict[int, float] = {}
     for parts in {job.parts for job in plan.jobs.values()}:
-        most = workers.count(parts, cluster.capacity)
+        most = options.workers(parts, cluster.capacity)
         fastest[parts] = max(costs.speed(few) for few in range(1, most + 1) if parts % few == 0)
     path: dict[str, float] = {}
     for job in reversed(plan.jobs.values()):
@@ -109,12 +108,12 @@ def bound(
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a sweep. makespan: seconds from the first job handed out to the end of the last.
+    """Result of a simulated sweep. makespan: seconds from the first job's start to the last one's end.
 
-    The next five are in seconds of one GPU. alive: all that there was; of it, trained: what led to a result; lost: done
-    again; starting: no training yet; stopped: held by trainings that had lost a worker, before that was noticed. The
-    remainder is ``idle``. deaths: of nodes. broken: trainings that lost a worker. ended: how often each job ended well,
-    by id. failed: jobs that did not, since they never came to a checkpoint, or needed one that did not.
+    The next five are in GPU-seconds. alive: those of all live GPUs. Of these, trained: training that counts; lost:
+    training to be repeated; starting: before a training; stopped: held by trainings that lost a worker, until that was
+    noticed. The rest is ``idle``. deaths: number of nodes that died. broken: trainings that lost a worker. ended: times
+    that each job succeeded, by id. failed: jobs that never reached a checkpoint, or needed one that did not.
     """
 
     makespan: float
@@ -139,17 +138,17 @@ def simulate(
     cluster: Cluster,
     *,
     expected: Mapping[str, float] | None = None,
-    workers: Workers | None = None,
+    options: RunOptions | None = None,
     costs: Costs | None = None,
     seed: int = 0,
 ) -> Outcome:
-    """Hand out all of a plan; the same arguments give the same outcome.
+    """Simulate all of a plan; the same arguments give the same outcome.
 
-    seconds: that each job's training takes on one GPU, by id. expected: what the schedule believes, in any unit.
-    seed: of the deaths, which are the same whatever runs meanwhile.
+    seconds: time of each job's training on one GPU, by id. expected: the schedule's estimates, in any unit.
+    seed: seed of the deaths, which do not depend on the jobs that run.
     """
     return _Simulation(
-        plan, seconds, expected or seconds, cluster, workers or Workers(gpus=1), costs or Costs(), seed
+        plan, seconds, expected or seconds, cluster, options or RunOptions(gpus_per_worker=1), costs or Costs(), seed
     ).run()
 
 
@@ -158,7 +157,7 @@ def simulate(
 
 @dataclass(eq=False, kw_only=True)
 class _Node:
-    """One machine, from its start to its death. place: of the cluster's nodes, which it is or replaces."""
+    """A machine, from its start to its death. place: index of the cluster's node that it is or replaces."""
 
     place: int
     gpus: int
@@ -170,7 +169,7 @@ class _Node:
 
 @dataclass(eq=False, kw_only=True)
 class _Attempt:
-    """A job that was handed out. on: its GPUs, since ``begun``. training: when it is ready to train."""
+    """A started job. on: number of its GPUs by node, since ``begun``. training: time when it is ready to train."""
 
     trial: str
     job: Job
@@ -188,7 +187,7 @@ class _Simulation:
         seconds: Mapping[str, float],
         expected: Mapping[str, float],
         cluster: Cluster,
-        workers: Workers,
+        options: RunOptions,
         costs: Costs,
         seed: int,
     ) -> None:
@@ -199,12 +198,12 @@ class _Simulation:
         self.store = _Checkpoints()
         self.schedule = Schedule(plan.jobs.values(), expected)
         self.searcher = ReadyJobs(
-            self.schedule, plan, self.store, "", _Nobody(), workers, lambda: cluster.capacity, clock=lambda: self.now
+            self.schedule, plan, self.store, "", _Nobody(), options, lambda: cluster.capacity, clock=lambda: self.now
         )
         self.saved: defaultdict[str, float] = defaultdict(float)
-        """Of each job's seconds, those that its last checkpoint has."""
+        """Seconds of each job's training up to its last checkpoint, by id."""
         self.waiting: list[_Attempt] = []
-        """Handed out, for GPUs that are about to come back."""
+        """Attempts that wait for GPUs."""
         self.spent = dict.fromkeys(("alive", "trained", "lost", "starting", "stopped"), 0.0)
         self.deaths = self.broken = 0
         self.ended: Counter[str] = Counter()
@@ -232,13 +231,13 @@ class _Simulation:
         heapq.heappush(self.events, (when, next(self.numbers), act))
 
     def hand_out(self) -> None:
-        """As Tune does: ask until there is nothing. What can't begin waits in Ray's queue."""
+        """Ask for jobs until there are none, as Tune does. Those that can't start wait in Ray's queue."""
         while running := self.searcher.hand_out(trial := str(next(self.numbers))):
             self.waiting.append(_Attempt(trial=trial, job=running.job, workers=running.workers))
         self.waiting = [attempt for attempt in self.waiting if not self.begin(attempt)]
 
     def begin(self, attempt: _Attempt) -> bool:
-        """On the node with the most free GPUs, and what does not fit there on the next: so Ray packs a group."""
+        """Start an attempt on the node with the most free GPUs, and the rest on the next, as Ray packs a group."""
         free = sorted((node for node in self.nodes if node.free), key=lambda node: -node.free)
         if sum(node.free for node in free) < attempt.workers:
             return False
@@ -295,7 +294,7 @@ class _Simulation:
         self.nodes[node.place] = self.node(node.place)
 
     def lose(self, attempt: _Attempt) -> None:
-        """What it did since its last checkpoint. Workers that live stop, and hold their GPUs until that is noticed."""
+        """Lose an attempt's work since its last checkpoint. Its live workers hold their GPUs until this is noticed."""
         attempt.alive = False
         self.broken += 1
         trained = max(0.0, self.now - attempt.training)
@@ -316,7 +315,7 @@ class _Simulation:
 
 
 class _Checkpoints(Store):
-    """Nothing but when each job wrote its last one."""
+    """A store that only knows when each job wrote its last checkpoint."""
 
     def __init__(self) -> None:
         super().__init__("nowhere")
@@ -326,13 +325,15 @@ class _Checkpoints(Store):
         return self.times.get(step_id)
 
     def write(self, name: str, data: bytes) -> None:
-        """Nothing is written: no log of a job that failed."""
+        """Write nothing: a failed job needs no log."""
 
 
 class _Nobody:
-    """Is told all, and shows nothing."""
+    """A progress display that shows nothing."""
 
     def slots_are(self, count: int) -> None: ...
+
+    def waits(self, what: str, sentence: str) -> None: ...
     def job_started(self, job: Job, workers: int) -> None: ...
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None: ...
     def job_failed(self, job: Job, why: str, skipped: int) -> None: ...

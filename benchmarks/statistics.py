@@ -1,4 +1,4 @@
-"""How measurements are summed up."""
+"""Summaries of measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of the machine reaches the training in a whole command."""
+"""Efficiency of a whole command: the share of the machine's time that goes into training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from raysslprune.plan.cost import cores
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of pure training over (wall seconds x cores) of fig3 with three seeds, from the command to the figure."""
+    """Measure seconds of training over (wall seconds x cores) for fig3, three seeds, from the command to the figure."""
     from raysslprune import results
     from raysslprune.plan.graph import make_plan
     from raysslprune.store.steps import Store
-    from raysslprune.sweep import load
+    from raysslprune.sweep_loader import load
 
     fig3 = load("fig3", "laptop", 3)
     graph = make_plan(fig3.points)

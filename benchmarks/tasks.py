@@ -1,4 +1,4 @@
-"""What each task learns on digits."""
+"""Metrics that each task learns on digits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from raysslprune.commands.common import positive
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """What each task learns at laptop scale: its own metrics, and linear classifiers on its and on untrained features.
+    """Measure each task at laptop scale: its own metrics, and linear classifiers on its and on untrained features.
 
-    By the same steps as in a sweep, one after the other on one core.
+    The steps are those of a sweep, one after the other on one core.
     """
     import torch
 

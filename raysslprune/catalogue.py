@@ -1,7 +1,7 @@
-"""What the names in a step stand for: tasks, architectures and data sets, and the code behind each.
+"""The names that a step may have: tasks, architectures and data sets, and the code behind each.
 
-A new one is a file and a line here. From outside the package it is a file only: a name of the form
-``module:attribute`` means that attribute of a module that every worker can import.
+To add one to the package, write a file and a line here. Outside the package a file is enough: a name of the form
+``module:attribute`` stands for that attribute of a module that every worker can import.
 
 Standard library only, so that a wrong name is found before anything heavy is imported.
 """
@@ -13,12 +13,12 @@ import difflib
 import importlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from raysslprune import moved
-from raysslprune.spec import SVM, Option, Train
+from raysslprune.spec import NATURAL_SPARSITIES, SVM, ImportedWeights, Init, Options, Train
 
 TASKS = {
     "labels": "raysslprune.tasks.labels:Labels",
@@ -27,7 +27,7 @@ TASKS = {
     "npid": "raysslprune.tasks.npid:NPID",
     "s4l": "raysslprune.tasks.s4l:S4L",
 }
-"""To a subclass of tasks.task.Task, a dataclass whose fields are the options that a recipe may set."""
+"""Tasks: subclasses of tasks.task.Task, dataclasses whose fields are the options that a recipe may set."""
 
 ARCHITECTURES = {
     "conv4": "raysslprune.models.conv4:Conv4",
@@ -35,6 +35,7 @@ ARCHITECTURES = {
     "resnet8": "raysslprune.models.small:ResNet8",
     "alexnet8": "raysslprune.models.small:AlexNet8",
     "resnet18-cifar": "raysslprune.models.resnet:resnet18_cifar",
+    "resnet18-cifar-half": "raysslprune.models.resnet:resnet18_cifar_half",
     "resnet34-cifar": "raysslprune.models.resnet:resnet34_cifar",
     "resnet50-cifar": "raysslprune.models.resnet:resnet50_cifar",
     "resnet18": "raysslprune.models.resnet:resnet18",
@@ -47,7 +48,7 @@ ARCHITECTURES = {
     "alexnet": "raysslprune.models.alexnet:alexnet",
     "alexnet-bn": "raysslprune.models.alexnet:alexnet_bn",
 }
-"""To a function from the number of image channels to a trunk with an attribute ``width``, the number of features."""
+"""Architectures: functions from the number of image channels to a trunk with ``width``, its number of features."""
 
 DATASETS = {
     "digits": "raysslprune.data.digits:Digits",
@@ -59,26 +60,60 @@ DATASETS = {
     "folder": "raysslprune.data.folder:Folder",
     "parquet": "raysslprune.data.parquet:Parquet",
 }
-"""To a subclass of data.Source. Written ``folder/NAME`` and ``parquet/NAME``, the name is handed to the source."""
+"""Data sets: each class is a data.Source. In ``folder/NAME`` and ``parquet/NAME``, NAME is the source's argument."""
+
+CRITERIA = {
+    "magnitude": "raysslprune.criteria.magnitude:magnitude",
+    "relative-magnitude": "raysslprune.criteria.magnitude:relative_magnitude",
+    "movement": "raysslprune.criteria.magnitude:movement",
+    "taylor": "raysslprune.criteria.gradient:taylor",
+    "snip": "raysslprune.criteria.gradient:snip",
+    "grasp": "raysslprune.criteria.gradient:grasp",
+    "synflow": "raysslprune.criteria.flow:synflow",
+    "l2": "raysslprune.criteria.of_filters:l2",
+    "batchnorm": "raysslprune.criteria.of_filters:batchnorm",
+}
+"""Criteria of pruning: functions from a criteria.State to scores. Your own, ``module:attribute``, is a function from
+weights, gradients and mask to scores."""
+
+ON_DISK = {"imagenet", "places205", "voc07", "folder"}
+"""Data sets whose images are decoded from disk for each view; except folders at a size of at most MAX_RESIDENT."""
+
+MAX_RESIDENT = 128
+"""Largest size of images that are kept in memory, in pixels: 10,000 of them take 490 MB in each process."""
+
+SIZED = re.compile(r"(?P<name>.+):(?P<size>[0-9]+)px", re.DOTALL)
+"""Pattern of the argument of a folder of images with a size: ``pets:64px`` has square images of 64 x 64 pixels."""
+
+SIZES = (8, 1024)
+"""Smallest and largest size of such images."""
 
 EMBEDDED = {"digits"}
-"""Data sets that come with the package's dependencies, so that nobody has to look for them."""
+"""Data sets that come with the package's dependencies, so that they are never missing."""
 
-SUBSET = re.compile(r"([1-9][0-9]?)%-of-(images|classes)")
-"""Of a data set's training images, written ``imagenet:10%-of-images``: see data.subsets."""
+HELD_OUT = "%-held-out"
+"""End of the name of a data set of which some training images are held out, for validation."""
+
+VALIDATION = "_validation"
+"""End of the name of a metric on images that were held out. ``top1_validation`` is to them what top1 is to the test."""
+
+SUBSET = re.compile(rf"([1-9][0-9]?)(%-of-images|%-of-classes|{HELD_OUT})")
+"""Pattern of a subset of the training images, as in ``imagenet:10%-of-images``: see data.subsets."""
 
 
 def check(kind: str, table: Mapping[str, str], name: str) -> None:
     """Raise ValueError for a name that is neither in the table nor of the form ``module:attribute``."""
     if name in table or re.fullmatch(r"[\w.]+:\w+", name):
         return
+    if name.endswith(".py"):
+        raise ValueError(f"write {os.path.basename(name)[:-3]}:NAME, not {name}; NAME is your class or function in it")
     near = difflib.get_close_matches(name, table, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{kind} {name!r} is not known; {hint}Known: {', '.join(table)}; or module:attribute")
+    hint = f"did you mean {near[0]!r}? Known" if near else "known"
+    raise ValueError(f"{kind} {name!r} is not known; {hint}: {', '.join(table)}, or use module:attribute")
 
 
 def resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
-    """What the name stands for. Raises ValueError where it stands for nothing."""
+    """Import the object that the name stands for. Raises ValueError if there is none."""
     check(kind, table, name)
     module, _, attribute = table.get(name, name).partition(":")
     try:
@@ -89,14 +124,20 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
         gone = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
         if advice := moved.advice(error):
             raise ValueError(f"{kind} {name!r}: {advice}") from error
-        hint = "; its module must lie in the folder in which the command is started, or on PYTHONPATH" if gone else ""
-        raise ValueError(f"{kind} {name!r} can't be imported here: {error}{hint}") from error
+        hint = "; its module must be in the folder where the command is started, or on PYTHONPATH"
+        hint = "; write the module without .py" if module.endswith(".py") else hint
+        raise ValueError(f"{kind} {name!r} can't be imported here: {error}{hint if gone else ''}") from error
 
 
 def check_subset(text: str) -> None:
-    """Raise ValueError for what is not of the form of SUBSET."""
+    """Raise ValueError for text that does not match SUBSET."""
     if not SUBSET.fullmatch(text):
-        raise ValueError(f"subset {text!r} is not of the form '10%-of-images' or '10%-of-classes'")
+        raise ValueError(f"subset {text!r} is not of the form '10%-of-images', '10%-of-classes' or '10%-held-out'")
+
+
+def is_held_out(subset: str) -> bool:
+    """Return whether a subset holds images out for validation."""
+    return subset.endswith(HELD_OUT)
 
 
 def data_root(given: str | os.PathLike[str] | None = None) -> str:
@@ -108,24 +149,48 @@ def data_root(given: str | os.PathLike[str] | None = None) -> str:
 
 
 def data_parts(data: str) -> tuple[str, str, str]:
-    """A step's data as (source, what is handed to it, subset); the last two may be empty.
+    """Split the name of a step's data into source, the source's argument, and subset; the last two may be empty.
 
-    ``folder/pets:10%-of-images`` is ("folder", "pets", "10%-of-images"). A subset may be one of another: then it is
-    both, ``10%-of-images:20%-of-classes``, the part that is taken first first. Raises ValueError for another subset.
+    ``folder/pets:10%-of-images`` is ("folder", "pets", "10%-of-images"). Subsets of subsets are written in the order
+    in which they are taken, ``25%-held-out:10%-of-images``. Raises ValueError for a malformed subset, and if images
+    are held out twice.
     """
     whole, subsets = data, []
     while ":" in whole and "%" in (subset := whole.rpartition(":")[2]):
         check_subset(subset)
         whole = whole.rpartition(":")[0]
         subsets.insert(0, subset)
+    if sum(map(is_held_out, subsets)) > 1:
+        raise ValueError(f"data set {data!r} holds images out twice; it can have one validation set")
     source, _, argument = whole.partition("/")
     return source, argument, ":".join(subsets)
 
 
+def sized(argument: str) -> tuple[str, int | None]:
+    """Split the argument of a folder of images into its name and the images' size, None for the usual 224 pixels.
+
+    Raises ValueError for a size out of range.
+    """
+    found = SIZED.fullmatch(argument)
+    if found is None:
+        return argument, None
+    low, high = SIZES
+    if not low <= int(found["size"]) <= high:
+        raise ValueError(f"the size in data set folder/{argument} must be from {low}px to {high}px")
+    return found["name"], int(found["size"])
+
+
+def is_on_disk(data: str) -> bool:
+    """Return whether a data set of the package stays on disk, so that its images can't be padded."""
+    source, argument, _ = data_parts(data)
+    size = sized(argument)[1] if source == "folder" else None
+    return source in ON_DISK and not (size and size <= MAX_RESIDENT)
+
+
 @dataclass(kw_only=True)
 class Labels:
-    """standardise: a BatchNorm without weights before the last layer, as the linear classifiers of Goyal et al. 2019
-    have it (https://arxiv.org/abs/1905.01235).
+    """Options of ``labels``. standardise: put a BatchNorm without weights before the last layer, as in the linear
+    classifiers of Goyal et al. 2019 (https://arxiv.org/abs/1905.01235).
     """
 
     standardise: bool = False
@@ -133,7 +198,9 @@ class Labels:
 
 @dataclass(kw_only=True)
 class RotNet:
-    """all_turns: each view in all four turns, as in the authors' code; else in one, drawn at random."""
+    """Options of ``rotnet``. all_turns: use each view in all four turns, as the authors' code does; if False,
+    in one random turn.
+    """
 
     all_turns: bool = False
 
@@ -143,10 +210,10 @@ NEGATIVES = ("random", "semi-hard")
 
 @dataclass(kw_only=True)
 class Exemplar:
-    """dimension: of the embedding. margin: of the hinge.
+    """Options of ``exemplar``. dimension: size of the embedding. margin: of the hinge loss, as a cosine distance.
 
-    negatives: the other image of each triplet, among the samples whose BatchNorm statistics are taken together:
-        ``random``, or ``semi-hard``: the nearest one that is farther than the positive, else the farthest.
+    negatives: choice of each triplet's other image among the samples that share BatchNorm statistics: ``random``, or
+        ``semi-hard`` (the nearest image that is farther than the positive, or else the farthest).
     """
 
     dimension: int = 128
@@ -162,8 +229,8 @@ class Exemplar:
 
 @dataclass(kw_only=True)
 class NPID:
-    """dimension: of the embedding. temperature: that similarities are divided by. momentum: of the memory. negatives:
-    remembered embeddings that an image is told from.
+    """Options of ``npid``. dimension: size of the embedding. temperature: divisor of the similarities. momentum:
+    momentum of the memory bank. negatives: number of remembered embeddings that an image is contrasted with.
     """
 
     dimension: int = 128
@@ -178,10 +245,10 @@ class NPID:
 
 @dataclass(kw_only=True)
 class S4L:
-    """labelled: the part of the images whose labels may be used, as in SUBSET. weight: of the rotation loss.
+    """Options of ``s4l``. labelled: the subset of images whose labels are used. weight: weight of the rotation loss.
 
-    labels_turned: cross-entropy on all four turns of the labelled image, as in the authors' code; else on the upright
-        one, for images whose class depends on where up is.
+    labels_turned: take the cross-entropy on all four turns of the labelled image, as the authors' code does; if False,
+        on the upright image only, which suits classes that depend on orientation.
     """
 
     labelled: str = "10%-of-images"
@@ -190,12 +257,17 @@ class S4L:
 
     def __post_init__(self) -> None:
         check_subset(self.labelled)
+        if is_held_out(self.labelled):
+            raise ValueError(f"S4L's labelled images are a part such as '10%-of-images', not {self.labelled!r}")
         if self.weight <= 0:
             raise ValueError("S4L needs a weight above 0")
 
 
 OPTIONS: Mapping[str, type] = {"labels": Labels, "rotnet": RotNet, "exemplar": Exemplar, "npid": NPID, "s4l": S4L}
-"""By task, as in TASKS, whose classes inherit these."""
+"""Classes of options by task; the classes of TASKS inherit from them."""
+
+SEE_LABELS = {"labels", "s4l"}
+"""Tasks of the package whose samples have labels. A sample of S4L is one image with a label, and one without."""
 
 SEVERAL = {"voc07"}
 """Data sets of the package whose images have several labels."""
@@ -207,49 +279,70 @@ ONE_LABEL: Mapping[str, tuple[str, ...]] = {
     "npid": ("knn_top1",),
     "s4l": ("top1", "rotation_top1"),
 }
-"""What a task measures on images with one label each."""
+"""Metrics of a task on images with one label each; with VALIDATION at their end also on images held out."""
 
 SEVERAL_LABELS = {**ONE_LABEL, "labels": ("map",), "npid": ()}
-"""The same on images with several."""
-
-NATURAL = ("natural_sparsity", *(f"natural_sparsity_1e-{digits}" for digits in (30, 20, 12, 9, 6)))
+"""Metrics of a task on images with several labels each."""
 
 
 def metrics(step: Train) -> tuple[str, ...]:
-    """What a training measures, and may measure where its data set is a user's own; empty for a task of a user's own.
+    """Names of a training's metrics: all that are possible on a user's own data set, none for a user's own task.
 
-    Linear SVMs measure the same whatever the task.
+    Linear SVMs have the same metrics whatever the task.
     """
-    source = data_parts(step.data)[0]
+    source, _, subset = data_parts(step.data)
     one, several = source not in SEVERAL, source in SEVERAL or source not in DATASETS
     if isinstance(step.recipe, SVM):
-        return (*("top1",) * one, "map", "unconverged_fits", "density", "collapsed_layers")
-    if step.task not in OPTIONS:
+        own, others = (*("top1",) * one, "map"), ("unconverged_fits", "density", "collapsed_layers")
+    elif step.task in OPTIONS:
+        own = (*ONE_LABEL[step.task] * one, *SEVERAL_LABELS[step.task] * several)
+        others = ("density", "collapsed_layers", "train_loss", *NATURAL_SPARSITIES)
+    else:
         return ()
-    own = (*ONE_LABEL[step.task] * one, *SEVERAL_LABELS[step.task] * several)
-    return (*dict.fromkeys(own), "density", "collapsed_layers", "train_loss", *NATURAL)
+    held_out = [metric + VALIDATION for metric in own] if any(map(is_held_out, subset.split(":"))) else []
+    return (*dict.fromkeys((*own, *held_out)), *others)
 
 
-def made(task: str, kind: type[Any], given: Iterable[tuple[str, Option]]) -> Any:
-    """A dataclass with these of its fields, by name. Raises ValueError for a field or a value that it can't have."""
+def label_samples(step: Train) -> int | None:
+    """Samples with labels that the weights have seen: in this training, and in those that it starts from.
+
+    Labels that only chose the mask do not count. None if that is not known: for linear SVMs, which are not fitted
+    sample by sample, and if a user's own task, or imported weights, are among what they start from.
+    """
+    seen, end = 0, None
+    while True:  # not recursive: trainings may start from one another without limit
+        recipe = step.recipe
+        if isinstance(recipe, SVM) or step.task not in OPTIONS:
+            return None
+        if step.task in SEE_LABELS:
+            seen += recipe.reached(recipe.samples if end is None else end) - recipe.reached(step.begins_at)
+        if isinstance(step.start, Init):
+            return seen
+        if isinstance(step.start.of, ImportedWeights):
+            return None
+        end, step = step.rewind, step.start.of
+
+
+def made(task: str, kind: type[Any], given: Options) -> Any:
+    """Make a ``kind``, the dataclass of a task or of its options. Raises ValueError for a wrong option or value."""
     known = {field.name: field for field in dataclasses.fields(kind) if field.init}
-    for option, value in given:
+    for option, value in dict(given).items():
         if option not in known:
-            raise ValueError(f"task {task} has no option {option!r}, only {', '.join(known) or 'none at all'}")
+            raise ValueError(f"task {task} has no option {option!r}; its options: {', '.join(known) or 'none'}")
         wanted = type(known[option].default)
         if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise ValueError(f"option {option} of task {task} is of type {wanted.__name__}, not {value!r}")
+            raise ValueError(f"option {option} of task {task} must be of type {wanted.__name__}, not {value!r}")
     return kind(**dict(given))
 
 
 def main_metric(metrics: Mapping[str, float]) -> str | None:
-    """What a training is judged by: top1, else the first of its task's own, which stand first. None: it has none."""
+    """Main metric of a training: top1, or else the first that is not a density, the task's own; None without any."""
     own = [metric for metric in metrics if not metric.startswith("density")]
-    return "top1" if "top1" in own else own[0] if own else None
+    return "top1" if "top1" in own else next(iter(own), None)
 
 
 def shown_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What people are told of them: the main one first, and no other that is 0, as natural sparsities mostly are."""
+    """Metrics to show to people: the main one first; others only if not 0, as natural sparsities mostly are."""
     main = main_metric(metrics)
     first = {} if main is None else {main: metrics[main]}
     return first | {name: value for name, value in sorted(metrics.items()) if value and name != main}

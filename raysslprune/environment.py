@@ -6,22 +6,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-LAUNCHER = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
-"""What torchrun, Slurm scripts and Kubeflow set. Where all are set, Ray Train makes any process one of such a team."""
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables that torchrun, Slurm scripts and Kubeflow set. With all of them, Ray Train takes a process for a worker."""
 
 
 @contextmanager
 def changed(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set these variables, or remove those that are None; at the end the environment is as it was before.
+    """Set these variables, or remove those that are None; afterwards restore the whole environment.
 
-    Changes that are made meanwhile, as Ray makes some, are undone, too.
+    Changes that other code makes in between, as Ray does, are undone too.
     """
     before = dict(os.environ)
     for name, value in variables.items():
@@ -33,10 +26,10 @@ def changed(variables: Mapping[str, str | None]) -> Iterator[None]:
         yield
     finally:
         for name in os.environ.keys() - before.keys():
-            os.environ.pop(name, None)
+            del os.environ[name]
         os.environ.update(before)
 
 
 def defaults(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of these variables that are not set, or set to nothing."""
+    """Return the given variables that are unset or empty in the environment."""
     return {name: value for name, value in variables.items() if not os.environ.get(name)}

@@ -1,18 +1,32 @@
 """The verbs: iterative magnitude pruning, and what is trained from its masks, as builders of steps.
 
-Pure functions from values to values: nothing is trained here. See the table in docs/design.md for
-how each experiment of the paper is said in these words.
+Pure functions from values to values: nothing is trained here. The table in docs/design.md builds
+each experiment of the paper from these functions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
+from typing import Any
 
-from raysslprune.spec import SVM, Final, Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Start, Train
+from raysslprune.spec import (
+    SVM,
+    Final,
+    ImportedWeights,
+    Init,
+    Mask,
+    Prune,
+    RandomPrune,
+    Recipe,
+    Rewind,
+    Shuffle,
+    Start,
+    Train,
+)
 
 MAX_LEVELS = 10_000
-"""Of a chain. No network has a weight left after so many."""
+"""Maximum levels of a chain. No network has a weight left after so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +38,7 @@ class Chain:
     """
 
     rounds: tuple[Train, ...]
-    masks: tuple[Mask | None, ...]
+    masks: tuple[Prune | None, ...]
     rewind: int
 
     @property
@@ -44,23 +58,33 @@ def imp(
     rewind: int,
     scope: str = "all",
     start: Start | None = None,
+    **pruning: Any,
 ) -> Chain:
-    """Iterative magnitude pruning (paper 3.1) until there is a mask with ``levels`` prunings.
+    """Iterative magnitude pruning (paper 3.1) up to a mask with ``levels`` prunings, or pruning by another criterion.
 
-    Each round trains from the dense run's state after ``rewind`` samples and then drops all but ``keep``
-    of the weights that were left in ``scope`` (as in Prune).
+    Each round trains from the dense run's state after ``rewind`` samples and then keeps the fraction ``keep``
+    of the weights left in ``scope`` (as in Prune).
 
-    start: of the dense run; drawn anew by default. With the final weights of a pretext task and labels as the task
-        this is pruning during transfer (paper 4.1, Figure 2); with ``rewind=0``, from the same weights each round.
+    task, data, arch, recipe: of all trainings. seed: of the initial weights and of the order of images.
+    levels: number of prunings. keep: fraction of the remaining weights that each pruning keeps.
+    rewind: samples that the dense training has seen at the state that each round starts from. scope: layers that are
+        pruned.
+    start: start of the dense run; drawn anew by default. The final weights of a pretext task, with labels as the task,
+        give pruning during transfer (paper 4.1, Figure 2); with ``rewind=0`` every round starts from them.
+    pruning: more fields of each Prune, such as ``criterion`` or ``at``. Movement is counted from the rewind point, if
+        ``since`` does not say otherwise.
     """
     if not isinstance(levels, Integral) or not 0 <= levels <= MAX_LEVELS:
-        raise ValueError(f"levels is a whole number from 0 to {MAX_LEVELS:,}, not {levels!r:.80}")
+        raise ValueError(f"levels must be a whole number from 0 to {MAX_LEVELS:,}, not {levels!r:.80}")
     start = start or Init(seed=seed)
     dense = Train(task=task, data=data, arch=arch, recipe=recipe, seed=seed, start=start)
     rounds: list[Train] = [dense]
-    masks: list[Mask | None] = [None]
+    masks: list[Prune | None] = [None]
     for level in range(1, levels + 1):
-        masks.append(Prune(of=rounds[-1], keep=keep, scope=scope))
+        of, how = rounds[-1], dict(pruning)
+        if how.get("criterion") == "movement" and not of.is_start(rewind):
+            how.setdefault("since", rewind)
+        masks.append(Prune(of=of, keep=keep, scope=scope, **how))
         if level < levels:
             rounds.append(rewound(masks[-1], to=dense, samples=rewind, task=task, recipe=recipe))
     return Chain(rounds=tuple(rounds), masks=tuple(masks), rewind=rewind)
@@ -70,7 +94,7 @@ def winning_ticket(chain: Chain, level: int, *, task: str, recipe: Recipe, data:
     """The subnetwork of ``level``, reset to the chain's early weights and trained on ``task`` (Frankle et al.).
 
     On the chain's own task and data this *is* the chain's round of that level, so it is never trained twice.
-    data: what it is trained on; the chain's by default, which may be a part of what there are labels for.
+    data: training data, by default the chain's, which may be a subset. Raises ValueError for a level out of range.
     """
     data = data or chain.dense.data
     if not 0 <= level < len(chain.masks):
@@ -81,63 +105,123 @@ def winning_ticket(chain: Chain, level: int, *, task: str, recipe: Recipe, data:
 
 
 def rewound(mask: Mask | None, *, to: Train, samples: int, task: str, recipe: Recipe, data: str | None = None) -> Train:
-    """Any mask, one from elsewhere too, on the weights that training ``to`` had after ``samples``, trained on ``task``.
+    """A training on ``task`` from the weights of ``to`` after ``samples``, under any mask, imported ones included.
 
-    data: what it is trained on; that of ``to`` by default.
+    On the task and data of ``to`` it goes on from there (Frankle et al.'s practice). On another task or other data it
+    has a new head, and the recipe from its beginning: as many samples as a training from drawn weights.
+
+    data: training data; that of ``to`` by default.
     """
-    start = Rewind(of=to, samples=samples)
-    return Train(task=task, data=data or to.data, arch=to.arch, recipe=recipe, seed=to.seed, start=start, mask=mask)
+    data = data or to.data
+    goes_on = samples == 0 or (task, data) == (to.task, to.data)
+    return Train(
+        task=task,
+        data=data,
+        arch=to.arch,
+        recipe=recipe,
+        seed=to.seed,
+        start=Rewind(of=to, samples=samples),
+        mask=mask,
+        first_sample=None if goes_on else 0,
+    )
+
+
+def from_start(mask: Mask | None, *, of: Train, task: str, recipe: Recipe) -> Train:
+    """A training under the mask from the weights with which ``of`` begins. Of drawn ones, only the trunk is the same.
+
+    Unlike a ticket that is rewound to 0, this needs no training of ``of``: a mask that judges these weights costs none.
+    """
+    return Train(task=task, data=of.data, arch=of.arch, recipe=recipe, seed=of.seed, start=of.start, mask=mask)
 
 
 def random_reinit(mask: Mask | None, *, like: Train, task: str, recipe: Recipe) -> Train:
-    """The mask alone: weights drawn anew, trained from the start (Liu et al.). ``like`` gives data, net and seed."""
+    """A training under the mask from newly drawn weights (Liu et al.). ``like`` gives data, architecture and seed."""
     start = Init(seed=like.seed, draw=1)
     return Train(task=task, data=like.data, arch=like.arch, recipe=recipe, seed=like.seed, start=start, mask=mask)
 
 
 def random_prune(
-    *, like: Train, keep: float, level: int, scope: str = "all", nonzero: Train | None = None
+    *,
+    like: Train,
+    keep: float,
+    level: int,
+    scope: str = "all",
+    nonzero: Train | None = None,
+    allocation: str = "global",
 ) -> RandomPrune:
     """The baseline: a random mask with as many weights as ``level`` rounds of pruning leave.
 
-    nonzero: a dense training whose natural zeros are not among them (paper 4.3, the adjusted baseline).
+    nonzero: a dense training whose natural zeros are all pruned (paper 4.3, the adjusted baseline).
+    allocation: how many weights stay in each layer, as in RandomPrune.
     """
     return RandomPrune(
-        arch=like.arch, data=like.data, keep=keep, level=level, seed=like.seed, scope=scope, nonzero=nonzero
+        arch=like.arch,
+        data=like.data,
+        keep=keep,
+        level=level,
+        seed=like.seed,
+        scope=scope,
+        nonzero=nonzero,
+        allocation=allocation,
     )
 
 
-def linear(of: Train, *, data: str, recipe: Recipe | SVM) -> Train:
-    """How good a training's features are: a linear classifier on them, frozen (paper 4.1, Figure 1)."""
-    return _transferred(of, data=data, recipe=recipe, start=Final(of=of), trunk_frozen=True)
+def linear(
+    of: Train | ImportedWeights, *, data: str, recipe: Recipe | SVM, seed: int | None = None, mask: Mask | None = None
+) -> Train:
+    """A linear classifier on frozen features, to measure their quality (paper 4.1, Figure 1).
+
+    of: the training whose final weights give the features, or imported weights. seed, mask: those of the training by
+    default; imported weights need a seed. Raises ValueError without one.
+    """
+    return _from_final(of, data, recipe, seed, mask, trunk_frozen=True)
 
 
-def untrained(of: Train, *, data: str, recipe: Recipe | SVM) -> Train:
-    """The control beside :func:`linear`: weights that were never trained, under the same mask."""
-    return _transferred(of, data=data, recipe=recipe, start=Init(seed=of.seed), trunk_frozen=True)
+def untrained(of: Train, *, data: str, recipe: Recipe | SVM, draw: int = 0) -> Train:
+    """The control for :func:`linear`: a linear classifier on features of untrained weights under the same mask.
+
+    Their BatchNorm statistics are those of ``data``. draw: 0 for the weights that the chain began with, from which its
+    mask was chosen; others are drawn anew.
+    """
+    start = Init(seed=of.seed, draw=draw)
+    return _transferred(of, data=data, recipe=recipe, start=start, trunk_frozen=True, calibrated=True)
 
 
-def finetune(of: Train, *, data: str, recipe: Recipe) -> Train:
-    """All of a training's network, under its mask, trained further on labels (paper 4.1, Figure 2)."""
-    return _transferred(of, data=data, recipe=recipe, start=Final(of=of), trunk_frozen=False)
+def finetune(
+    of: Train | ImportedWeights, *, data: str, recipe: Recipe, seed: int | None = None, mask: Mask | None = None
+) -> Train:
+    """Fine-tuning of a whole network on labels, under its mask (paper 4.1, Figure 2). Arguments as of :func:`linear`.
+
+    Raises ValueError as :func:`linear` does.
+    """
+    return _from_final(of, data, recipe, seed, mask, trunk_frozen=False)
 
 
 def shuffled(chain: Chain, level: int) -> Shuffle:
-    """The control: the chain's mask of ``level``, permuted within each layer."""
+    """The control: the chain's mask of ``level``, permuted within each layer. Raises ValueError if there is no mask."""
     mask = chain.masks[level] if 0 < level < len(chain.masks) else None
     if mask is None:
         raise ValueError(f"the chain has masks at levels 1 to {len(chain.masks) - 1}, not {level}")
     return Shuffle(of=mask, seed=chain.dense.seed)
 
 
-def _transferred(of: Train, *, data: str, recipe: Recipe | SVM, start: Start, trunk_frozen: bool) -> Train:
-    return Train(
-        task="labels",
-        data=data,
-        arch=of.arch,
-        recipe=recipe,
-        seed=of.seed,
-        start=start,
-        mask=of.mask,
-        trunk_frozen=trunk_frozen,
-    )
+def _from_final(
+    of: Train | ImportedWeights,
+    data: str,
+    recipe: Recipe | SVM,
+    seed: int | None,
+    mask: Mask | None,
+    *,
+    trunk_frozen: bool,
+) -> Train:
+    given: dict[str, Any] = {name: value for name, value in (("seed", seed), ("mask", mask)) if value is not None}
+    fixed: dict[str, Any] = {"data": data, "recipe": recipe, "start": Final(of=of), "trunk_frozen": trunk_frozen}
+    if isinstance(of, Train):
+        return _transferred(of, **fixed, **given)
+    if seed is None:
+        raise ValueError("imported weights have no seed: give one, as in linear(WEIGHTS, ..., seed=seed)")
+    return Train(task="labels", arch=of.arch, **fixed, **given)
+
+
+def _transferred(of: Train, **changes: Any) -> Train:
+    return replace(of, task="labels", **{"first_sample": None, "calibrated": False, **changes})

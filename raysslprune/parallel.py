@@ -1,7 +1,7 @@
 """Several processes that train one network: who does what, and what they must agree on.
 
-Each function does nothing where there is one process. Ranks hold consecutive parts of a batch, so rank 0 has its
-beginning, and joining by rank restores its order.
+In a single process nothing is exchanged. Ranks take consecutive parts of a batch, from rank 0 on, so joining the parts
+in the order of ranks restores the order of the batch.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch import Tensor
 
 
 def ranks() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if ranks() > 1 else 0
 
 
 @dataclass(frozen=True)
 class Share:
-    """Whose the samples of a batch are: of every ``batch``, ``count`` from ``first`` on are this process's."""
+    """This process's share of each batch: ``count`` of its ``batch`` samples, from sample ``first`` on."""
 
     batch: int
     first: int
@@ -33,35 +33,35 @@ class Share:
 
     @staticmethod
     def of_this_process(batch: int, part: int) -> Share:
-        """Of a batch in parts that are not divided further. Raises ValueError where they can't be shared evenly."""
+        """Share a batch in units of ``part`` samples. Raises ValueError if the units can't be shared evenly."""
         if (batch // part) % ranks():
             raise ValueError(f"{ranks()} workers can't share a batch of {batch // part} parts evenly")
         count = batch // ranks()
         return Share(batch, rank() * count, count)
 
     def begin(self, seen: int) -> int:
-        """Where this process's samples begin, after ``seen`` samples, which are whole batches."""
+        """Position of this process's first sample after ``seen`` samples, a whole number of batches."""
         return seen + self.first
 
     def after(self, position: int) -> int:
-        """Where they go on, when all before ``position`` are taken."""
+        """Position of this process's next sample once its samples before ``position`` are taken."""
         at_the_end = (position - self.first) % self.batch == self.count
         return position + self.batch - self.count if at_the_end else position
 
 
 def span(count: int) -> slice:
-    """Of so many things, those that are this process's; all of them where there are fewer than processes."""
+    """This process's slice of ``count`` items; all of them if there are fewer items than processes."""
     if count < ranks():
         return slice(0, count)
     return slice(rank() * count // ranks(), (rank() + 1) * count // ranks())
 
 
 def gathered(part: Tensor) -> Tensor:
-    """The parts (n, ...) of all ranks as one (ranks * n, ...), in the order of ranks, the same on each."""
+    """Concatenate the parts (n, ...) of all ranks, in their order, to (ranks * n, ...), the same on each rank."""
     if ranks() == 1:
         return part
     device = part.device
-    if dist.get_backend() == "gloo":  # which gathers in main memory only
+    if dist.get_backend() == "gloo":  # gloo gathers in main memory only
         part = part.cpu()
     part = part.contiguous()
     parts = [torch.empty_like(part) for _ in range(ranks())]
@@ -70,7 +70,7 @@ def gathered(part: Tensor) -> Tensor:
 
 
 def joined(part: Tensor, count: int) -> Tensor:
-    """The rows of all ranks, (count, ...), where each has those of its ``span(count)``."""
+    """Join the rows of all ranks, which each have those of their ``span(count)``, to (count, ...)."""
     if ranks() == 1 or count < ranks():
         return part
     most = -(-count // ranks())
@@ -80,14 +80,14 @@ def joined(part: Tensor, count: int) -> Tensor:
 
 
 def total(tensor: Tensor, count: int) -> Tensor:
-    """The sum over all ranks of what each found in its ``span(count)``."""
+    """Sum a tensor over all ranks, in place; each rank has computed it for its ``span(count)``."""
     if ranks() > 1 and count >= ranks():
         dist.all_reduce(tensor)
     return tensor
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over all ranks, the same bits on each; a new tensor where there are several."""
+    """The mean over all ranks, the same bits on each; a new tensor if there are several ranks."""
     if ranks() == 1:
         return tensor
     tensor = tensor.clone()
@@ -96,14 +96,14 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def from_first(tensor: Tensor) -> Tensor:
-    """The tensor of rank 0 in place of everybody's own."""
+    """The tensor of rank 0, written over that of every other rank."""
     if ranks() > 1:
         dist.broadcast(tensor, src=0)
     return tensor
 
 
 def agree(digest: bytes, device: torch.device) -> bool:
-    """Whether all ranks have the same digest (of one length)."""
+    """Return whether all ranks have the same digest. Digests must be equally long."""
     if ranks() == 1:
         return True
     mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(device)

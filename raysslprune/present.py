@@ -1,6 +1,6 @@
-"""Show results: print and write tables, judge claims, draw figures, for each kind of drawing.
+"""Show results: print and write tables, judge claims, draw figures.
 
-Whatever goes wrong with a figure becomes one sentence, and costs no numbers.
+An error in a figure is reported in one sentence, and never affects the numbers.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysslprune import results
-from raysslprune.messages import FAILED, say, traceback_file
+from raysslprune.kinds import kind_of
+from raysslprune.messages import UserError, traceback_file
 from raysslprune.results import claims
 from raysslprune.results.overlap import Placed, measure, shown
 from raysslprune.store.record import Record
 from raysslprune.store.steps import Store
-from raysslprune.sweep_loader import Sweep, SweepError, known
-from raysslprune.sweepfile import Figure, Listing, Magnitudes, Point, Search
+from raysslprune.sweep_loader import Sweep, known, refusing
 from raysslprune.terminal import tables
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from raysslprune.plan.search import Studies
 
 
-class NoPicture(Exception):
-    """A figure could not be drawn. The message is a sentence for the user."""
+class NoPicture(UserError):
+    """A figure could not be drawn."""
 
 
 def files(name: str, draw: Callable[[], Canvas], *kinds: str) -> dict[str, bytes]:
-    """What ``draw`` gives, as a file of each kind, by suffix. Raises NoPicture, whatever was raised.
+    """Draw a figure, and return it as a file of each kind, by suffix. Raises NoPicture for any exception.
 
-    name: of the figure, for the sentence. Results must not depend on a picture, so no error of Matplotlib, nor of its
-    import, may end a command: a user's fonts, settings or installation can cause one that nobody here has thought of.
+    name: the figure's name in the error message. Results must not depend on a picture, so no error of Matplotlib, nor
+    of its import, may end a command: a user's fonts, settings or installation can cause any error.
     """
     try:
         canvas = draw()
@@ -43,77 +43,41 @@ def files(name: str, draw: Callable[[], Canvas], *kinds: str) -> dict[str, bytes
         return {f".{kind}": save(canvas, kind) for kind in kinds}
     except Exception as error:
         why = f"{type(error).__name__}: {error}{traceback_file()}"
-        raise NoPicture(f"the figure of {name} could not be drawn, all else is there: {why}") from error
+        raise NoPicture(f"the figure of {name} could not be drawn (all other results are complete): {why}") from error
 
 
-def draw(sweep: Sweep, table: pa.Table, tried: Mapping[tuple[str, int, int], float] | None = None) -> Canvas:
-    """The figure of a sweep. Raises ValueError for a listing, which has none.
+def present_masks(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> list[str]:
+    """Write tables of a sweep's masks; print and draw a summary. Returns a sentence for each missing figure.
 
-    table: of results; of ``results.magnitudes`` for Magnitudes. tried: by Optuna, for a Search.
+    Raises Damaged for a mask that can't be read, SweepError for a mask of an unknown network.
     """
-    from raysslprune.figures import curves, others  # imports Matplotlib, which takes a second
-
-    subtitle = about(sweep.points)
-    match sweep.drawing:
-        case Figure() as drawing:
-            return curves.draw(drawing, table, subtitle=subtitle)
-        case Magnitudes() as drawing:
-            return others.magnitudes(drawing, table, subtitle=subtitle)
-        case Search() as drawing:
-            from raysslprune.plan.search import importances  # imports Optuna, which takes a second
-
-            return others.search(drawing, table, tried or {}, importances(tried or {}), subtitle=subtitle)
-    raise ValueError(f"{sweep.name} is a table, and has no figure")
-
-
-def about(points: Sequence[Point]) -> str:
-    """Data and network of the points; empty where there are several, since the panels then say which."""
-    of = {f"{point.step.data}, {point.step.arch}" for point in points}
-    return of.pop() if len(of) == 1 else ""
+    with refusing(sweep.name):
+        layers, overlaps = measure(masks, store)
+    output = _Output(store, f"results/{scale}/{sweep.name}")
+    output.write("-layers.parquet", results.to_parquet(layers))
+    output.write("-overlap.parquet", results.to_parquet(overlaps))
+    layers, overlaps = shown(masks, layers, overlaps)
+    tables.mask_densities(output.console, layers)
+    tables.mask_overlaps(output.console, overlaps)
+    output.draw(f"{sweep.name}-layers", partial(draw_layers, sweep, layers), "-layers")
+    if len(overlaps):
+        output.draw(f"{sweep.name}-overlap", partial(draw_overlaps, sweep, overlaps), "-overlap")
+    return output.end()
 
 
-def present_masks(sweep: Sweep, scale: str, masks: Sequence[Placed], store: Store) -> int:
-    """Write the tables of some masks of a sweep, print what matters most, and draw it. Returns the exit code.
+def draw_layers(sweep: Sweep, table: pa.Table) -> Canvas:
+    """Draw the density of each layer. table: the first that :func:`results.overlap.shown` returns."""
+    from raysslprune.figures.masks import layer_densities  # imports Matplotlib, which takes a second
 
-    Raises Damaged for a mask that can't be read, SweepError for one of a network that can't be found.
-    """
-    try:
-        layers, shared = measure(masks, store)
-    except ValueError as error:
-        raise SweepError(f"{sweep.name}: {error}") from error
-    drawn, pairs = shown(masks, layers, shared)
-    written: list[str] = []
-
-    def write(name: str, files: Mapping[str, bytes]) -> None:
-        for suffix, data in files.items():
-            path = f"results/{scale}/{sweep.name}-{name}{suffix}"
-            store.write(path, data)
-            written.append(store.path(path))
-
-    for name, table in (("layers", layers), ("overlap", shared)):
-        write(name, {".parquet": results.to_parquet(table)})
-    console = tables.stdout()
-    tables.mask_densities(console, drawn)
-    tables.mask_overlaps(console, pairs)
-    code = 0
-    for name, table in {"layers": drawn, **({"overlap": pairs} if len(pairs) else {})}.items():
-        try:
-            write(name, files(f"{sweep.name}-{name}", partial(draw_masks, sweep, name, table), "png", "pdf"))
-        except NoPicture as fault:
-            code = say(str(fault), FAILED)
-    for path in written:
-        console.print(path, highlight=False, soft_wrap=True, markup=False)
-    return code
+    title = f"{sweep.drawing.title}: what is left of each layer"
+    return layer_densities(title, table, subtitle=kind_of(sweep).subtitle)
 
 
-def draw_masks(sweep: Sweep, which: str, table: pa.Table) -> Canvas:
-    """The figure ``layers`` or ``overlap`` of the sweep's masks, of a table that :func:`shown` gives."""
-    from raysslprune.figures.masks import layer_densities, overlaps  # imports Matplotlib, which takes a second
+def draw_overlaps(sweep: Sweep, table: pa.Table) -> Canvas:
+    """Draw the overlaps of masks. table: the second that :func:`results.overlap.shown` returns."""
+    from raysslprune.figures.masks import overlaps  # imports Matplotlib, which takes a second
 
-    title, subtitle = sweep.drawing.title, about(sweep.points)
-    if which == "layers":
-        return layer_densities(f"{title}: what is left of each layer", table, subtitle=subtitle)
-    return overlaps(f"{title}: overlap of masks", table, subtitle=subtitle)
+    return overlaps(f"{sweep.drawing.title}: overlap of masks", table, subtitle=kind_of(sweep).subtitle)
 
 
 def present_sweep(
@@ -124,53 +88,61 @@ def present_sweep(
     seeds_hint: str,
     studies: Studies | None = None,
     folder: str = "results",
-) -> int:
-    """Table, claims and figure of one sweep, from the store alone. Returns the exit code.
+) -> list[str]:
+    """Print and write the table, claims and figure of one sweep, from the store alone.
 
-    The figure comes last, so that nothing which goes wrong with it can cost the numbers.
+    The figure comes last, so that no error in it can affect the numbers. Returns a sentence for each missing figure.
     """
-    console, drawing, folder = tables.stdout(), sweep.drawing, f"{folder}/{scale}"
-    if isinstance(drawing, Listing):
-        table = results.to_parquet(results.listing(drawing, sweep.rows))
-        written = _write(store, folder, sweep.name, {".parquet": table})
-        tables.listing(console, drawing, sweep.rows)
-        _tell(written)
-        return 0
-    table = results.table(sweep.name, scale, sweep.points, records)
+    kind, output = kind_of(sweep), _Output(store, f"{folder}/{scale}/{sweep.name}")
+    table = kind.table(scale, records)
+    if not kind.trains:
+        output.write(".parquet", results.to_parquet(table))
+        tables.show(output.console, kind.listing)
+        return output.end()
     if not len(table):
-        return 0
-    provenance = results.provenance(sweep.points, records)
-    parquet = {".parquet": results.to_parquet(table), "-runs.parquet": results.to_parquet(provenance)}
-    written = _write(store, folder, sweep.name, parquet)
-    tables.table(console, drawing, table)
-    tables.claims(console, claims.judge(sweep.claims, table), of_paper=sweep.name in known(), seeds_hint=seeds_hint)
-    tried = None
-    if studies is not None:
-        from raysslprune.plan.search import importances
-
-        tried = studies.tried
-        tables.search(console, table, tried, importances(tried))
-    drawn, code = table, 0
-    if isinstance(drawing, Magnitudes):
-        drawn = results.magnitudes(sweep.points, store)
-        written += _write(store, folder, sweep.name, {"-magnitudes.parquet": results.to_parquet(drawn)})
-    try:
-        drawing_of = partial(draw, sweep, drawn, tried)
-        written += _write(store, folder, sweep.name, files(sweep.name, drawing_of, "png", "pdf"))
-    except NoPicture as fault:
-        code = say(str(fault), FAILED)
-    _tell(written)
-    return code
+        return []
+    output.write(".parquet", results.to_parquet(table))
+    output.write("-runs.parquet", results.to_parquet(results.provenance(sweep.points, records)))
+    output.write("-steps.parquet", results.to_parquet(results.steps(sweep.points, records)))
+    if not kind.shows:
+        return []
+    verdicts = claims.judge(sweep.claims, table)
+    output.write("-claims.parquet", results.to_parquet(claims.table(verdicts)))
+    tables.table(output.console, sweep.drawing.title, kind.shown(table), kind.layout, kind.inits)
+    tables.claims(output.console, verdicts, of_paper=sweep.name in known(), seeds_hint=seeds_hint)
+    tried = studies and studies.tried
+    if tried is not None:
+        tables.search(output.console, kind.shown(table), tried, kind.importances(kind.shown(table)))
+    drawn = kind.drawn_table(sweep.points, table, store)
+    if kind.draws_weights:
+        output.write("-magnitudes.parquet", results.to_parquet(drawn))
+    output.draw(sweep.name, partial(kind.canvas, drawn, tried))
+    return output.end()
 
 
-def _write(store: Store, folder: str, name: str, files: Mapping[str, bytes]) -> list[str]:
-    """In a folder of the root; gives where."""
-    paths = [f"{folder}/{name}{suffix}" for suffix in files]
-    for path, data in zip(paths, files.values(), strict=True):
-        store.write(path, data)
-    return [store.path(path) for path in paths]
+class _Output:
+    """Console output of a sweep, and its files, whose names begin with ``prefix``."""
 
+    def __init__(self, store: Store, prefix: str) -> None:
+        self.console, self.store, self.prefix = tables.stdout(), store, prefix
+        self.written: list[str] = []
+        self.faults: list[str] = []
 
-def _tell(written: Sequence[str]) -> None:
-    for path in written:
-        tables.stdout().print(path, highlight=False, soft_wrap=True, markup=False)
+    def write(self, suffix: str, data: bytes) -> None:
+        self.store.write(f"{self.prefix}{suffix}", data)
+        self.written.append(self.store.path(f"{self.prefix}{suffix}"))
+
+    def draw(self, name: str, draw: Callable[[], Canvas], suffix: str = "") -> None:
+        try:
+            drawn = files(name, draw, "png", "pdf")
+        except NoPicture as fault:
+            self.faults.append(str(fault))
+            return
+        for form, data in drawn.items():
+            self.write(f"{suffix}{form}", data)
+
+    def end(self) -> list[str]:
+        """Print the paths of the files. Returns a sentence for each missing figure."""
+        for path in self.written:
+            self.console.print(path, highlight=False, soft_wrap=True, markup=False)
+        return self.faults

@@ -18,21 +18,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C; kill; the terminal was closed; Slurm's warning before its time limit."""
 
 GRACE = 20.0
-"""Seconds from a signal until this process ends whatever it is doing."""
-
+"""Seconds from a signal until this process is ended, whatever it is doing."""
 
 RAY_THREAD = "raysslprune-ray"
-"""The name of the thread that calls Ray."""
+"""Name of the thread that calls Ray."""
 
 
-class _Program:
-    """What is known of this process once it has begun as a program."""
-
-    begun = False
-    unwinds = False  # whether a signal raises KeyboardInterrupt; while modules are imported it ends the process at once
+class _State:
+    unwinds = False  # whether a signal raises KeyboardInterrupt; during imports it ends the process at once
     over = False  # the exit code is known
-    asked: int | None = None  # the first signal; later ones change nothing
-    stderr = 2  # where sentences go, while a sweep sends descriptor 2 to its log
+    first: int | None = None  # the first signal; later ones change nothing
+    stderr = 2  # where sentences go; a sweep redirects descriptor 2 to its log
 
 
 def begin() -> None:
@@ -40,11 +36,8 @@ def begin() -> None:
 
     A signal that was ignored when this process started, as under nohup, stays ignored.
     """
-    if _Program.begun:
-        return
-    _Program.begun = True
     _open_streams()
-    _Program.stderr = os.dup(2)
+    _State.stderr = os.dup(2)
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
@@ -56,31 +49,31 @@ def begin() -> None:
 
 @contextmanager
 def unwinding() -> Iterator[None]:
-    """Let a signal raise KeyboardInterrupt in the main thread meanwhile; after it the exit code is known."""
-    _Program.unwinds = True
+    """Let a signal raise KeyboardInterrupt in the main thread, until the exit code of the command is known."""
+    _State.unwinds = True
     try:
         yield
     finally:
-        _Program.unwinds, _Program.over = False, True
+        _State.unwinds, _State.over = False, True
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Let a signal end the process at once meanwhile: an exception could be lost in a module's import."""
-    before, _Program.unwinds = _Program.unwinds, False
+    """Let a signal end the process at once, since an exception could be lost in the import of a module."""
+    before, _State.unwinds = _State.unwinds, False
     try:
         yield
     finally:
-        _Program.unwinds = before
+        _State.unwinds = before
 
 
 def exit_code(code: int) -> int:
-    """The code to exit with: 128 + the signal's number where one kept the command from its end, else ``code``."""
-    return 128 + _Program.asked if code and _Program.asked is not None else code
+    """Return 128 + the signal's number if a signal kept the command from finishing, else ``code``."""
+    return 128 + _State.first if code and _State.first is not None else code
 
 
 def end(code: int) -> NoReturn:
-    """Exit; without Ray's exit hooks where a thread still waits for a Ray that is dead, since they would wait, too."""
+    """Exit. If a thread still waits for a dead Ray, skip all exit hooks, since Ray's would wait too."""
     if any(thread.name == RAY_THREAD for thread in threading.enumerate()):
         with suppress(OSError):
             sys.stdout.flush()
@@ -90,48 +83,50 @@ def end(code: int) -> NoReturn:
 
 
 def keep_sigterm() -> None:
-    """Put Python's own SIGTERM handling back in the place of the stack trace that Ray's C++ side prints."""
+    """Restore Python's SIGTERM handler, which Ray's C++ code replaces with one that prints a stack trace."""
     handler = signal.getsignal(signal.SIGTERM)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 
 def _handle(number: int, frame: object) -> None:
-    if _Program.asked is not None:
+    if _State.first is not None:
         return
-    _Program.asked = number
-    if _Program.unwinds:
+    _State.first = number
+    if _State.unwinds:
         raise KeyboardInterrupt
-    if not _Program.over:
-        _leave(number)
+    if not _State.over:
+        _exit_now(number)
 
 
 def _end_in_time(wakeups: int) -> None:
-    """End the process GRACE seconds after a signal. The interpreter's C handler writes its number to ``wakeups``,
-    also while the main thread waits in C for something that never comes.
+    """End the process GRACE seconds after a signal, even if the main thread waits forever in C.
+
+    wakeups: the pipe to which the interpreter's own C handler writes the number of each signal.
     """
     number = 0
     while number not in SIGNALS:
         number = os.read(wakeups, 1)[0]
     time.sleep(GRACE)
-    _leave(number)
+    _exit_now(number)
 
 
-def _leave(number: int) -> NoReturn:
+def _exit_now(number: int) -> NoReturn:
     with suppress(OSError):
-        os.write(_Program.stderr, b"raysslprune: stopped\n")
+        os.write(_State.stderr, b"raysslprune: stopped\n")
     os._exit(128 + number)
 
 
 def _open_streams() -> None:
-    """Put the null device where a standard stream is closed: a file opened next would get its descriptor, and what
-    is printed.
+    """Open the null device for each standard stream that is closed.
+
+    Otherwise the next file to be opened would get its descriptor, and everything that is printed.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free descriptor: this one
         if getattr(sys, name) is None:
             stream = open(descriptor, "w" if descriptor else "r", closefd=False)  # noqa: SIM115 (as long as the process)
             setattr(sys, name, stream)

@@ -1,6 +1,6 @@
 """``python -m raysslprune.sweep fig3``: from a sweep file to its table, claims and figure.
 
-The same command again goes on where the last one ended; when nothing is missing it only draws.
+Run again, the same command resumes; if nothing is missing, it only draws.
 """
 
 from __future__ import annotations
@@ -8,154 +8,119 @@ from __future__ import annotations
 from raysslprune import process
 
 if __name__ == "__main__":
-    process.begin()  # before the imports that take a while
+    process.begin()  # before the slow imports
 
 import argparse
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
-from raysslprune.commands.common import Parser, count, reports_errors
-from raysslprune.experiment import RunOptions, draw_drafts, make, missing_data, planned, tell_of_results
-from raysslprune.messages import FAILED, STOPPED, USAGE, say
-from raysslprune.paper.scales import SETTINGS
-from raysslprune.plan.cost import cores
-from raysslprune.store.record import Record, StoreError
-from raysslprune.store.steps import Store
-from raysslprune.sweep_loader import Sweep, SweepError, known, load
-from raysslprune.sweepfile import Listing, Search
-from raysslprune.terminal import tables
-
-
-@reports_errors
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        return say(KEPT, STOPPED)
-    except SweepError as error:
-        return say(str(error), USAGE)
-    except StoreError as error:
-        return say(str(error), FAILED)
-    except OSError as error:
-        return say(f"{error}; what was finished is kept, and the same command goes on from there", FAILED)
-
-
-def _run(options: argparse.Namespace) -> int:
-    wanted = known() if "all" in options.sweeps else list(dict.fromkeys(options.sweeps))
-    seeds = options.seeds or SETTINGS[options.scale].seeds
-    sweeps = [load(name, options.scale, seeds) for name in wanted]
-    stems = [sweep.name for sweep in sweeps]
-    if len(set(stems)) < len(stems):
-        raise SweepError(f"two sweeps of one name would write to the same files: {', '.join(wanted)}")
-    store = Store(options.root)
-    if options.draw:
-        if options.dry_run or options.explain is not None:
-            raise SweepError("--draw goes neither with --dry-run nor with --explain")
-        return draw_drafts(sweeps, options.scale, store)
-    if not options.dry_run and options.explain is None:
-        gpus = SETTINGS[options.scale].gpus if options.gpus_per_worker is None else options.gpus_per_worker
-        how = RunOptions(
-            workers_per_step=options.workers_per_step,
-            gpus_per_worker=gpus,
-            dashboard=options.dashboard,
-            json_lines=options.json_lines,
-            curves=options.curves,
-        )
-        return make(sweeps, options.scale, store, os.path.abspath(options.data), options.keep, how)
-    graph = planned(sweeps, options.keep)
-    records, damaged = ({}, []) if store.is_new() else store.survey(graph.ids)
-    tell_of_results(sweeps, options.scale, store)
-    if options.explain is not None:
-        return _explain(sweeps, options.explain, records, store)
-    missing = missing_data(graph.pending(records), os.path.abspath(options.data), fetch=False)
-    missing += [mask.missing_in(store.shown) for mask in graph.not_imported(records)]
-    alone = {sweep.name: planned([sweep], options.keep) for sweep in sweeps}
-    gpu = SETTINGS[options.scale].gpus > 0
-    tables.dry_run(tables.stdout(), store, graph, records, damaged, missing, cores(), gpu, alone)
-    for sweep in sweeps:
-        if isinstance(sweep.drawing, Search):
-            sentence = f"{sweep.name}: all candidates are counted; Optuna trains {sweep.drawing.trials} in each study"
-            tables.stdout().print(sentence, highlight=False, soft_wrap=True, markup=False)
-    return 0
-
+from raysslprune.cluster.options import RunOptions
+from raysslprune.commands.common import Parser, count, reports_errors, wrong_calls
+from raysslprune.experiment import Experiment
+from raysslprune.plan.looks import MAX_SEEDS, looks
+from raysslprune.plan.only import EXAMPLE
+from raysslprune.sweep_loader import SweepError, known
+from raysslprune.trackers import follow
 
 KEPT = (
-    "stopped; every finished step is kept, and the same command goes on from there; with --draw it draws what is there"
+    "stopped; finished steps are kept; run the same command again to resume, or add --draw to draw the finished points"
 )
 
 
-def _explain(sweeps: Sequence[Sweep], row: str, records: Mapping[str, Record], store: Store) -> int:
-    """How a row of a table came about."""
-    from raysslprune.terminal.explain import explain
-
-    if len(sweeps) > 1:
-        raise SweepError("--explain wants one sweep: the rows of which table?")
-    if isinstance(sweeps[0].drawing, Listing):
-        raise SweepError(f"there is nothing behind the rows of {sweeps[0].name}: it needs no training")
-    try:
-        explain(tables.stdout(), sweeps[0].name, sweeps[0].points, row, records, store)
-    except ValueError as error:
-        raise SweepError(str(error)) from error
+@reports_errors(stopped=KEPT, kept="; finished steps are kept; run the same command again to resume")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code. arguments: None for those of this process."""
+    options = _parser().parse_args(arguments)
+    loaded = Experiment.load(
+        *options.sweeps,
+        scale=options.scale,
+        seeds=options.seeds,
+        until_decided=options.until_decided,
+        max_seeds=options.max_seeds,
+        set=options.set,
+        only=options.only,
+        root=options.root,
+        data=options.data,
+    )
+    experiment = replace(loaded, seeds_hint="--seeds ")
+    if options.draw and (options.dry_run or options.explain is not None):
+        raise SweepError("--draw can't be combined with --dry-run or --explain")
+    if options.explain is not None:
+        if len(experiment.sweeps) > 1:
+            raise SweepError("--explain needs exactly one sweep")
+        with wrong_calls():
+            experiment.explain(options.explain)
+    elif options.dry_run:
+        experiment.plan(keep=options.keep, remake=options.remake)
+    elif options.draw:
+        experiment.draft()
+    else:
+        experiment.run(
+            remake=options.remake, **{field.name: getattr(options, field.name) for field in fields(RunOptions)}
+        )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m raysslprune.sweep",
-        description="Train what a figure needs, then draw it. The same command again goes on where it ended.",
+        description="Train what a figure needs, then draw it. The same command again resumes.",
         examples=[
             "python -m raysslprune.sweep fig3 --seeds 3",
             "python -m raysslprune.sweep all --scale paper --dry-run",
             "python -m raysslprune.sweep fig3 --draw",
             "python -m raysslprune.sweep fig3 --explain 17",
         ],
-        codes="0 all is done; 1 a step, a figure, the store or Ray failed; 2 a wrong call or sweep file; 130 Ctrl-C",
+        codes="0 all is done; 1 a step, a figure, the store or Ray failed; 2 a wrong call or sweep file; "
+        "75 a cluster without machines for an hour",
     )
-    parser.add_argument(
-        "sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own"
-    )
-    parser.add_argument("--scale", default="laptop", choices=list(SETTINGS), help="how large (default: laptop)")
-    parser.add_argument("--seeds", type=count, metavar="N", help="seeds 0 to N-1 (default: the scale's)")
+    add = parser.add_argument
+    add("sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own")
+    parser.add_scale("the sweeps")
+    parser.add_seeds("depends on the scale")
+    until = f"add seeds until all claims are decided, at {', '.join(map(str, looks()))} seeds, for undecided ones only"
+    add("--until-decided", action="store_true", help=until)
+    add("--max-seeds", type=count, metavar="N", help=f"end --until-decided at N seeds (default: {MAX_SEEDS})")
+    only = f"train and show a part of the points, in files of its own: {EXAMPLE}"
+    add("--only", metavar="EXPR", help=only)
     parser.add_root()
     parser.add_data("; digits come with the package")
-    parser.add_argument(
-        "--keep",
-        default="all",
-        choices=["all", "needed"],
-        help="final weights to keep: of all trainings (default), or only of those that others start from",
+    keep = "final weights to keep: of all trainings (default), or only of trainings that others start from"
+    add("--keep", default="all", choices=["all", "needed"], help=keep)
+    remake = "make steps again that other versions of your own source files made, and all that descends from them"
+    add("--remake", action="store_true", help=remake)
+    add("--explain", metavar="ROW", help="explain how a row (its number from 0, or its step's id) was made, and exit")
+    workers = "workers that share a training (default: on GPUs as many as the recipe's batch has parts, else 1)"
+    add("--workers-per-step", type=count, metavar="N", help=workers)
+    gpus = "GPUs of a worker, 0 to 1; 0.25 lets four trainings share a GPU "
+    gpus += "(default: 1 at scales cifar10 and paper, else 0)"
+    add("--gpus-per-worker", type=_fraction, metavar="F", help=gpus)
+    add(
+        "--slots", type=count, metavar="N", help="workers at once, at most (default: all that the cluster has room for)"
     )
-    parser.add_argument(
-        "--explain",
-        metavar="ROW",
-        help="say how a row of the table came about, from its number (from 0) or its step's id, and end",
-    )
-    parser.add_argument(
-        "--workers-per-step",
-        type=count,
-        metavar="N",
-        help="workers that share a training (default: on GPUs as many as the recipe has parts of a batch, else 1)",
-    )
-    parser.add_argument(
-        "--gpus-per-worker",
-        type=_fraction,
-        metavar="F",
-        help="of a worker, 0 to 1; 0.25 puts four trainings on a GPU (default: 1 at scales cifar10 and paper, else 0)",
-    )
-    parser.add_argument("--dashboard", action="store_true", help="start Ray's dashboard, too, on this machine only")
-    parser.add_argument(
-        "--json-lines", action="store_true", help="tell how it goes on as an object of JSON a line, on stderr"
-    )
-    parser.add_argument(
-        "--curves", action="store_true", help="write learning curves for TensorBoard to ROOT/curves, a folder each"
-    )
-    parser.add_argument(
-        "--draw", action="store_true", help="train nothing: draw what is done, to ROOT/drafts, also while a sweep runs"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would run and what it would cost, and end")
+    address = "cluster to use: its head, or auto for the Ray that runs here (default: $RAY_ADDRESS, else an own Ray)"
+    add("--address", metavar="HOST:PORT", help=address)
+    add("--wait", action="store_true", help="if another sweep uses the root, wait for its end")
+    add("--dashboard", action="store_true", help="also start Ray's dashboard, on this machine only")
+    add("--json-lines", action="store_true", help="print progress on stderr as JSON, one object per line")
+    add("--curves", action="store_true", help="write learning curves for TensorBoard to folders in ROOT/curves")
+    points = "measure each training at N points from its start to its end, for the column curve of steps in SQL"
+    add("--curve-points", type=count, default=0, metavar="N", help=f"{points} (default: none)")
+    compiled = "compile networks by torch.compile, on GPUs each update as a CUDA graph; results differ by rounding"
+    add("--compile", action="store_true", help=compiled)
+    tracked = "send each finished step as a run to mlflow:ADDRESS or wandb:PROJECT; what it lacks is caught up"
+    add("--track", type=_tracker, default="", metavar="TRACKER", help=tracked)
+    add("--draw", action="store_true", help="train nothing: draw what is done to ROOT/drafts, even while a sweep runs")
+    add("--dry-run", action="store_true", help="print what would run and what it would cost, and exit")
     return parser
+
+
+def _tracker(text: str) -> str:
+    try:
+        return follow.checked(text) if text else ""  # the default
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _fraction(text: str) -> float:

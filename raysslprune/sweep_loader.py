@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import inspect
 import os
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,130 +18,153 @@ from types import ModuleType
 from typing import Any
 
 from raysslprune import catalogue, moved
-from raysslprune.spec import SVM, Recipe, Rewind, Train, closure, is_text
-from raysslprune.sweepfile import Claim, Drawing, Figure, Listing, Point
+from raysslprune.messages import USAGE, UserError
+from raysslprune.paper.scales import Scale
+from raysslprune.spec import SVM, Prune, Recipe, Train, closure, is_text
+from raysslprune.sweepfile import Claim, Drawing, Figure, Listing, Point, Search, Unfit
 
-BESIDE = ("-runs", "-magnitudes", "-layers", "-overlap")
-"""Reserved suffixes: of the tables that stand beside a sweep's results."""
+TUNED = re.compile(r"tune_\w+_[0-9a-f]{8}")
+"""Pattern of the names of what ``raysslprune tune`` writes."""
+
+BESIDE = ("-runs", "-steps", "-claims", "-magnitudes", "-layers", "-overlap")
+"""Reserved suffixes of sweeps' names: they mark the other tables that are written beside a sweep's results."""
 
 MAX_POINTS = 1_000_000
-"""Points of a seed, rows, or claims: who gives more will go on until the memory is full."""
+"""Upper limit for the points of a seed, for rows and for claims: an endless loop must not fill the memory."""
 
 
-class SweepError(Exception):
-    """A sweep file can't be used. The message is a sentence for the user."""
+class SweepError(UserError):
+    """A sweep can't be used."""
+
+    code = USAGE
+
+
+class NotAtThisScale(SweepError):
+    """A figure can't be made at a scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep file, loaded, with its points for all seeds, or the rows of its listing."""
+    """A sweep file, loaded, with its points for all seeds, or the rows of its listing.
+
+    looks: if seeds are added until the claims are decided, the numbers of seeds at which the claims are judged. part: a
+    sentence on what was left out, if this is a part of another sweep (plan.only).
+    """
 
     name: str
     drawing: Drawing
     claims: tuple[Claim, ...]
     points: tuple[Point, ...]
     rows: tuple[tuple[Any, ...], ...] = ()
+    looks: tuple[int, ...] = ()
+    part: str = ""
 
 
-def load(name: str | os.PathLike[str], scale: str, seeds: int) -> Sweep:
-    """The sweep by its name in sweeps/, or by the path of a Python file. Raises SweepError."""
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Raise a SweepError that begins with ``what`` in place of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise SweepError(f"{what}: {error}") from error
+
+
+def load(name: str | os.PathLike[str], scale: str, seeds: int | Iterable[int], looks: tuple[int, ...] = ()) -> Sweep:
+    """Load a sweep of the package by its name, or a Python file by its path. Raises SweepError.
+
+    seeds: the seeds, or their number, which stands for the seeds from 0 on. looks: those of a sweep that has claims,
+    which then has as many seeds as the last look.
+    """
     path = _locate(os.path.expanduser(name))
     module = _execute(path)
     drawing = getattr(module, "FIGURE", None)
     if not isinstance(drawing, Drawing):
         raise SweepError(f"{path} needs FIGURE, a raysslprune.Figure")
     if isinstance(drawing, Listing):
-        rows = tuple(_called(path, module, "rows", "rows(scale) that gives tuples", scale))
+        rows = _called(path, module, "rows(scale)", "tuples", scale)
         _check_rows(path, drawing, rows)
         return Sweep(name=path.stem, drawing=drawing, claims=(), points=(), rows=rows)
-    stated = _stated(path, module, scale)
-    wanted = "points(scale, seed) that gives raysslprune.Point values"
-    points = tuple(point for seed in range(seeds) for point in _called(path, module, "points", wanted, scale, seed))
-    if not points or not all(isinstance(point, Point) for point in points):
+    claims, points = _claims(path, module, scale), list[Any]()
+    looks = looks if claims else ()
+    chosen = looks[-1] if looks else seeds
+    for seed in range(chosen) if isinstance(chosen, int) else chosen:
+        points += _called(path, module, "points(scale, seed)", "raysslprune.Point values", scale, seed)
+    return checked(Sweep(name=path.stem, drawing=drawing, claims=claims, points=tuple(points), looks=looks), path)
+
+
+def checked(sweep: Sweep, path: str | Path) -> Sweep:
+    """Return the sweep unchanged. Raises a SweepError that names ``path`` if the sweep can't be trained and drawn."""
+    if not sweep.points or not all(isinstance(point, Point) for point in sweep.points):
         raise SweepError(f"points(scale, seed) in {path} must give one raysslprune.Point or more, and nothing else")
-    sweep = Sweep(name=path.stem, drawing=drawing, claims=stated, points=points)
-    check(sweep, path)
-    return sweep
-
-
-def check(sweep: Sweep, path: Path) -> None:
-    """Raise SweepError, which names ``path``, where points, claims and figure do not fit, or a name is not known."""
     _check_names(path, sweep.points)
     _check_metrics(path, sweep.points)
     _check_seeds(path, sweep.points)
     _check_curves(path, sweep.drawing, sweep.claims, sweep.points)
+    return sweep
 
 
-def _stated(path: Path, module: ModuleType, scale: str) -> tuple[Claim, ...]:
-    """What CLAIMS or claims(scale) says; neither: nothing. Raises SweepError."""
-    stated: Any = getattr(module, "CLAIMS", ())
-    if not isinstance(stated, tuple) or not all(isinstance(claim, Claim) for claim in stated):
-        raise SweepError(f"CLAIMS in {path} must be a tuple of raysslprune.Claim")
-    if not hasattr(module, "claims"):
-        return stated
-    if hasattr(module, "CLAIMS"):
-        raise SweepError(f"{path} has both CLAIMS and claims(scale); it can have one of them")
-    wanted = "claims(scale) that gives raysslprune.Claim values"
-    stated = tuple(_called(path, module, "claims", wanted, scale))
-    if not all(isinstance(claim, Claim) for claim in stated):
-        raise SweepError(f"claims(scale) in {path} must give raysslprune.Claim values, and nothing else")
-    return stated
+def _claims(path: Path, module: ModuleType, scale: str) -> tuple[Claim, ...]:
+    """Return CLAIMS or the result of claims(scale), () if the file has neither. Raises SweepError."""
+    name, claims = "CLAIMS", getattr(module, "CLAIMS", ())
+    if hasattr(module, "claims"):
+        if hasattr(module, "CLAIMS"):
+            raise SweepError(f"{path} has both CLAIMS and claims(scale); it can have one of them")
+        name, claims = "claims(scale)", _called(path, module, "claims(scale)", "raysslprune.Claim values", scale)
+    if not isinstance(claims, tuple) or not all(isinstance(claim, Claim) for claim in claims):
+        raise SweepError(f"{name} in {path} must be a tuple of raysslprune.Claim values")
+    return claims
 
 
 def _check_rows(path: Path, drawing: Listing, rows: Sequence[object]) -> None:
-    """Raise SweepError for rows that are no table: of another width, or with a column of words and numbers."""
+    """Raise SweepError if the rows differ in width, or a column mixes words and numbers."""
     width = len(drawing.columns)
     if not rows or not all(isinstance(row, tuple) and len(row) == width for row in rows):
-        raise SweepError(f"rows(scale) in {path} must give one tuple or more, each of {width}, as there are columns")
+        raise SweepError(f"rows(scale) in {path} must give one tuple or more, each with {width} values, one per column")
     for name, *values in zip(drawing.columns, *rows, strict=True):  # pyright: ignore[reportArgumentType]
         words = all(is_text(value) for value in values)
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        if numbers and any(isinstance(value, int) and abs(value) > 2**53 for value in values):
-            raise SweepError(f"rows(scale) in {path} must give numbers up to 2**53 in column {name!r}")
         if not words and not numbers:
-            raise SweepError(f"rows(scale) in {path} must give words alone or numbers alone in column {name!r}")
+            raise SweepError(f"rows(scale) in {path} must give only words or only numbers in column {name!r}")
 
 
-def _called(path: Path, module: ModuleType, name: str, wanted: str, *arguments: object) -> list[Any]:
-    """What a function of a sweep file gives, as a list. Raises SweepError."""
-    function = getattr(module, name, None)
-    if not callable(function) or inspect.iscoroutinefunction(function):
-        raise SweepError(f"{path} needs a function {wanted}")
-    try:
+def _called(path: Path, module: ModuleType, signature: str, values: str, *arguments: object) -> tuple[Any, ...]:
+    """Call a function of a sweep file by its signature. values: names what it must return. Raises SweepError."""
+    function = getattr(module, signature.partition("(")[0], None)
+    if not callable(function):
+        raise SweepError(f"{path} needs a function {signature} that gives {values}")
+    with _located(path, arguments[0]):
         returned: Any = function(*arguments)
-        if returned is None:
-            raise SweepError(f"{name} in {path} gave nothing: does it yield, or return a list?")
-        given = list(islice(returned, MAX_POINTS + 1))
-    except (KeyboardInterrupt, SweepError):
-        raise
-    except BaseException as error:  # whatever a file may raise, SystemExit too
-        raise SweepError(_where(path, error)) from error
+        if isinstance(returned, Coroutine):
+            returned.close()  # else Python warns that nobody waited for it
+        given = None if returned is None else tuple(islice(returned, MAX_POINTS + 1))
+    if given is None:
+        raise SweepError(f"{signature} in {path} returned None; it must yield values or return a list")
     if len(given) > MAX_POINTS:
-        raise SweepError(f"{name} in {path} gives more than {MAX_POINTS:,}: does it ever end?")
+        raise SweepError(f"{signature} in {path} returns more than {MAX_POINTS:,} values; check for an endless loop")
     return given
 
 
-def _check_names(path: Path, points: Sequence[Point]) -> None:
-    """Raise SweepError for a task, an option of it, an architecture or a data set that nobody knows."""
-    trainings = [step for step in closure(point.step for point in points) if isinstance(step, Train)]
-    try:
-        for task in dict.fromkeys(step.task for step in trainings):
-            catalogue.check("task", catalogue.TASKS, task)
-        for step in {(step.task, id(step.recipe)): step for step in trainings}.values():
-            if isinstance(step.recipe, Recipe) and step.task in catalogue.OPTIONS:  # a user's own is not imported here
+def _check_names(path: str | Path, points: Sequence[Point]) -> None:
+    """Raise SweepError for an unknown task, option, architecture or data set."""
+    steps = closure(point.step for point in points)
+    trainings = (step for step in steps if isinstance(step, Train))
+    criteria = dict.fromkeys(step.criterion for step in steps if isinstance(step, Prune))
+    unlike = {(step.task, step.arch, step.data, id(step.recipe)): step for step in trainings}
+    with refusing(str(path)):
+        for criterion in criteria:
+            catalogue.check("criterion", catalogue.CRITERIA, criterion)
+        for step in unlike.values():
+            catalogue.check("task", catalogue.TASKS, step.task)
+            if isinstance(step.recipe, Recipe) and step.task in catalogue.OPTIONS:  # users' tasks are not imported here
                 catalogue.made(step.task, catalogue.OPTIONS[step.task], step.recipe.options)
-        for arch in dict.fromkeys(step.arch for step in trainings):
-            catalogue.check("architecture", catalogue.ARCHITECTURES, arch)
-        for data in dict.fromkeys(step.data for step in trainings):
-            catalogue.check("data set", catalogue.DATASETS, catalogue.data_parts(data)[0])
-    except ValueError as error:
-        raise SweepError(f"{path}: {error}") from error
+            catalogue.check("architecture", catalogue.ARCHITECTURES, step.arch)
+            catalogue.check("data set", catalogue.DATASETS, catalogue.data_parts(step.data)[0])
 
 
-def _check_metrics(path: Path, points: Sequence[Point]) -> None:
-    """Raise SweepError for a metric that a training of the package's tasks does not have."""
-    kinds = {(point.metric, point.step.task, point.step.data, id(point.step.recipe)): point for point in points}
-    for point in kinds.values():
+def _check_metrics(path: str | Path, points: Sequence[Point]) -> None:
+    """Raise SweepError for a metric that a training on one of the package's tasks does not have."""
+    unlike = {(point.metric, point.step.task, point.step.data, id(point.step.recipe)): point for point in points}
+    for point in unlike.values():
         given = catalogue.metrics(point.step)
         if given and point.metric not in given:
             near = difflib.get_close_matches(point.metric, given, 1)
@@ -152,14 +175,12 @@ def _check_metrics(path: Path, points: Sequence[Point]) -> None:
             )
 
 
-def _check_seeds(path: Path, points: Sequence[Point]) -> None:
-    """Raise SweepError where one measurement would be counted twice: its standard error would be a lie."""
+def _check_seeds(path: str | Path, points: Sequence[Point]) -> None:
+    """Raise SweepError if one measurement would count twice, which would make its standard error too small."""
     places: set[tuple[object, ...]] = set()
     seeds: dict[tuple[object, ...], int] = {}
     for point in points:
-        start = point.step.start
-        rewind = start.samples if isinstance(start, Rewind) else None
-        place = (point.panel, point.task, point.init, point.level, point.metric, rewind)
+        place = (point.panel, point.task, point.init, point.level, point.metric, point.step.rewind)
         where = f"{point.curve}, level {point.level}"
         if (*place, point.seed) in places:
             raise SweepError(f"{path} gives two points for {where}, seed {point.seed}")
@@ -168,31 +189,43 @@ def _check_seeds(path: Path, points: Sequence[Point]) -> None:
             raise SweepError(f"{path} gives the same training for every seed at {where}: it must depend on the seed")
 
 
-def _check_curves(path: Path, drawing: Drawing, stated: Sequence[Claim], points: Sequence[Point]) -> None:
-    """Raise SweepError where a name is wrong: it would be found out only when all is trained, as an empty panel."""
+def _check_curves(path: str | Path, drawing: Drawing, claims: Sequence[Claim], points: Sequence[Point]) -> None:
+    """Raise SweepError for a curve or init without points: it would leave a panel empty after all trainings.
+
+    Of the curves of ``everywhere`` one must have points: others may be of panels that only other scales have.
+    """
     curves = dict.fromkeys(point.curve for point in points)
-    named = [curve for claim in stated for curve in claim.curves]
+    named = [curve for claim in claims for curve in claim.curves]
     if isinstance(drawing, Figure):
-        named += [*drawing.references, *drawing.everywhere]
-        for init in dict.fromkeys(curve.init for curve in curves) if drawing.inits else ():
+        drawn = [curve for curve in drawing.everywhere if any(curve.covers(other) for other in curves)]
+        named += [*drawing.references, *(drawn or drawing.everywhere)]
+        inits = dict.fromkeys(curve.init for curve in curves)
+        for init in inits if drawing.inits else ():
             if init not in drawing.inits:
-                inits = ", ".join(drawing.inits)
-                raise SweepError(f"{path} has points with init {init!r}, which is none of its figure's inits ({inits})")
+                axes = ", ".join(drawing.inits)
+                raise SweepError(
+                    f"{path} has points with init {init!r}, which is not among its figure's inits ({axes})"
+                )
         for init in drawing.inits:
-            if all(curve.init != init for curve in curves):
-                raise SweepError(f"{path} has no points with init {init!r}, which its figure has a place for")
+            if init not in inits:
+                raise SweepError(f"{path} has no points with init {init!r}, which is among its figure's inits")
+    if isinstance(drawing, Search) and len({point.metric == drawing.objective for point in points}) < 2:
+        raise SweepError(
+            f"{path}: a search chooses by points with the metric {drawing.objective}, as trainings have on a data set "
+            "such as digits:25%-held-out, and shows points with another metric; it needs both"
+        )
     for curve in named:
-        if not any(curve.covers(known) for known in curves):
-            raise SweepError(f"{path} names the curve {str(curve)!r}, which none of its points is on")
+        if not any(curve.covers(other) for other in curves):
+            raise SweepError(f"{path} names the curve {str(curve)!r}, which has no points")
 
 
 def known() -> list[str]:
-    """Names of the sweeps that come with the package."""
-    return sorted((path.stem for path in _folder().glob("*.py")), key=_in_words_and_numbers)
+    """Return the names of the package's sweeps."""
+    return sorted((path.stem for path in _folder().glob("*.py")), key=_words_and_numbers)
 
 
-def _in_words_and_numbers(name: str) -> list[tuple[str, int]]:
-    """So that fig2 comes before fig10."""
+def _words_and_numbers(name: str) -> list[tuple[str, int]]:
+    """Make the key that sorts fig2 before fig10."""
     return [(word, int(number or 0)) for word, number in re.findall(r"(\D+)(\d*)", name)]
 
 
@@ -202,7 +235,7 @@ def _locate(name: str) -> Path:
         if not path.is_file():
             raise SweepError(f"there is no sweep file {name}")
         if path.suffix != ".py":
-            raise SweepError(f"{name} is no sweep file: its name must end in .py")
+            raise SweepError(f"{name} is not a sweep file: its name must end in .py")
         if path.stem in known() and path.resolve().parent != _folder().resolve():
             raise SweepError(f"{name} would replace the results of the package's own {path.stem}; rename the file")
         if path.stem == "all":
@@ -210,17 +243,16 @@ def _locate(name: str) -> Path:
         if path.stem.endswith(BESIDE):
             raise SweepError(f"{name} ends in a reserved suffix ({', '.join(BESIDE)}); rename the file")
         return path
-    path = _folder() / f"{name}.py"
     if name not in known():
         own = [f"{name}.py"] if os.path.isfile(f"{name}.py") else []
         near = own or difflib.get_close_matches(name, known(), 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise SweepError(f"there is no sweep {name!r}; {hint}Known: {', '.join(known())}; or give a .py file")
-    return path
+    return _folder() / f"{name}.py"
 
 
 def _folder() -> Path:
-    """sweeps/: inside the package where it was installed from a wheel, beside it in a checkout."""
+    """Return sweeps/: inside the package if it was installed from a wheel, beside it in a checkout."""
     here = Path(__file__).parent
     inside = here / "sweeps"
     return inside if inside.is_dir() else here.parent / "sweeps"
@@ -230,30 +262,40 @@ def _execute(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"raysslprune_sweep_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look up their module
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leave nothing beside a user's file
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # of what is an error a line later, most of the time
+        with warnings.catch_warnings(), _located(path):
+            warnings.simplefilter("ignore", SyntaxWarning)  # mostly for an error on the next line
             spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a file may raise, SystemExit too
-        raise SweepError(_where(path, error)) from error
     finally:
         sys.dont_write_bytecode = writes
     return module
 
 
+@contextmanager
+def _located(path: Path, scale: object = "") -> Iterator[None]:
+    """Turn an error that the sweep file raises into a SweepError that names the file's line.
+
+    At a scale of the user's own, values that a figure of the package refuses are the scale's.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        own = isinstance(scale, Scale) and path.parent == _folder() and isinstance(error, ValueError | KeyError)
+        if own or isinstance(error, Unfit):
+            why = " ".join(str(error.args[0] if error.args else error).split())
+            hint = ""
+            if isinstance(scale, Scale) and (end := re.search(r"^can't rewind to .* to (\d+)$", why)):
+                hint = f'; shorten the rewind too: --set "rewind={int(end[1]) // 2} samples"'
+            raise NotAtThisScale(f"{path.stem} can't be made at scale {scale}: {why:.1000}{hint}") from error
+        raise SweepError(moved.advice(error) or _where(path, error)) from error
+
+
 def _where(path: Path, error: BaseException) -> str:
-    """The error as one sentence, with the line of the sweep file that it came from."""
-    if advice := moved.advice(error):
-        return advice
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == os.path.abspath(path)]
-    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    try:
-        text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-    except Exception:  # an error of the file's own, that can't say what it is
-        text = "no more is known"
-    return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {text:.1000}"
+    line, text = lines[-1] if lines else None, str(error)
+    if isinstance(error, SyntaxError):
+        line, text = error.lineno, error.msg
+    return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {' '.join(text.split()):.1000}"

@@ -1,4 +1,4 @@
-"""What a sweep file says: the points of a figure, how they are drawn, and the sentences that they can confirm.
+"""Contents of a sweep file: the points of a figure, how they are drawn, and the claims that they can confirm.
 
 Standard library only: a sweep file imports in milliseconds.
 """
@@ -12,15 +12,26 @@ from dataclasses import dataclass
 from raysslprune.spec import Fit, Train, all_of, check_types, is_number, is_text, is_whole, one_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One measurement of a figure: which training, and where it stands in the figure.
+class Unfit(ValueError):
+    """A figure can't be made at a scale. The message says why."""
 
-    task: what the mask was pruned on, as ``labels``, ``rotnet``, ``random``.
-    init: the weights that the masked network is trained from, as ``winning ticket``, ``random re-init``.
+
+class _Checked:
+    """Base of the classes below: checks each field by its declared type."""
+
+    def __post_init__(self) -> None:
+        check_types(self, _TYPES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point(_Checked):
+    """One measurement of a figure: a training, and its place in the figure.
+
+    task: task that the mask was pruned on, such as ``labels``, ``rotnet``, ``random``.
+    init: weights that the masked network is trained from, such as ``winning ticket``, ``random re-init``.
     level: number of prunings so far.
-    metric: which of the training's metrics is drawn.
-    panel: what else tells the figure's parts apart, as the data set, the network, or how deep it is pruned.
+    metric: metric of the training to draw.
+    panel: whatever else distinguishes the figure's parts, such as the data set, the network, or the pruning scope.
     """
 
     step: Train
@@ -32,7 +43,7 @@ class Point:
     panel: str = ""
 
     def __post_init__(self) -> None:
-        check_types(self, _TYPES)
+        super().__post_init__()
         for name in ("level", "seed"):
             _demand(0 <= getattr(self, name) < 2**31, f"a point's {name} is not from 0 to 2**31 - 1")
 
@@ -42,47 +53,44 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """The points of one task and one init, over levels and seeds. panel: None for that curve of every panel."""
+class Curve(_Checked):
+    """The points of one task and one init, over levels and seeds. panel: None for all panels."""
 
     task: str
     init: str
     panel: str | None = None
 
-    def __post_init__(self) -> None:
-        check_types(self, _TYPES)
-
     def __str__(self) -> str:
         return f"{self.task} {self.init}" + (f" of {self.panel}" if self.panel else "")
 
     def covers(self, other: Curve) -> bool:
-        """Whether this names the curve of one panel, ``other``."""
+        """Return whether this curve names ``other``, which is a curve of one panel."""
         return (self.task, self.init) == (other.task, other.init) and self.panel in (None, other.panel)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense:
-    """In the place of a curve in a claim: what the network of ``curve`` has at level 0, at every density."""
+class Dense(_Checked):
+    """The dense network of ``curve``, as a side of a claim: its value at level 0, the same at every density."""
 
     curve: Curve
-
-    def __post_init__(self) -> None:
-        check_types(self, _TYPES)
 
     def __str__(self) -> str:
         return f"{self.curve}, dense"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class Claim(_Checked):
     """A sentence of the paper that a table can confirm, as data.
 
     says: the sentence. source: where the paper says so.
-    higher, lower: what is compared, seed by seed, at the densities ``within`` (low, high) that both have; in every
-        panel that has both, unless a curve names its panel. ``lower`` may be a number.
-    relation: ``above`` (higher exceeds lower), ``equal`` (they differ by less than ``margin`` points), ``widens`` (the
-        difference grows) or ``narrows``.
-    along: what it grows with: ``density``, from the densest to the sparsest point in range; or ``panels``, from the
+    higher, lower: the sides compared, seed by seed, at the densities that both have; in every panel that has both,
+        unless a curve names its panel. ``lower`` may be a number.
+    within: lowest and highest density at which they are compared.
+    relation: ``above`` (higher exceeds lower), ``not worse`` (it exceeds lower minus ``margin`` points), ``equal``
+        (they differ by less than ``margin`` points), ``widens`` (the difference grows) or ``narrows``.
+    margin: difference that does not matter, in points.
+    at: ``mean`` over the densities in range; or ``each``, for a sentence that must be true at each of them.
+    along: axis of the growth: ``density``, from the densest to the sparsest point in range; or ``panels``, from the
         first to the last, in the order of the points, each with its mean over the levels in range that both have.
     """
 
@@ -93,43 +101,53 @@ class Claim:
     relation: str
     within: tuple[float, float] = (0.0, 1.0)
     margin: float = 0.0
+    at: str = "mean"
     along: str = "density"
 
     def __post_init__(self) -> None:
-        check_types(self, _TYPES)
+        super().__post_init__()
         _demand(self.relation in RELATIONS, f"relation {self.relation!r} is not one of {', '.join(RELATIONS)}")
-        _demand((self.margin > 0) == (self.relation == "equal"), "a margin goes with 'equal', and 'equal' needs one")
+        _demand(
+            (self.margin > 0) == (self.relation in ("equal", "not worse")),
+            "relations 'equal' and 'not worse' need a margin; other relations must not have one",
+        )
+        _demand(self.at in AT, f"at {self.at!r} is not one of {', '.join(AT)}")
+        _demand(
+            self.at == "mean" or self.relation in ("above", "equal", "not worse"),
+            "at 'each' needs relation 'above', 'equal' or 'not worse'",
+        )
         _demand(self.along in ALONG, f"along {self.along!r} is not one of {', '.join(ALONG)}")
         _demand(
             self.along == "density" or self.relation in ("widens", "narrows"),
-            "along 'panels' goes with 'widens' and 'narrows'",
+            "along 'panels' needs relation 'widens' or 'narrows'",
         )
         two = all(isinstance(side, Curve) and side.panel is None for side in (self.higher, self.lower))
-        _demand(self.along == "density" or two, "along 'panels' two curves are compared, of every panel")
+        _demand(self.along == "density" or two, "along 'panels' needs two curves without a panel")
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """Those that it names."""
+        """The curves that the claim names."""
         sides = (side.curve if isinstance(side, Dense) else side for side in (self.higher, self.lower))
         return tuple(side for side in sides if isinstance(side, Curve))
 
 
-RELATIONS = ("above", "equal", "widens", "narrows")
+RELATIONS = ("above", "not worse", "equal", "widens", "narrows")
+AT = ("mean", "each")
 ALONG = ("density", "panels")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Figure(_Checked):
     """Curves over density: a column of axes for each panel, in the order of the points.
 
-    inits: a row of axes for each of these, in this order (columns, where there is one panel only). Empty: all inits
+    title: of the picture and of its table.
+    inits: a row of axes for each of these, in this order (a column, if there is only one panel). Empty: all inits
         are drawn in the same axes.
-    x: ``remaining`` weights on a logarithmic axis, or ``pruned`` weights on a linear one, from level 0 on.
-    references: curves whose level 0 is drawn as a line through their panel, or through all if they name their panel.
-    controls: tasks and inits that the paper does not have; drawn thin.
-    everywhere: curves to draw in the other rows too, for comparison.
-    colour: whether it is a curve's ``task`` or its ``init`` that has a colour of its own. Inits are then shades, in
-        the order of the points.
+    x: ``remaining`` weights; or ``pruned`` weights, from level 0 on. Both on an axis of the logarithm of what remains.
+    references: curves whose level 0 is drawn as a horizontal line, in their panel, or in all if they name their panel.
+    controls: tasks and inits that are not in the paper; drawn thin.
+    everywhere: curves to draw in the other rows too, for comparison, in the panels that have them.
+    colour: ``task`` or ``init``, whichever sets a curve's colour. Inits get shades, in the order of the points.
     """
 
     title: str
@@ -141,50 +159,56 @@ class Figure:
     colour: str = "task"
 
     def __post_init__(self) -> None:
-        check_types(self, _TYPES)
+        super().__post_init__()
         _demand(self.x in ("remaining", "pruned"), f"a figure's x is 'remaining' or 'pruned', not {self.x!r:.80}")
         _demand(self.colour in ("task", "init"), f"a figure's colour is for 'task' or 'init', not {self.colour!r:.80}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Magnitudes:
+class Magnitudes(_Checked):
     """Sorted magnitudes of the weights of dense networks: axes for each panel, a line for each init and seed."""
 
     title: str
 
-    def __post_init__(self) -> None:
-        check_types(self, _TYPES)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
-    """A search for the best state to rewind to: for each task and level of the points, Optuna chooses among the
-    rewinds that they have.
+class Search(_Checked):
+    """A search for the best state to rewind to, for each task and level of the points: successive halving of their
+    rewinds over seeds, recorded by Optuna.
 
-    trials: how many of them it may try in each study; fewer than there are, or nothing would be gained.
+    objective: metric to maximise. Points with other metrics show what the choices come to on test images.
     """
 
     title: str
-    trials: int
-
-    def __post_init__(self) -> None:
-        check_types(self, _TYPES)
-        _demand(self.trials > 0, f"a search needs trials, not {self.trials}")
+    objective: str = "top1_validation"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
-    """A table that needs no training: its rows are what the sweep file's ``rows(scale)`` gives."""
+class Tuning(_Checked):
+    """A search for the best recipe of a task among those of the points: successive halving over seeds, as in Search.
+
+    objective: metric to maximise, which all points have. over: the recipe's fields that differ; an option of the task
+    as ``options.margin``.
+    """
+
+    title: str
+    objective: str
+    over: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing(_Checked):
+    """A table that needs no training: the sweep file's ``rows(scale)`` gives its rows."""
 
     title: str
     columns: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        check_types(self, _TYPES)
+        super().__post_init__()
         _demand(len(self.columns) > 0, "a listing needs columns")
 
 
-Drawing = Figure | Magnitudes | Search | Listing
+Drawing = Figure | Magnitudes | Search | Tuning | Listing
 
 
 def _demand(condition: bool, sentence: str) -> None:
@@ -201,7 +225,7 @@ def _is_range(item: object) -> bool:
 
 
 MAX_LABEL = 200
-"""Characters: of what stands in figures."""
+"""Maximum number of characters of a label in a figure."""
 
 
 def _is_label(item: object) -> bool:
@@ -223,4 +247,4 @@ _TYPES: Mapping[str, Fit] = {
     "tuple[str, ...]": (all_of(_is_label), f"a tuple, each of {_LABEL}"),
     "tuple[Curve, ...]": (all_of(one_of(Curve)), "a tuple of curves"),
 }
-"""Of the fields above, by how they are declared. What is wrong would be found out only when all is trained."""
+"""Tests of the fields above, by declared type. Without them an error would show only after all trainings."""

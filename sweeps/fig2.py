@@ -1,8 +1,8 @@
 """Figure 2: is it better to prune while pre-training, or while fine-tuning on the task that counts?
 
 Prune iteratively on RotNet and on Exemplar and fine-tune each subnetwork on the target; or fine-tune the unpruned
-network on the target and prune it there, from the pre-trained weights again after each round. The target is VOC07 in
-the paper, and small against the pre-training data at every scale. The paper's answer: prune in pre-training.
+network on the target and prune it there, returning to the pre-trained weights after each round. The target is VOC07 in
+the paper; at every scale it is small compared with the pre-training data. The paper's answer: prune in pre-training.
 
 The paper does not say what its networks are reset to when they are pruned during transfer; the pre-trained weights
 are the natural reading.
@@ -10,7 +10,20 @@ are the natural reading.
 
 from collections.abc import Iterator
 
-from raysslprune import SETTINGS, Claim, Curve, Figure, Final, Init, Point, Train, finetune, imp, winning_ticket
+from raysslprune import (
+    PROPER_NAMES,
+    SETTINGS,
+    Claim,
+    Curve,
+    Figure,
+    Final,
+    Init,
+    Point,
+    Train,
+    finetune,
+    imp,
+    winning_ticket,
+)
 
 BEFORE, DURING, SCRATCH = "pruned in pre-training", "pruned during transfer", "from scratch"
 SUPERVISED = Curve(task="labels", init=BEFORE)
@@ -55,7 +68,7 @@ def points(scale: str, seed: int) -> Iterator[Point]:
 
 CLAIMS = tuple(
     Claim(
-        says=f"Fine-tuning a network pruned on {task} is better than fine-tuning while pruning",
+        says=f"Fine-tuning a network pruned on {PROPER_NAMES[task]} is better than fine-tuning while pruning",
         source="section 4.1",
         higher=Curve(task=task, init=BEFORE),
         lower=Curve(task=task, init=DURING),

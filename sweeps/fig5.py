@@ -1,17 +1,16 @@
 """Figure 5: how much do a few labels help to find winning tickets?
 
 Prune iteratively with few labels: on these alone, or by S4L, which adds RotNet on all images. Train the winning
-tickets on all labels, beside those found with all labels and with none (RotNet), and random masks. (a) 10% of the
-images of each class; (b) all images of 10% of the classes. The paper's answer: a few labels help, more so with all
-classes than with some; S4L is best.
+tickets on all labels, and compare with tickets found with all labels and with none (RotNet), and with random masks.
+The few labels are those of (a) 10% of the images of each class, or (b) all images of 10% of the classes. The paper's
+answer: a few labels help, and more so with all classes than with some; S4L is best.
 
-On data sets of ten classes (b) takes two of them. Curves named "few labels" are the paper's "10% Lab".
+On data sets of ten classes (b) takes two classes. Curves named "few labels" are the paper's "10% Lab".
 """
 
 from collections.abc import Iterator
 
 from raysslprune import (
-    LABELLED,
     RANDOM,
     REINIT,
     SETTINGS,
@@ -20,6 +19,7 @@ from raysslprune import (
     Curve,
     Figure,
     Point,
+    Unfit,
     random_prune,
     random_reinit,
 )
@@ -32,7 +32,9 @@ FIGURE = Figure(title="Winning tickets found with few labels", references=(Curve
 def points(scale: str, seed: int) -> Iterator[Point]:
     """The figure's points for one seed."""
     s = SETTINGS[scale]
-    for labelled in LABELLED[s.data.partition(":")[0]]:
+    if not s.labelled:
+        raise Unfit("it needs recipes of labels and of s4l with few labels, such as s4l:10%-of-images")
+    for labelled in s.labelled:
         names = {"labels": "labels", "s4l": f"s4l:{labelled}", FEW: f"labels:{labelled}", "rotnet": "rotnet"}
         chains = {task: s.imp(name, seed=seed, levels=max(s.levels), keep=s.keep) for task, name in names.items()}
         panel = "labels of " + labelled.replace("-of-", " of the ")

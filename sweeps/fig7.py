@@ -2,7 +2,7 @@
 
 Prune iteratively with the labels of 10% of the images, rewinding to four points: as far as with all images when
 counted in epochs, in per cent of the training, in updates, or in samples seen. Train the winning tickets on all
-labels. The paper's answer: it matters much; it rewinds to the same number of samples everywhere (Table 1).
+labels. The paper's answer: very much; the paper rewinds to the same number of samples everywhere (Table 1).
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def points(scale: str, seed: int) -> Iterator[Point]:
     s = SETTINGS[scale]
     dense = s.imp("labels", seed=seed, levels=1, keep=s.keep).dense
     yield Point(step=dense, task=DENSE.task, init=DENSE.init, level=0, seed=seed)
-    for init, rewind in rewinds_with_few_labels(s).items():
+    for init, rewind in rewinds_with_few_labels(s.net).items():
         chain = s.imp(f"labels:{FEW}", seed=seed, levels=max(s.levels), keep=s.keep, rewind=rewind)
         for level in s.levels:
             yield Point(step=s.ticket(chain, level), task="few labels", init=init, level=level, seed=seed)

@@ -5,17 +5,17 @@ Computed from the recipes, for labels on all images and on 10% of them as in the
 
 from collections.abc import Iterator
 
-from raysslprune import SETTINGS, Listing, images_of
+from raysslprune import SETTINGS, Listing
+from raysslprune.catalogue import data_parts
 
 FIGURE = Listing(title="Rewind", columns=("network", "task", "epochs", "samples", "updates", "% of training"))
 
 
 def rows(scale: str) -> Iterator[tuple[str, str, float, int, int, float]]:
-    """One for each network and task, all labels and 10% of them first."""
+    """The table's rows: one for each network and task, those of all labels and of 10% of the labels first."""
     for net in SETTINGS[scale].nets.values():
         for task, recipe in sorted(net.recipes.items(), key=lambda item: not item[0].startswith("labels")):
             samples = net.rewind[task]
-            part = task.partition(":")[2]
-            images = images_of(f"{net.data}:{part}" if part else net.data)
+            part = data_parts(task)[2]
             updates, of_all = round(samples / recipe.batch), 100 * samples / recipe.samples
-            yield net.title, task, samples / images, samples, updates, of_all
+            yield net.title, task, samples / net.images_of(part), samples, updates, of_all

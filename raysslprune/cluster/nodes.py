@@ -1,77 +1,86 @@
-"""Start a Ray cluster on this machine, or connect to one that runs; check that its nodes fit the sweep."""
+"""Start Ray on this machine, or connect to a cluster; check that its nodes can run the sweep; notice its death."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
+import re
 import secrets
+import shutil
 import socket
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util import client
+import yaml
+from ray.util import client, get_node_ip_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysslprune.cluster import patches
+from raysslprune.cluster.options import Capacity
 from raysslprune.cluster.ray_thread import ClusterError
 from raysslprune.environment import changed, defaults
 from raysslprune.store.record import StoreError, versions
 from raysslprune.store.steps import MARKER, Store
 
 CHECKED_WITHIN = 120.0
-"""Seconds for all nodes to import the package and to look at the root and the data."""
+"""Seconds within which all nodes must import the package and check the root and the data."""
 
 LOOK_EVERY, SILENT = 2.0, 30.0
-"""Seconds between looks at the cluster; and without an answer, until it counts as dead. Ray itself waits for ever where
-a node's raylet died, and ends a process without a word where the head did.
+"""Seconds between queries of the cluster; seconds without an answer after which it counts as dead. Ray itself waits
+forever if a node's raylet has died, and ends the process without a message if the head has died.
 """
 
-
 OWN_TOKEN = secrets.token_hex(32)
-"""Of a Ray that is started here, unless RAY_AUTH_TOKEN says another."""
+"""Authentication token of a Ray that a sweep starts, unless RAY_AUTH_TOKEN sets another."""
 
 STARTED_WITHIN = 120.0
-"""Seconds for Ray to start or to answer; it would wait for ever for a head that dies meanwhile."""
+"""Seconds within which Ray must start or connect; Ray itself waits forever for a head that dies meanwhile."""
 
 REACHED_WITHIN = 10.0
-"""Seconds in which the head of a cluster must take a connection."""
+"""Seconds within which the head of a cluster must accept a connection."""
 
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",  # by default Ray ends this process 60 s after its head died
-    "RAY_task_events_max_num_task_in_gcs": "10000",  # that the dashboard knows of; 100,000 would be 300 MB
-    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a trial again, and tells nobody
+    "RAY_task_events_max_num_task_in_gcs": "10000",  # shown by the dashboard; the default of 100,000 takes 300 MB
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself restarts a trial without reporting it
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard shows shared trainings
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how late the end of a shared training is seen; default 2
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # delay until the end of a shared training is seen; default 2
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a cluster may have to grow first; default 60
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing about a sweep is sent to anybody
+    "RAY_USAGE_STATS_ENABLED": "0",  # no data about a sweep leaves the cluster
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # ReadyJobs bounds them; a lower bound here starves starting actors
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # ReadyJobs limits them; a lower limit here starves starting actors
 }
-"""Environment variables of Ray's and Tune's while a sweep runs, unless the user set others."""
+"""Environment variables of Ray and Tune while a sweep runs, unless the user has set them."""
 
 
 @contextmanager
 def connected(
-    cpus: int | None = None, dashboard: bool = False, abandon: Callable[[ClusterError], None] = lambda _: None
+    cpus: int | None = None,
+    dashboard: bool = False,
+    abandon: Callable[[ClusterError], None] = lambda _: None,
+    given: str | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
-    """A Ray to run on: the one this program uses already, else the one that RAY_ADDRESS names, else one of its own.
+    """Connect to Ray: to the instance that this program already uses, else to a cluster, else start one.
 
-    A Ray that the program uses stays connected afterwards. One that is started here runs on this machine, asks for a
-    token that only this process and its children know, listens on 127.0.0.1 only, and ends here. cpus, dashboard: what
-    it has. abandon: called, from another thread, if it does not start within STARTED_WITHIN. Gives the dashboard's
-    address, if there is one. Raises ClusterError.
+    The cluster is the one at the address ``given``, else in RAY_ADDRESS. An instance that the program already used
+    stays connected afterwards. A new one runs on this machine, with ``cpus`` cores and, if ``dashboard`` is True, a
+    dashboard. It requires a token that only this process and its children have, listens on 127.0.0.1 only, and ends
+    with this context. abandon: called from another thread if Ray has not started after STARTED_WITHIN seconds. note:
+    called with a sentence if a Ray runs here that no address names. Yields the address of the dashboard, or ''. Raises
+    ClusterError.
     """
     patches.check()
     if ray.is_initialized():
@@ -83,33 +92,35 @@ def connected(
         with changed(defaults(SETTINGS)):
             yield patches.dashboard_address()
         return
-    address = named_address()
+    address, source = named_address(given)
+    if address is None and not source and (other := patches.started_here()):
+        note(f"a Ray runs here, at {other}, and this sweep does not use it; to use it: --address auto")
     mode = os.environ.get("RAY_AUTH_MODE") or "token"
     if mode.lower() not in ("token", "disabled"):
-        raise ClusterError(f"RAY_AUTH_MODE is {mode!r:.40}; it wants token or disabled")
+        raise ClusterError(f"RAY_AUTH_MODE is {mode!r:.40}; it must be token or disabled")
     settings = {**defaults(SETTINGS), "RAY_ADDRESS": address, "RAY_AUTH_MODE": mode}
-    settings |= {"PYTHONWARNINGS": None}  # that is for this program: Ray's own processes end at their first warning
+    settings |= {"PYTHONWARNINGS": None}  # for this program only: "error" would end Ray's own processes at a warning
     if address is None and mode.lower() == "token":
         settings |= defaults({"RAY_AUTH_TOKEN": OWN_TOKEN})
     try:
         with changed(settings), ExitStack() as stack:
             patches.read_environment_again()
-            folder = stack.enter_context(sockets()) if address is None else None
-            stack.callback(shut_down, wait=folder is not None)
-            with _in_time(abandon):
-                context = _joined(address) if address else _started(cpus, dashboard, folder)
+            if address is None:
+                stack.enter_context(usable_folder())
+            stack.callback(shut_down, wait=address is None)
+            with _deadline(abandon):
+                context = _joined(address, source) if address else _started(cpus, dashboard)
             yield context.dashboard_url or ""
     finally:
         patches.read_environment_again()
 
 
 def shut_down(wait: bool) -> None:
-    """Shut Ray down; wait: until its processes have ended.
+    """Shut Ray down with the garbage collector off. wait: return only after Ray's processes have ended.
 
-    Without the garbage collector: where that finds an object reference meanwhile, in whichever thread, Ray 2.60 ends
-    the process.
+    If the collector frees an object reference meanwhile, in any thread, Ray 2.60 ends the process.
     """
-    gc.collect()  # what it would find
+    gc.collect()  # the references that it would free later
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -119,28 +130,37 @@ def shut_down(wait: bool) -> None:
             gc.enable()
 
 
-def named_address() -> str | None:
-    """The cluster that RAY_ADDRESS names; None where a sweep starts a Ray of its own. Raises ClusterError."""
-    address = os.environ.get("RAY_ADDRESS", "").strip()
+def named_address(given: str | None = None) -> tuple[str | None, str]:
+    """Return the address of the cluster that a sweep uses, and where it was named: in --address, RAY_ADDRESS or ''.
+
+    The address is None if the sweep starts its own Ray. Raises ClusterError.
+    """
+    named = {"--address": given or "", "RAY_ADDRESS": os.environ.get("RAY_ADDRESS", "")}
+    source = next((name for name, value in named.items() if value.strip()), "")
+    address = named.get(source, "").strip()
     if address in ("", "local"):
-        return None
+        return None, source
     host, _, port = address.rpartition(":")
     if address == "auto" or (host and "/" not in host and port.isascii() and port.isdecimal()):
-        return address
-    kinds = {"http": "the dashboard's address", "https": "the dashboard's address", "ray": "an address for Ray Client"}
-    kind = kinds.get(address.partition("://")[0], "no address of a cluster's head")
-    raise ClusterError(
-        f"RAY_ADDRESS is {address}, which is {kind}; a sweep wants HOST:PORT of the head (usually 6379), or auto on "
-        "a machine of the cluster, or nothing at all for a Ray of its own"
+        return address, source
+    kinds = {"http": "the dashboard's address", "https": "the dashboard's address", "ray": CLIENT}
+    raise _refused(source, address, kinds.get(address.partition("://")[0], "not the address of a cluster's head"))
+
+
+CLIENT = "an address for Ray Client (ray://), which is not for sweeps"
+
+
+def _refused(source: str, address: str, kind: str) -> ClusterError:
+    return ClusterError(
+        f"{source} is {address}, which is {kind}; set it to HOST:PORT of the head (usually port 6379), or to auto on a "
+        "machine of the cluster; without it, the sweep starts its own Ray"
     )
 
 
 @contextmanager
-def _in_time(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
-    why = (
-        f"Ray has not started within {STARTED_WITHIN:.0f} s; what was finished is kept, and the same command goes on "
-        "from there"
-    )
+def _deadline(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
+    kept = "finished steps are kept; run the same command again to resume"
+    why = f"Ray has not started within {STARTED_WITHIN:.0f} s; {kept}"
 
     def too_late() -> None:
         patches.drop_exit_hooks()
@@ -155,72 +175,85 @@ def _in_time(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
         late.cancel()
 
 
-def _started(cpus: int | None, dashboard: bool, folder: str | None) -> Any:
-    """A Ray of this machine's alone. folder: for its files, None for Ray's own choice."""
+def _started(cpus: int | None, dashboard: bool) -> Any:
+    """Start Ray on this machine. Raises ClusterError."""
     try:
-        with patches.on_localhost(), _without_uv():
-            return ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=dashboard,
-                dashboard_host="127.0.0.1",
-                **patches.temporary_folder(folder),
-                **QUIET,
-            )
+        with patches.on_localhost():
+            return _init(address="local", num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1")
     except Exception as error:
-        raise ClusterError(f"can't start Ray: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split())
+        busy = "; the machine may be busy: nothing is lost, run the same command again" if "timed out" in why else ""
+        raise ClusterError(f"can't start Ray: {why}{busy}") from error
 
 
-def _joined(address: str) -> Any:
-    """The cluster at this address."""
-    host, _, port = address.rpartition(":")
+def _joined(address: str, source: str) -> Any:
+    """Connect to the cluster at this address, which ``source`` names. Raises ClusterError."""
     try:
-        if host:  # where nobody listens Ray waits for minutes
-            socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
-        with _without_uv():
-            return ray.init(address=address, **QUIET)
+        found = patches.address_here() if address == "auto" else address
+        host, _, port = found.rpartition(":")
+        end = (host.strip("[]"), int(port))
+        socket.create_connection(end, timeout=REACHED_WITHIN).close()  # Ray waits for minutes if nothing listens
+        if patches.is_for_ray_client(found, REACHED_WITHIN):
+            raise _refused(source, address, CLIENT)
+        with patches.on_localhost() if _is_on_localhost_only(*end) else nullcontext():
+            return _init(address=found)
+    except ClusterError:
+        raise
     except Exception as error:
         raise ClusterError(
-            f"can't reach the Ray cluster at {address} that RAY_ADDRESS names: is it running, and has this process its "
-            "token in RAY_AUTH_TOKEN or ~/.ray/auth_token (or RAY_AUTH_MODE=disabled, where it asks for none)?"
+            f"can't reach the Ray cluster at {address} (from {source}); check that it runs, and that this process "
+            "has its token in RAY_AUTH_TOKEN or ~/.ray/auth_token (or RAY_AUTH_MODE=disabled, if it requires none)"
         ) from error
 
 
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+def _is_on_localhost_only(host: str, port: int) -> bool:
+    """Return whether a head at this address listens on 127.0.0.1 only, as a Ray does that a sweep has started.
+
+    For such an address Ray tries this machine's address in the network instead, and waits.
+    """
+    if not socket.gethostbyname(host).startswith("127."):
+        return False
+    try:
+        socket.create_connection((get_node_ip_address(), port), timeout=REACHED_WITHIN).close()
+    except OSError:
+        return True
+    return False
 
 
-def _without_uv() -> AbstractContextManager[object]:
-    """Keep Ray from building new environments for its workers under ``uv run``, unless its variable asks for them."""
-    return patches.uv_environments(bool(os.environ.get("RAY_ENABLE_UV_RUN_RUNTIME_ENV")))
+def _init(**arguments: Any) -> Any:
+    """Call ``ray.init`` without its output; use uv environments only if RAY_ENABLE_UV_RUN_RUNTIME_ENV is set."""
+    with patches.uv_environments(bool(os.environ.get("RAY_ENABLE_UV_RUN_RUNTIME_ENV"))):
+        return ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
 
 
 SOCKET_FOLDER = 103 - len("/session_2026-11-28_21-43-34_875189_1234567/sockets/dash_TaskEventsHead")
-"""Bytes that the name of Ray's folder may have: a socket's whole name may have 107 on Linux and 103 on macOS."""
+"""Maximum length of the path of Ray's folder, in bytes: the path of a socket may have 107 on Linux, 103 on macOS."""
 
 
 @contextmanager
-def sockets() -> Iterator[str | None]:
-    """A folder for the files of a Ray that starts; None where Ray's own choice will do. Raises ClusterError.
+def usable_folder() -> Iterator[None]:
+    """Set RAY_TMPDIR to a new private folder if the one that Ray chooses is not usable. Raises ClusterError.
 
-    Ray's choice is ``ray`` in RAY_TMPDIR, TMPDIR or /tmp. It will not do where its sockets' names would be too long or
-    not ASCII, or where another user has it. The folder in its place is this user's alone, and is removed at the end.
+    Ray puts its files into ``ray`` in RAY_TMPDIR, TMPDIR or /tmp. That folder is not usable if the paths of its
+    sockets would be too long or not ASCII, or if another user owns it. The private folder is removed at the end.
     """
-    if will_do(Path(patches.default_folder())):
-        yield None
+    if _is_usable(Path(patches.default_folder())):
+        yield
         return
-    for parent in filter(None, ("/tmp", os.environ.get("XDG_RUNTIME_DIR"))):
-        if len(os.fsencode(parent)) <= SOCKET_FOLDER - len("/ray-12345678") and os.access(parent, os.W_OK | os.X_OK):
-            with tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True) as folder:
-                yield folder
-            return
-    raise ClusterError(
-        f"can't start Ray: {patches.default_folder()} is too long for its sockets, or not yours, and /tmp can't be "
-        "written; set RAY_TMPDIR to a folder of yours with a short name"
-    )
+    if not os.access("/tmp", os.W_OK | os.X_OK):
+        raise ClusterError(
+            f"can't start Ray: {patches.default_folder()} is too long for its sockets, or not yours, and /tmp can't be "
+            "written; set RAY_TMPDIR to a folder of yours with a short name"
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        changed({"RAY_TMPDIR": folder}),
+    ):
+        yield
 
 
-def will_do(folder: Path) -> bool:
-    """Whether Ray can make its sockets in this folder, and nobody else owns it."""
+def _is_usable(folder: Path) -> bool:
+    """Return whether Ray can make its sockets in this folder, and no other user owns it."""
     if not str(folder).isascii() or len(str(folder)) > SOCKET_FOLDER:
         return False
     try:
@@ -231,32 +264,42 @@ def will_do(folder: Path) -> bool:
         return False
 
 
-# ------------------------------------------------------------------------------------- what it has
-
-
-@dataclass(frozen=True, kw_only=True)
-class Capacity:
-    """What the cluster has, or may grow to have."""
-
-    cpus: float
-    gpus: float
-
-    def workers(self, gpus: float) -> int:
-        """How many with so much of a GPU each, 0 for a core only."""
-        return int(min(self.cpus, self.gpus / gpus) if gpus else self.cpus)
+# ------------------------------------------------------------------------------------- the cluster's capacity and death
 
 
 def capacity() -> Capacity:
-    """Of the connected cluster; on the head of one that ``ray up`` made and that grows by itself, at its largest."""
-    now, most = ray.cluster_resources(), largest(Path(GROWS_TO).expanduser())
-    return Capacity(cpus=max(now.get("CPU", 0), most.cpus), gpus=max(now.get("GPU", 0), most.gpus))
+    """Return what the connected cluster has, and what it may grow to have.
+
+    Its limits are those that its autoscaler has told Ray; if there are none, those in the file of ``ray up``. A Ray on
+    127.0.0.1, as a sweep starts it, does not grow.
+    """
+    there, free = _of(ray.cluster_resources()), _of(ray.available_resources())
+    if limits := patches.growth():
+        most = _of(limits.most, machine=_largest_of(limits.machines))
+    elif ray.get_runtime_context().gcs_address.startswith("127."):
+        most = there
+    else:
+        most = largest(Path(GROWS_TO).expanduser())
+    machine = most.machine if most else _largest_of(node["Resources"] for node in ray.nodes() if node["Alive"])
+    return replace(there, free=free, most=most, machine=machine)
+
+
+def _of(resources: Mapping[str, float], machine: Capacity | None = None) -> Capacity:
+    """Return the cores and GPUs among Ray's resources."""
+    return Capacity(cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0), machine=machine)
+
+
+def _largest_of(machines: Iterable[Mapping[str, float]]) -> Capacity:
+    """Return the largest number of cores, and of GPUs, that one of these machines has."""
+    each = [_of(machine) for machine in machines]
+    return Capacity(cpus=max((one.cpus for one in each), default=0), gpus=max((one.gpus for one in each), default=0))
 
 
 class Lifeline:
-    """What is known of the connected cluster, from a thread that asks, since a dead Ray does not answer."""
+    """Monitor of the connected cluster, in threads of its own because calls to a dead Ray do not return."""
 
     def __init__(self, lost: Callable[[str], None]) -> None:
-        """lost: called once with a sentence, from another thread, when Ray is dead."""
+        """lost: called once, from another thread, with a sentence on the cause, when Ray has died."""
         self.lost = lost
         self.dead = False
         self.capacity = capacity()
@@ -267,7 +310,8 @@ class Lifeline:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch the cluster from threads of its own."""
+        """Watch the cluster within this context."""
+        self._answered = time.monotonic()  # the node checks before this may take longer than SILENT
         for act in (self._look, self._judge):
             threading.Thread(target=act, daemon=True).start()
         try:
@@ -277,13 +321,11 @@ class Lifeline:
 
     def _look(self) -> None:
         while not self._stop.wait(LOOK_EVERY):
-            try:
+            with suppress(Exception):  # a dead Ray raises many kinds of exceptions
                 alive = any(node["Alive"] for node in ray.nodes() if node["NodeID"] == self._here)
                 self.capacity = capacity()
-            except Exception:  # what Ray raises when it is not there is as varied as its parts
-                continue
-            self._gone = not alive
-            self._answered = time.monotonic()
+                self._gone = not alive
+                self._answered = time.monotonic()
 
     def _judge(self) -> None:
         while not self._gone and time.monotonic() - self._answered < SILENT:
@@ -292,69 +334,40 @@ class Lifeline:
         why = "its process on this machine ended" if self._gone else f"its head did not answer for {SILENT:.0f} s"
         self.dead = True
         patches.drop_exit_hooks()
-        self.lost(f"Ray died: {why}; what was finished is kept, and the same command goes on from there")
+        self.lost(f"Ray died: {why}; finished steps are kept; run the same command again to resume")
 
 
 GROWS_TO = "~/ray_bootstrap_config.yaml"
-"""What ``ray up`` was called with, on the head: Ray itself does not tell what its autoscaler may add."""
+"""Path of the cluster file of ``ray up``, on the head; its autoscaler does not tell Ray what it may add."""
 
 
-def largest(config: Path) -> Capacity:
-    """What all nodes that a cluster file allows have together, as far as the file says; nothing if there is none."""
-    import yaml
+def largest(config: Path) -> Capacity | None:
+    """Return the capacity of all nodes that a cluster file allows, as far as it states resources; None if unreadable.
 
-    try:
-        said = yaml.safe_load(config.read_text())
-        types, most = said["available_node_types"], said["max_workers"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return Capacity(cpus=0, gpus=0)
-    have = {"CPU": 0.0, "GPU": 0.0}
-    for name, kind in types.items():
-        nodes = 1 if name == said.get("head_node_type") else min(most, kind.get("max_workers", most))
-        for resource in have:
-            have[resource] += nodes * (kind.get("resources") or {}).get(resource, 0)
-    return Capacity(cpus=have["CPU"], gpus=have["GPU"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """What a training is given. gpus: to each worker, from 0 (it computes on a core) to 1.
-
-    per_step: workers that share a training, at most. None: with GPUs as many as its recipe's batch has parts, as the
-    paper had, if the cluster has so many; without GPUs, one.
+    Its ``machine`` is what one of the workers has.
     """
-
-    per_step: int | None = None
-    gpus: float = 0.0
-
-    def count(self, parts: int, has: Capacity) -> int:
-        """Workers for a recipe whose batch has so many parts, which can only be shared evenly."""
-        limit = self.per_step or (max(1, has.workers(self.gpus)) if self.gpus else 1)
-        return max(count for count in range(1, parts + 1) if parts % count == 0 and count <= limit)
-
-    def check(self, parts: Collection[int], has: Capacity) -> None:
-        """Raises ClusterError where the cluster can never hold a step. parts: of the recipes' batches."""
-        need, slots = max(self.count(part, has) for part in parts), has.workers(self.gpus)
-        if need <= slots:
-            return
-        wanted = f"{need} worker{'s' * (need > 1)} with {f'{self.gpus:g} GPU' if self.gpus else 'a core'} each"
-        if need == 1:
-            wanted = f"{self.gpus:g} GPU and a core" if self.gpus else "a core"
-        advice = "ask for fewer" if need > 1 else "start Ray with more"
-        if self.gpus and not has.gpus:
-            advice = "--gpus-per-worker 0 computes on cores"
-        raise ClusterError(
-            f"a step wants {wanted}; this cluster has {has.gpus:g} GPUs and {has.cpus:g} cores at most; {advice}"
-        )
+    try:
+        content = yaml.safe_load(config.read_text())
+        types, most = content["available_node_types"], content["max_workers"]
+        kinds = {name: kind.get("resources") or {} for name, kind in types.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return None
+    head = content.get("head_node_type")
+    counts = {name: 1 if name == head else min(most, kind.get("max_workers", most)) for name, kind in types.items()}
+    total = {
+        resource: sum(counts[name] * kinds[name].get(resource, 0) for name in kinds) for resource in ("CPU", "GPU")
+    }
+    return _of(total, machine=_largest_of(kinds[name] for name in kinds if name != head))
 
 
-# ------------------------------------------------------------------------------------- whether its nodes will do
+# ------------------------------------------------------------------------------------- checks of the nodes
 
 
-def check_nodes(store: Store, data_root: str, sources: Collection[str]) -> None:
-    """See that every node has this package, the same root, and the data. Raises ClusterError with a sentence.
+def check_nodes(store: Store, data_root: str, sources: Collection[str], gpus: bool = False) -> None:
+    """Check that every node has this package, the same root, and the data. Raises ClusterError.
 
-    sources: names of data sets. Of a cluster that is this machine alone nothing needs to be asked.
+    sources: names of data sets. gpus: check also that nodes with GPUs can compute on them. If the cluster is this
+    machine alone, nothing is checked: its first worker will do that.
     """
     here = ray.get_runtime_context().get_node_id()
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
@@ -363,30 +376,69 @@ def check_nodes(store: Store, data_root: str, sources: Collection[str]) -> None:
     probe = f"probe-{uuid.uuid4().hex}"
     store.write(probe, b"driver")
     try:
-        look: Any = ray.remote(num_cpus=0, max_retries=0)(complaint)
+        # A process that has computed on a GPU keeps a part of its memory: it ends after the check
+        check: Any = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(complaint)
         answers = [
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-                store.address, data_root, list(sources), versions(), probe, str(index)
+            check.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                store.address,
+                data_root,
+                list(sources),
+                versions(),
+                probe,
+                str(index),
+                gpus=gpus and bool(node["Resources"].get("GPU")),
             )
             for index, node in enumerate(nodes)
         ]
         for index, (node, answer) in enumerate(zip(nodes, answers, strict=True)):
             try:
-                said = ray.get(answer, timeout=CHECKED_WITHIN)
+                wrong = ray.get(answer, timeout=CHECKED_WITHIN)
             except Exception as error:
                 if not any(other["Alive"] for other in ray.nodes() if other["NodeID"] == node["NodeID"]):
-                    continue  # it is gone, as nodes go
-                said = f"can't run raysslprune: {str(error).strip().splitlines()[-1]}"
-            if not said:
-                try:
-                    store.read(f"{probe}-{index}")
-                except OSError:
-                    said = f"writes to another {store.shown} than this process; the root must be shared, or on s3://"
-            if said:
-                raise ClusterError(f"node {node['NodeManagerAddress']} {said}")
+                    continue  # it left the cluster meanwhile
+                wrong = f"can't run raysslprune: {str(error).strip().splitlines()[-1]}"
+            if not wrong and not store.has(f"{probe}-{index}"):
+                wrong = (
+                    f"does not write to the same {store.shown} as this process; the root must be shared, or on s3://"
+                )
+            if wrong:
+                raise ClusterError(f"node {node['NodeManagerAddress']} {wrong}")
     finally:
         for name in (probe, *(f"{probe}-{index}" for index in range(len(nodes)))):
             store.remove(name)
+
+
+COMPILERS = ("g++", "clang++")
+"""Compilers that torch.compile can use: for kernels on the CPU, and for the code that launches kernels on a GPU."""
+
+
+def no_compiler() -> str:
+    """Return why this node can't run ``--compile``, as the end of a sentence; '' if it can."""
+    if any(map(shutil.which, COMPILERS)):
+        return ""
+    return f"has no C++ compiler, which --compile needs: neither {' nor '.join(COMPILERS)} is on its PATH"
+
+
+def no_cuda() -> str:
+    """Compute on each GPU that this process sees. Return why that fails, as the end of a sentence; '' if it works."""
+    import torch
+
+    try:
+        for number in range(max(1, torch.cuda.device_count())):
+            torch.ones(1, device=torch.device("cuda", number)).item()  # waits for the kernel
+    except Exception as error:  # without CUDA in this build: AssertionError
+        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        return f"can't compute on its GPU: {why} (driver {_driver()}; torch {torch.__version__}, built for {build})"
+    return ""
+
+
+def _driver(file: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """Return the version of NVIDIA's driver on this node, 'none' if none is loaded."""
+    with suppress(OSError):
+        if found := re.search(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", file.read_text(), re.MULTILINE):
+            return found[1]
+    return "none"
 
 
 def complaint(
@@ -396,11 +448,12 @@ def complaint(
     expected: Mapping[str, str],
     probe: str = MARKER,
     answer: str = "",
+    gpus: bool = False,
 ) -> str:
-    """What is wrong with the node that this runs on, as the rest of a sentence; '' if nothing is.
+    """Return what is wrong with the node that this runs on, as the end of a sentence; '' if nothing is.
 
-    expected: the versions that the driver has. probe: a file that the driver wrote under the root. answer: if given,
-    ``probe-answer`` is written beside it.
+    expected: versions on the driver. probe: a file that the driver wrote under the root. answer: if given, the node
+    writes ``probe-answer`` beside it. gpus: whether it must be able to compute on the GPUs that this process sees.
     """
     from raysslprune import data  # imports torch, which takes seconds
 
@@ -415,10 +468,10 @@ def complaint(
     except (StoreError, OSError) as error:
         return f"can't use the root: {error}"
     if not seen:
-        return f"does not see the root {store.shown} of this sweep there; it must be shared, or on s3://"
+        return f"does not see the root {store.shown} of this sweep; it must be shared, or on s3://"
     for name in sources:
         try:
             data.source(name).locate(Path(data_root))
         except (data.DataError, ValueError) as error:
             return f"lacks data: {error}"
-    return ""
+    return no_cuda() if gpus else ""

@@ -1,11 +1,11 @@
 """Every private part of Ray that this package patches or uses; no other module touches one.
 
 Ray promises nothing about these names, so pyproject.toml allows one minor version of it. Each function below says what
-Ray does, why that does not suit a sweep, what is done instead, and what to do when Ray changes. All of it was read and
-run in Ray 2.60.0.
+Ray does, why that does not suit a sweep, what is done instead, and what to do when Ray changes. All of this was read
+and run in Ray 2.60.0.
 
-To move to another Ray: change REQUIREMENT and pyproject.toml and run the tests of this module, which hold each name,
-its parameters and what it does against the Ray that is installed. A sweep on a Ray that differs ends with a sentence
+To move to another Ray: change REQUIREMENT and pyproject.toml, and run the tests of this module, which compare each
+name, its parameters and its behaviour with the installed Ray. On a Ray that differs, a sweep ends with one sentence
 before it starts: :func:`check`.
 """
 
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import os
 import pkgutil
 import time
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -26,14 +28,14 @@ import ray
 from raysslprune.cluster.ray_thread import ClusterError
 
 REQUIREMENT = "ray[default,tune,train]>=2.60,<2.61"
-"""The versions that the names below were read in, as in pyproject.toml."""
+"""Supported versions, as in pyproject.toml: those in which the names below were read."""
 
 
 @dataclass(frozen=True)
 class Private:
     """A private name of Ray, and what this package relies on about it.
 
-    name: ``module:name``, or that of an attribute or keyword, which only shows in ``used_in``. takes: its parameters.
+    name: ``module:name``, or the name of an attribute or keyword that only ``used_in`` shows. takes: its parameters.
     used_in: a function of Ray that looks the name up whenever it is called, so that a patch takes effect.
     """
 
@@ -42,7 +44,7 @@ class Private:
     used_in: str = ""
 
     def difference(self) -> str:
-        """How the installed Ray differs from that; '' if it does not."""
+        """Return how the installed Ray differs from this description; '' if it does not."""
         try:
             if ":" in self.name:
                 found = pkgutil.resolve_name(self.name)
@@ -54,7 +56,7 @@ class Private:
                     return f"is not used in {self.used_in}"
         except (ImportError, AttributeError):
             return "is missing"
-        except (TypeError, ValueError):  # no function any more
+        except (TypeError, ValueError):  # no longer a function
             return "takes other parameters"
         return ""
 
@@ -68,6 +70,8 @@ NAMES = (
     Private(f"{_CONTROLLER}._maybe_reuse_cached_actor", ("self", "trial"), f"{_CONTROLLER}._schedule_trial_actor"),
     Private("_trial_to_actor", used_in=f"{_CONTROLLER}.__init__"),
     Private("_resetting_trials", used_in=f"{_CONTROLLER}.__init__"),
+    Private("_actor_manager", used_in=f"{_CONTROLLER}.__init__"),
+    Private("ray.air.execution._internal.actor_manager:RayActorManager.is_actor_started", ("self", "tracked_actor")),
     Private(f"{_MODULE}:_ObjectCache", ("may_keep_one",), f"{_CONTROLLER}.__init__"),
     Private(f"{_CACHE}.has_cached_object", ("self", "key")),
     Private(f"{_CACHE}.cache_object", ("self", "key", "obj")),
@@ -79,6 +83,7 @@ NAMES = (
     Private(f"{_CONTROLLER}._get_trial_checkpoints", ("self",), f"{_CONTROLLER}.save_to_dir"),
     Private(f"{_MODULE}:PlacementGroupResourceManager", ("update_interval_s",), f"{_CONTROLLER}.__init__"),
     Private(f"{_MODULE}:PlacementGroupResourceManager.clear", ("self",)),
+    Private("_acquired_pgs", used_in=f"{_MODULE}:PlacementGroupResourceManager.__init__"),
     Private(
         "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE",
         used_in="ray.tune.execution.class_cache:_ActorClassCache.get",
@@ -91,9 +96,14 @@ NAMES = (
         "ray._private.ray_constants:RAY_ENABLE_UV_RUN_RUNTIME_ENV",
         used_in="ray._private.worker:_maybe_modify_runtime_env",
     ),
-    Private("_temp_dir", used_in="ray._private.worker:init"),
     Private("ray._common.utils:get_default_ray_temp_dir", ()),
     Private("ray._private.worker:get_dashboard_url", ()),
+    Private("ray._private.state:GlobalState.get_cluster_config", ("self",)),
+    Private("ray._private.state:GlobalState.get_max_resources_from_cluster_config", ("self",)),
+    Private("ray._private.state:state"),
+    Private("ray._private.utils:get_ray_address_file", ("temp_dir",), "ray._private.utils:read_ray_address"),
+    Private("ray._private.services:find_gcs_addresses", ()),
+    Private("ray._private.services:get_ray_address_from_environment", ("addr", "temp_dir")),
     Private("ray._raylet:Config.initialize", ("config_list",)),
     Private("ray._raylet:AuthenticationTokenLoader.instance", ()),
     Private("ray._raylet:AuthenticationTokenLoader.reset_cache", ("self",)),
@@ -105,13 +115,12 @@ NAMES = (
 
 
 def check() -> None:
-    """Raise ClusterError unless the installed Ray has all of NAMES, as they were read."""
+    """Raise ClusterError unless the installed Ray has all of NAMES as described."""
     different = [f"{one.name} {difference}" for one in NAMES if (difference := one.difference())]
     if different:
         others = f", and {len(different) - 1} more differ" if len(different) > 1 else ""
         raise ClusterError(
-            f"Ray {ray.__version__} is not one that raysslprune can use: its {different[0]}{others}; "
-            f"install {REQUIREMENT}"
+            f"Ray {ray.__version__} is not supported by raysslprune: {different[0]}{others}; install {REQUIREMENT}"
         )
 
 
@@ -122,21 +131,24 @@ def check() -> None:
 def trials_await_own_worker(patience: float) -> Iterator[None]:
     """Let a trial whose worker is starting wait for that worker, for at most ``patience`` seconds.
 
-    Ray: Tune gives such a trial the first worker that becomes free and cancels the start of its own
+    Ray: Tune gives such a trial the first worker that becomes free, and cancels the start of its own
     (https://github.com/ray-project/ray/pull/36020 says why).
-    Unsuitable: a worker needs seconds to start and import torch, a small training less. So after a moment with one
-    ready job, or the death of a worker, every start was cancelled and one worker did the rest of the sweep.
-    Instead: ``_maybe_reuse_cached_actor`` answers no while the trial's own worker starts. After ``patience`` it
-    answers as Tune's: that worker may not be able to start at all.
-    When Ray changes: drop this patch if Tune lets started workers finish starting; else find what replaced the method
-    that swaps a trial's worker, and the two collections that tell which trials have one or are being reset.
+    Unsuitable: a worker needs seconds to start and import torch, a small training less. So after a moment with only
+    one ready job, or the death of a worker, every start was cancelled, and one worker did the rest of the sweep.
+    Instead: ``_maybe_reuse_cached_actor`` returns False while the trial's own worker starts. After ``patience`` it
+    calls Tune's own method, because that worker may be unable to start at all. A worker for which Ray has found no
+    machine yet does not start: its trial takes the first free worker.
+    When Ray changes: drop this patch if Tune lets workers finish starting; else find what replaced the method that
+    swaps a trial's worker, the two collections that show which trials have one or are being reset, and the actor
+    manager's way to say that a worker has its resources.
     """
     controller: Any = pkgutil.resolve_name(_CONTROLLER)
     swap = controller._maybe_reuse_cached_actor
     asked: dict[str, float] = {}
 
     def patient(self: Any, trial: Any) -> bool:
-        if trial in self._trial_to_actor and trial not in self._resetting_trials:  # its own worker is starting
+        own = self._trial_to_actor.get(trial)
+        if own is not None and trial not in self._resetting_trials and self._actor_manager.is_actor_started(own):
             now = time.monotonic()
             if now - asked.setdefault(trial.trial_id, now) < patience:
                 return False
@@ -147,81 +159,68 @@ def trials_await_own_worker(patience: float) -> Iterator[None]:
         yield
 
 
-def _tune_cache() -> Any:
-    try:
-        return pkgutil.resolve_name(_CACHE)
-    except (ImportError, AttributeError):
-        return object
-
-
-TuneCache: Any = _tune_cache()
-"""Tune's cache of free workers, to derive from; ``object`` where Ray has none, which :func:`check` reports."""
+TuneCache: Any = object
+"""Base class: Tune's cache of free workers, or ``object`` if Ray has none, which :func:`check` reports."""
+with suppress(ImportError, AttributeError):
+    TuneCache = pkgutil.resolve_name(_CACHE)
 
 
 def free_workers_kept_in(cache: Any) -> AbstractContextManager[object]:
-    """Have Tune keep its free workers in ``cache``, a :data:`TuneCache`.
+    """Make Tune keep its free workers in ``cache``, a :data:`TuneCache`.
 
     Ray: Tune's own cache ends all free workers but one unless trials wait for them
     (https://github.com/ray-project/ray/pull/31974).
-    Unsuitable: most jobs of a sweep become ready when another ends, so workers are often free for a moment; each
-    ended one costs seconds to start again.
-    Instead: what reuse.FreeWorkers decides. It overrides the methods that keep, give and end workers.
-    When Ray changes: drop this patch if Tune takes a number of workers to keep; else see what TuneController makes in
-    place of ``_ObjectCache``, and how FreeWorkers' overrides map to it.
+    Unsuitable: most jobs of a sweep become ready when another ends, so workers are often free for a moment. Restarting
+    one that was ended costs seconds.
+    Instead: reuse.FreeWorkers decides. It overrides the methods that keep, give and end workers.
+    When Ray changes: drop this patch if the number of workers to keep becomes a parameter of Tune; else see what
+    TuneController creates in place of ``_ObjectCache``, and how FreeWorkers' overrides map to it.
     """
-
-    def given(may_keep_one: bool) -> Any:
-        return cache
-
-    return mock.patch(f"{_MODULE}._ObjectCache", given)
+    return mock.patch(f"{_MODULE}._ObjectCache", return_value=cache)
 
 
 def trials_not_saved() -> AbstractContextManager[object]:
-    """Have Tune save nothing about its trials.
+    """Make Tune save nothing about its trials.
 
-    Ray: Tune pickles each trial when it changes, so that an experiment can be restored: milliseconds a trial, more
-    with many (https://github.com/ray-project/ray/issues/11233), and no setting turns it off.
-    Unsuitable: the store is the memory of a sweep; Tune is never asked to restore anything.
-    Instead: ``_get_trial_checkpoints`` gives an empty mapping and pickles nothing.
+    Ray: Tune pickles each trial when it changes, so that an experiment can be restored. This takes milliseconds a
+    trial, more with many (https://github.com/ray-project/ray/issues/11233), and no setting turns it off.
+    Unsuitable: the store says what is finished; Tune is never asked to restore anything.
+    Instead: ``_get_trial_checkpoints`` returns an empty mapping and pickles nothing.
     When Ray changes: drop this patch if saving can be turned off; else see what ``TuneController.save_to_dir`` calls.
     """
-
-    def nothing(self: Any) -> dict[str, str]:
-        return {}
-
-    return mock.patch(f"{_MODULE}.TuneController._get_trial_checkpoints", nothing)
+    return mock.patch(f"{_MODULE}.TuneController._get_trial_checkpoints", return_value={})
 
 
-def resource_manager() -> Any:
-    """Tune's holder of workers' resources, for :func:`resources_held_by`; its ``clear()`` ends all that it holds."""
-    return pkgutil.resolve_name(f"{_MODULE}:PlacementGroupResourceManager")()
+@contextmanager
+def resources_freed(unless: Callable[[], bool] = lambda: False) -> Iterator[Callable[[], int]]:
+    """Free all resources of Tune's workers at the end, also after an interrupt. unless: called then; True frees none.
 
+    Yields a function that returns how many workers have their resources: those that run, start, or are kept.
 
-def resources_held_by(manager: Any) -> AbstractContextManager[object]:
-    """Have Tune hold its workers' resources by ``manager``.
-
-    Ray: Tune makes a PlacementGroupResourceManager of its own that nobody else can reach.
-    Unsuitable: an interrupted Tune leaves its workers behind, on a cluster that lives on; only their placement groups
-    lead to them.
-    Instead: Tune gets ``manager``, which the caller clears.
+    Ray: Tune makes a PlacementGroupResourceManager that no other code can reach.
+    Unsuitable: an interrupted Tune leaves its workers behind, on a cluster that continues to run; only their placement
+    groups lead to them.
+    Instead: Tune gets a manager that is made here, and cleared at the end. Its ``_acquired_pgs`` are the workers'.
     When Ray changes: drop this patch if ``tune.Tuner`` takes a ``resource_manager_factory``, as TuneController does;
-    else see what TuneController.__init__ makes where it is given none.
+    else see what TuneController.__init__ creates if it is given none.
     """
-
-    def given() -> Any:
-        return manager
-
-    return mock.patch(f"{_MODULE}.PlacementGroupResourceManager", given)
+    manager = pkgutil.resolve_name(f"{_MODULE}:PlacementGroupResourceManager")()
+    with mock.patch(f"{_MODULE}.PlacementGroupResourceManager", return_value=manager):
+        try:
+            yield lambda: len(manager._acquired_pgs)
+        finally:
+            if not unless():
+                manager.clear()
 
 
 def workers_given(variables: Collection[str]) -> AbstractContextManager[object]:
-    """Have Tune set these of this process's environment variables in its workers, too, and none of AWS's keys.
+    """Make Tune copy ``variables``, besides its own list, from this process's environment to its workers; no AWS key.
 
     Ray: Tune sets a fixed list, AWS's keys among them, by a runtime environment, which each node logs in plain text
     (https://github.com/ray-project/ray/issues/28276).
     Unsuitable: keys do not belong in logs, and the nodes have their own; and ``variables`` are not on that list.
-    Instead: the list without AWS's and with ``variables``.
-    When Ray changes: see where ``_ActorClassCache.get`` has its names from. Never drop this while the list has keys.
+    Instead: Tune gets the list without AWS's keys and with ``variables``.
+    When Ray changes: see where ``_ActorClassCache.get`` gets its names. Never drop this while the list has keys.
     """
     names: set[str] = pkgutil.resolve_name("ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE")
     wanted = {name for name in names if not name.startswith("AWS_")} | set(variables)
@@ -229,12 +228,12 @@ def workers_given(variables: Collection[str]) -> AbstractContextManager[object]:
 
 
 def forget_statistics(trial: Any) -> None:
-    """Drop Tune's statistics over the results of a trial that has ended.
+    """Delete Tune's statistics over the results of a trial that has ended.
 
-    Ray: Tune keeps each trial to the end, with the statistics of each of its metrics: half of some 90 kB.
-    Unsuitable: a sweep has thousands of trials with one result each, which nobody asks Tune for.
+    Ray: Tune keeps each trial to the end; half of its 90 kB or so are statistics of each of its metrics.
+    Unsuitable: a sweep has thousands of trials with one result each, and never reads these statistics.
     Instead: ``run_metadata.metric_analysis`` and ``metric_n_steps`` are emptied.
-    When Ray changes: drop this if Tune lets go of ended trials; tests/faults/test_memory.py measures what one costs.
+    When Ray changes: drop this if Tune frees ended trials; tests/faults/test_memory.py measures the memory of one.
     """
     trial.run_metadata.metric_analysis.clear()
     trial.run_metadata.metric_n_steps.clear()
@@ -244,13 +243,13 @@ def forget_statistics(trial: Any) -> None:
 
 
 def on_localhost() -> AbstractContextManager[object]:
-    """Have a Ray that starts meanwhile listen on 127.0.0.1 alone, all of its parts.
+    """Make all parts of a Ray that starts in this context listen on 127.0.0.1 only.
 
-    Ray: it listens on all of the machine's addresses, except on macOS and Windows
-    (https://github.com/ray-project/ray/pull/31166 has the variable that says so).
-    Unsuitable: a Ray for one sweep on one machine has no business on the network.
-    Instead: the constant that Ray reads from RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is False. The variable itself would be
-    inherited by whatever this process starts, a ``ray start`` too, which it makes fail.
+    Ray: it listens on all addresses of the machine, except on macOS and Windows
+    (https://github.com/ray-project/ray/pull/31166 has the variable for this).
+    Unsuitable: the Ray of one sweep on one machine should not be reachable from the network.
+    Instead: the constant that Ray reads from RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is False. The variable itself
+    stays unset: every child of this process would inherit it, and ``ray start`` fails with it.
     When Ray changes: drop this if ``ray.init`` takes the address to listen on; else see what
     ``services.get_node_ip_address`` reads.
     """
@@ -258,12 +257,12 @@ def on_localhost() -> AbstractContextManager[object]:
 
 
 def uv_environments(on: bool) -> AbstractContextManager[object]:
-    """Have ``ray.init`` build an environment of uv's for each worker only if ``on``, and Ray was to do so.
+    """Let ``ray.init`` build a uv environment for each worker only if ``on`` and Ray would do so by itself.
 
-    Ray: in a process under ``uv run`` it does (https://github.com/ray-project/ray/pull/53060), unless
+    Ray: it does so in a process under ``uv run`` (https://github.com/ray-project/ray/pull/53060), unless
     RAY_ENABLE_UV_RUN_RUNTIME_ENV is 0 when Ray is imported.
-    Unsuitable: it copies the folder and costs each worker seconds; a sweep's workers use this process's environment.
-    Instead: the constant that Ray read from that variable is False meanwhile, also where Ray was imported before.
+    Unsuitable: it copies the folder, and costs each worker seconds; a sweep's workers use this process's environment.
+    Instead: the constant that Ray read from that variable is False in this context, even if Ray was imported earlier.
     When Ray changes: drop this if ``ray.init`` takes a switch, or reads the variable when it is called.
     """
     constants: Any = pkgutil.resolve_name("ray._private.ray_constants")
@@ -271,42 +270,104 @@ def uv_environments(on: bool) -> AbstractContextManager[object]:
     return mock.patch.object(constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", wanted)
 
 
-def temporary_folder(folder: str | None) -> dict[str, Any]:
-    """The argument of ``ray.init`` that has Ray put its files into ``folder``; None: where :func:`default_folder` says.
-
-    Ray: a Ray that starts takes ``_temp_dir``, without any promise.
-    Unsuitable: its own choice may be too long for its sockets, or another user's: see cluster.sockets.
-    When Ray changes: see what ``ray.init`` takes in its place, or set RAY_TMPDIR.
-    """
-    return {"_temp_dir": folder}
-
-
 def default_folder() -> str:
-    """Where Ray puts its files by itself: ``ray`` in RAY_TMPDIR, TMPDIR or /tmp.
+    """Return the folder that Ray chooses for its files: ``ray`` in RAY_TMPDIR, TMPDIR or /tmp.
 
     When Ray changes: this is ``get_default_ray_temp_dir``; it has no public equivalent.
     """
     return pkgutil.resolve_name("ray._common.utils:get_default_ray_temp_dir")()
 
 
-def dashboard_address() -> str:
-    """The address of the connected Ray's dashboard; '' if there is none.
+def started_here() -> str:
+    """Return the address of the Ray that this user has started here by ``ray start``; '' if none runs.
 
-    Ray: only ``ray.init`` gives it publicly, to its caller.
-    Unsuitable: a notebook may have called that, before its sweep.
-    When Ray changes: see what ``ray.init`` has its ``dashboard_url`` from.
+    Ray: ``ray.init(address="auto")`` uses that one, or else any other Ray here, such as that of another sweep.
+    Unsuitable: a sweep that starts its own Ray only wants to know of one that is meant to be used.
+    Instead: the file that ``ray start`` writes is compared with the processes that run.
+    When Ray changes: see what ``get_ray_address_from_environment`` reads.
+    """
+    file = Path(pkgutil.resolve_name("ray._private.utils:get_ray_address_file")(None))
+    services: Any = pkgutil.resolve_name("ray._private.services")
+    services.find_gcs_addresses.cache_clear()
+    with suppress(OSError):
+        address = file.read_text().strip()
+        if file.stat().st_uid == os.geteuid() and address in services.find_gcs_addresses():
+            return address
+    return ""
+
+
+def address_here() -> str:
+    """Return the address that ``auto`` stands for. Raises ConnectionError if no Ray runs here.
+
+    Ray: ``ray.init`` finds it by itself.
+    Unsuitable: what it finds may not answer, and then it waits for minutes; the address is checked before.
+    When Ray changes: let ``ray.init`` find it, without that check.
+    """
+    found = pkgutil.resolve_name("ray._private.services:get_ray_address_from_environment")("auto", None)
+    if found == "auto":
+        raise ConnectionError("no Ray runs here")
+    return found
+
+
+def is_for_ray_client(address: str, patience: float) -> bool:
+    """Return whether a server for Ray Client listens at this address, and not a cluster's head.
+
+    Ray: ``ray.init`` waits for 40 s, and then reports a timeout.
+    Unsuitable: a user who confuses the two ports should learn it at once.
+    Instead: the server is asked for the head's health, by a call that only a head implements.
+    When Ray changes: only the better sentence is lost.
+    """
+    import grpc
+
+    with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=patience)
+        except grpc.RpcError as error:
+            return getattr(error, "code", lambda: None)() == grpc.StatusCode.UNIMPLEMENTED
+    return False
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What an autoscaler may add. most: resources of the whole cluster. machines: those of each kind of machine."""
+
+    most: Mapping[str, float]
+    machines: tuple[Mapping[str, float], ...]
+
+
+def growth() -> Growth | None:
+    """Return the limits that the connected cluster's autoscaler has told Ray; None if it has told none.
+
+    Ray: Ray Data and Ray Train use the same method. Ray's own autoscalers, v1 and v2, tell nothing (in 2.60); those of
+    some providers do.
+    When Ray changes: without it, the file of ``ray up`` and --slots remain.
+    """
+    state: Any = pkgutil.resolve_name("ray._private.state:state")
+    most = state.get_max_resources_from_cluster_config()
+    if not most:
+        return None
+    kinds = [kind for kind in state.get_cluster_config().node_group_configs if kind.max_count]
+    return Growth(most=most, machines=tuple(dict(kind.resources) for kind in kinds))
+
+
+def dashboard_address() -> str:
+    """Return the address of the connected Ray's dashboard; '' if there is none.
+
+    Ray: only ``ray.init`` returns it publicly, to its caller.
+    Unsuitable: a notebook may have called ``ray.init`` before its sweep.
+    When Ray changes: see where ``ray.init`` gets its ``dashboard_url``.
     """
     return pkgutil.resolve_name("ray._private.worker:get_dashboard_url")() or ""
 
 
 def read_environment_again() -> None:
-    """Have Ray read again from the environment whether it asks for a token, and which.
+    """Make Ray read the authentication mode and the token from the environment again.
 
     Ray: its C++ part reads RAY_AUTH_MODE and RAY_AUTH_TOKEN when it is imported, and keeps them.
     Unsuitable: a sweep sets them for the Ray that it starts, and restores them, so that a Ray that the same program
-    starts later is as the user wants it. The mode would stay otherwise
+    starts later is as the user configured it. The mode would stay otherwise
     (https://github.com/ray-project/ray/pull/64755).
-    Instead: both are read again, as Ray's own tests do.
+    Instead: both are read again, as in Ray's own tests.
     When Ray changes: see ray/_private/authentication_test_utils.py.
     """
     raylet: Any = pkgutil.resolve_name("ray._raylet")
@@ -315,13 +376,13 @@ def read_environment_again() -> None:
 
 
 def drop_exit_hooks() -> None:
-    """Let this program end without asking a Ray that does not answer.
+    """Let this program end without calling a Ray that does not answer.
 
     Ray: it registers ``ray.shutdown`` with atexit, and Tune ``registry._unregister_all``.
-    Unsuitable: where the raylet or the head has died, both wait for ever
+    Unsuitable: if the raylet or the head has died, both wait forever
     (https://github.com/ray-project/ray/issues/29431 is one such hang).
     Instead: neither is called.
-    When Ray changes: see what else of it calls ``atexit.register``.
+    When Ray changes: see what else in Ray calls ``atexit.register``.
     """
     atexit.unregister(ray.shutdown)
     atexit.unregister(pkgutil.resolve_name("ray.tune.registry:_unregister_all"))
@@ -331,18 +392,18 @@ def drop_exit_hooks() -> None:
 
 
 def set_process_title(title: str) -> None:
-    """Name this worker's process, as the dashboard and ``ps`` show it, until Ray does so after the call.
+    """Set this worker's process title, for the dashboard and ``ps``, until Ray resets it after the call.
 
-    When Ray changes: nothing but the name is lost; the package setproctitle does the same.
+    When Ray changes: only the title is lost; the package setproctitle does the same.
     """
     pkgutil.resolve_name("ray._raylet:setproctitle")(title)
 
 
 def health_check_errors() -> tuple[type[Exception], ...]:
-    """What Ray Train reports of a worker that does not answer.
+    """Return the exceptions by which Ray Train reports a worker that does not answer.
 
-    Ray: these exceptions are not exported, unlike those that a worker raises.
-    When Ray changes: see what WorkerGroupError.worker_failures holds for a worker that hangs.
+    Ray: they are not exported, unlike those for what a worker raises.
+    When Ray changes: see what WorkerGroupError.worker_failures contains for a worker that hangs.
     """
     names = ("WorkerHealthCheckTimeoutError", "WorkerHealthCheckFailedError")
     return tuple(pkgutil.resolve_name(f"ray.train.v2._internal.exceptions:{name}") for name in names)

@@ -1,7 +1,7 @@
 """The one thread that calls Ray.
 
-Ray waits in C++, for ever where a raylet died, and no exception of Python's reaches it there; one that comes in the
-midst of its start leaves half of it running. So whoever runs a sweep only waits for this thread, and can always leave.
+Ray waits in C++, forever if a raylet has died, where no Python exception reaches it; an exception while Ray starts
+leaves half of it running. So the thread that runs a sweep only waits for this one, and can always stop waiting.
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from raysslprune import process
+from raysslprune.store.record import StoreError
 
 PATIENCE = 10.0
-"""Seconds that the thread has to shut Ray down once nobody waits for its work any more."""
+"""Seconds that the thread gets to shut Ray down after :meth:`RayThread.run` was interrupted or abandoned."""
 
 
-class ClusterError(Exception):
-    """The cluster can't be used. The message is a sentence for the user."""
+class ClusterError(StoreError):
+    """The cluster can't be used. It is a StoreError because callers treat both alike."""
 
 
 class RayThread:
-    """Runs one piece of work that calls Ray."""
+    """A thread that runs one function that calls Ray."""
 
     def __init__(self) -> None:
-        self._left = threading.Event()
-        self._over = threading.Event()  # nobody needs to wait any more
-        self._ended = threading.Event()  # the thread's work came to its end
+        self._left = threading.Event()  # run() no longer waits for the work
+        self._over = threading.Event()  # run() need not wait any more
+        self._ended = threading.Event()  # the work has returned or raised
         self._error: BaseException | None = None
 
     def run(self, work: Callable[[], None], check: Callable[[], None] = lambda: None) -> None:
-        """Run ``work`` and wait for its end, calling ``check`` meanwhile. Raises what they raise, and what
-        :meth:`abandon` was given.
+        """Run ``work`` and wait for its end, calling ``check`` meanwhile.
 
-        Interrupted, as by Ctrl-C, it waits PATIENCE seconds more for the thread, which :meth:`check` tells.
+        After an interrupt (Ctrl-C), it waits up to PATIENCE seconds for the work, in which :meth:`check` then raises.
+        Raises what ``work`` or ``check`` raises, and the error given to :meth:`abandon`.
         """
         if any(other.name == process.RAY_THREAD for other in threading.enumerate()):
             raise ClusterError(
-                "another run() works with Ray in this program, or the Ray of one has died, and Ray can't be started "
-                "twice: wait for it, or restart the program (in a notebook, its kernel)"
+                "another run() in this program is using Ray, or its Ray has died, and Ray can't be started twice: "
+                "wait for it, or restart the program (in a notebook, its kernel)"
             )
         thread = threading.Thread(target=self._run, args=(work,), name=process.RAY_THREAD, daemon=True)
         try:
@@ -54,13 +55,13 @@ class RayThread:
             raise self._error
 
     def abandon(self, error: Exception) -> None:
-        """Have :meth:`run` raise ``error``, though the thread may wait for ever."""
+        """Make :meth:`run` raise ``error``, even if the thread waits forever."""
         self._error = self._error or error
         self._left.set()
         self._over.set()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if nobody waits any more; to be called by the work, between its calls of Ray."""
+        """Raise KeyboardInterrupt if :meth:`run` no longer waits. The work calls this between its calls to Ray."""
         if self._left.is_set():
             raise KeyboardInterrupt
 
@@ -74,7 +75,7 @@ class RayThread:
             self._over.set()
 
     def _wait_for_the_end(self) -> None:
-        """For PATIENCE seconds, whoever presses Ctrl-C meanwhile. Thread.join would take it for the thread's end."""
+        """Wait up to PATIENCE seconds for the work, even if Ctrl-C is pressed again, which would end Thread.join."""
         end = time.monotonic() + PATIENCE
         while not self._ended.is_set() and time.monotonic() < end:
             with suppress(KeyboardInterrupt):

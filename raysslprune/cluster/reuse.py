@@ -1,8 +1,8 @@
 """Keep idle Tune workers alive (two patches to Ray 2.60).
 
-To start a worker takes seconds, with torch's import, and a small training is over before that. So workers that Tune
-has asked for are left to start, and those that are free are kept for a while. patches.trials_await_own_worker and
-patches.free_workers_kept_in say what Tune does by itself; which workers stay is decided here.
+Starting a worker takes seconds, because it imports torch; a small training takes less. So workers that Tune has asked
+for may finish starting, and free ones are kept for a while. patches.trials_await_own_worker and
+patches.free_workers_kept_in say what Tune does by itself; this module decides which workers stay.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ray.tune.experiment import Trial
 from raysslprune.cluster import patches
 
 PATIENCE = 60.0
-"""Seconds that a trial waits for its own worker while others are free, in case it can't start at all; and that a free
-worker is kept, before its node may be given back."""
+"""Maximum seconds that a trial waits for its own worker while others are free, since that one may be unable to start;
+also the seconds that a free worker is kept, after which its node may be released."""
 
 
 class WorkerReuse(tune.Callback):
-    """Lets workers start, and keeps free ones, in a run that is :meth:`patched` and has this among its callbacks."""
+    """Callback that makes Tune reuse workers, for a run inside :meth:`patched`."""
 
     def __init__(self) -> None:
         self.free = FreeWorkers()
@@ -35,15 +35,15 @@ class WorkerReuse(tune.Callback):
             yield
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Distrust the free workers: a worker died, and they may have died with it, as on a node that is gone."""
+        """Distrust the free workers: they may have died with this one, such as on a lost node."""
         self.free.trusted = False
 
 
 class FreeWorkers(patches.TuneCache):
-    """Tune's cache of free workers by the resources that they hold, but one that keeps all of them for PATIENCE.
+    """Tune's cache of free workers by their resources, changed to keep all of them for PATIENCE seconds.
 
-    Where trainings have workers of several kinds it keeps what Tune would: a free worker would hold what another kind
-    waits for. trusted: set to False, all free workers are ended, and none of them is used again.
+    If workers differ in their resources, it keeps only those that Tune would keep: a free worker would occupy resources
+    that another kind waits for. trusted: set this to False to end all free workers without using them again.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class FreeWorkers(patches.TuneCache):
 
     @property
     def _alike(self) -> bool:
-        """True if all workers so far are of one kind."""
+        """True if all workers so far have the same resources."""
         return len(self._max_num_objects) < 2
 
     def has_cached_object(self, key: Any) -> bool:
@@ -73,7 +73,7 @@ class FreeWorkers(patches.TuneCache):
         return found
 
     def flush_cached_objects(self, force_all: bool = False) -> Generator[Any]:
-        """Yield the workers to end: those that were free for too long, all but one."""
+        """Yield the workers to end: those that were free for too long; one always stays."""
         if force_all or not self._alike or not self.trusted:
             for ended in super().flush_cached_objects(force_all or not self.trusted):
                 self._free_since.pop(ended, None)
@@ -82,7 +82,7 @@ class FreeWorkers(patches.TuneCache):
             return
         long_ago = time.monotonic() - PATIENCE
         for free in self._cached_objects.values():
-            while len(free) > 1 and self._free_since[free[0]] < long_ago:  # the first is free for longest
+            while len(free) > 1 and self._free_since[free[0]] < long_ago:  # the first has been free for longest
                 self._num_cached_objects -= 1
                 del self._free_since[free[0]]
                 yield free.pop(0)

@@ -1,8 +1,8 @@
 """One actor for a whole sweep: masks through Ray's object store, and the progress of running trainings.
 
-One actor holds the masks, because an object dies with the process that put it: a mask that a trial put itself
-would be lost with that trial. The file in the store stays the truth; here is only the fast way. A mask that is
-not here, because it was dropped, or the actor died and came back empty, is read from its file.
+The actor itself puts the masks into the object store, because an object dies with the process that put it, such as a
+trial. A mask's file is authoritative, and the actor is only faster: a mask that it has dropped, or lost because it died
+and was restarted empty, is read from its file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from ray.exceptions import ActorAlreadyExistsError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 CAPACITY = 256 << 20
-"""Bytes of masks to hold; the least recently used go first."""
+"""Maximum bytes of masks in the object store; the least recently used are dropped first."""
+
+FOUND_WITHIN, FETCHED_WITHIN, GONE_FOR = 3.0, 10.0, 10.0
+"""Seconds within which the actor must answer, and a mask must come from it; and seconds without another question after
+it did not, in which masks are read from their files."""
 
 Packed = dict[str, np.ndarray]
-"""Parameter name to packed bits (uint8), as masks.pack gives them."""
+"""Map from parameter name to packed bits (uint8), as masks.pack returns them."""
 
 
 class _Board:
-    """The actor. Handles travel inside lists: Ray would resolve a bare one to its value."""
+    """The actor. It returns references inside lists: Ray would resolve a bare one to its value."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.size = capacity, 0
@@ -34,15 +38,14 @@ class _Board:
         self.progress: dict[str, tuple[int, int]] = {}
 
     def put(self, mask_id: str, packed: Packed) -> None:
-        if mask_id in self.masks:
-            return
-        size = sum(bits.nbytes for bits in packed.values())
-        self.masks[mask_id] = (ray.put(packed), size)
-        self.size += size
-        self.drop_excess()
+        if mask_id not in self.masks:
+            size = sum(bits.nbytes for bits in packed.values())
+            self.masks[mask_id] = (ray.put(packed), size)
+            self.size += size
+            self.drop_excess()
 
     def drop_excess(self) -> None:
-        """The least recently used go first; the newest always stays."""
+        """Drop masks over the capacity, the least recently used first; the newest always stays."""
         while self.size > self.capacity and len(self.masks) > 1:
             self.size -= self.masks.popitem(last=False)[1][1]
 
@@ -63,48 +66,53 @@ class _Board:
 
 
 def _name() -> str:
-    """The actor's name, which differs between drivers: they may share a namespace."""
+    """Name of the actor, different for each driver, because drivers may share a namespace."""
     return f"raysslprune-exchange-{ray.get_runtime_context().get_job_id()}"
 
 
 class Exchange:
-    """The handle to the actor. Every method is best effort: no failure of Ray's stops a training."""
+    """The handle to the actor. Every method is best effort: no failure of Ray stops a training."""
 
     def __init__(self, actor: ActorHandle[Any]) -> None:
         self.actor = actor
+        self._gone_until = 0.0
 
     @staticmethod
     def start() -> Exchange:
-        """Start the actor, on this node, which the sweep can't outlive anyway; should it die, Ray starts it anew.
+        """Start the actor on this node, which the sweep needs anyway; if it dies, Ray restarts it.
 
-        An earlier sweep's, in a program that stays connected, may still be there; it makes way.
+        Ray does not keep to a soft affinity. Without retries, a call fails at once while the actor is gone, instead of
+        waiting for its restart. An actor that an earlier sweep of this program left is ended first.
         """
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(_Board).options(
-            name=_name(), num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=here
+            name=_name(), num_cpus=0, max_restarts=-1, max_task_retries=0, scheduling_strategy=here
         )
         while True:
             with suppress(ValueError):
                 ray.kill(ray.get_actor(_name()))
             with suppress(ActorAlreadyExistsError):
                 return Exchange(cast("ActorHandle[Any]", board.remote(CAPACITY)))
-            time.sleep(0.1)  # the name is free a moment after the actor is gone
+            time.sleep(0.1)  # the name becomes free a moment after the actor's end
 
     @staticmethod
     def connect() -> Exchange:
-        """To the actor that this job's driver started."""
+        """Connect to the actor that this job's driver started."""
         return Exchange(ray.get_actor(_name()))
 
     def put(self, mask_id: str, packed: Packed) -> None:
         self.actor.put.remote(mask_id, packed)
 
     def get(self, mask_id: str) -> Packed | None:
-        """The packed mask, read-only and without a copy; None where it must be read from its file."""
-        try:
-            refs = ray.get(self.actor.get.remote(mask_id), timeout=10)
-            return cast(Packed, ray.get(refs[0], timeout=10)) if refs else None
-        except RayError:
+        """Return the packed mask, read-only and without a copy; None if it must be read from its file."""
+        if time.monotonic() < self._gone_until:
             return None
+        try:
+            for ref in ray.get(self.actor.get.remote(mask_id), timeout=FOUND_WITHIN):
+                return cast(Packed, ray.get(ref, timeout=FETCHED_WITHIN))
+        except RayError:
+            self._gone_until = time.monotonic() + GONE_FOR
+        return None
 
     def report(self, job_id: str, seen: int, end: int) -> None:
         self.actor.report.remote(job_id, seen, end)
@@ -113,8 +121,7 @@ class Exchange:
         self.actor.forget.remote(job_id)
 
     def training(self) -> dict[str, tuple[int, int]]:
-        """Job id to samples seen, and of all."""
-        try:
+        """Return (samples seen, total) of each running training by job id; empty while the actor does not answer."""
+        with suppress(RayError):
             return cast("dict[str, tuple[int, int]]", ray.get(self.actor.training.remote(), timeout=1))
-        except RayError:
-            return {}
+        return {}

@@ -1,8 +1,8 @@
-"""Run jobs on a cluster by Ray Tune: a searcher hands out what is ready, and each trial runs one job.
+"""Run jobs on a cluster by Ray Tune: a searcher releases the jobs that are ready, and each trial runs one job.
 
-Tune is never the memory: the same command plans again from the store. A trial's actor is used again for the
-next trial, so that torch is imported once a slot and not once a training. A job whose process died is handed out again
-as a new trial: it goes on from its last checkpoint, wherever there is room.
+Tune stores nothing that must last: the same command plans again from the store. A trial's actor is reused for the next
+trial, so torch is imported once a slot and not once a training. A job whose process died is released again as a new
+trial, which resumes from its last checkpoint on any slot.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,29 +27,41 @@ from ray.util import get_node_ip_address
 
 from raysslprune.catalogue import data_parts
 from raysslprune.cluster import patches
-from raysslprune.cluster.nodes import SETTINGS, Capacity, Lifeline, Workers, check_nodes, complaint
+from raysslprune.cluster.nodes import SETTINGS, Lifeline, check_nodes, complaint, no_compiler
+from raysslprune.cluster.options import NOT_STARTED, Capacity, RunOptions
 from raysslprune.cluster.ray_thread import ClusterError, RayThread
 from raysslprune.cluster.reuse import WorkerReuse
 from raysslprune.cluster.shared import Exchange
+from raysslprune.messages import FAILED, NO_MACHINES
 from raysslprune.plan.graph import Job, Plan
 from raysslprune.plan.schedule import Schedule
 from raysslprune.store.record import Damaged, versions
 from raysslprune.store.steps import Store
+from raysslprune.words import file_name
+
+KEPT = "finished steps are kept; run the same command again to resume"
 
 RETRIES = 3
-"""Times that a job is tried again after its process died without a new checkpoint. An exception is not tried again."""
+"""Retries of a job whose process died without a new checkpoint. A job that raises an exception is not retried."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Errors that end the sweep: every other job would meet them too, and fail faster than good ones work."""
+"""Values of errno that end the sweep: every further job would fail in the same way."""
+
+MACHINES_WITHIN = 3600.0
+"""Seconds without any machine for the jobs that are handed out, after which a sweep ends."""
+
+SETTLED = 10.0
+"""Seconds that jobs wait for cores beside those of others before this is reported: Ray may be about to place them."""
 
 MAX_REPAIRS = 100
-"""Damaged artefacts that a sweep makes again before it gives up: a disk that loses what is written to it."""
+"""Maximum number of damaged artefacts that a sweep makes again; with more, the disk itself is at fault."""
 
 
 class Watcher(Protocol):
-    """Who is told of what happens; terminal.progress.Progress is one."""
+    """Receiver of a sweep's events; terminal.progress.Progress is one."""
 
     def slots_are(self, count: int) -> None: ...
+    def waits(self, what: str, sentence: str) -> None: ...
     def job_started(self, job: Job, workers: int) -> None: ...
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None: ...
     def job_failed(self, job: Job, why: str, skipped: int) -> None: ...
@@ -57,189 +70,252 @@ class Watcher(Protocol):
 
 
 class JobTrial(tune.Trainable):
-    """Runs one job. The process, with torch imported and the data loaded, is used again for the next."""
+    """A trial that runs one job. Its process, with torch imported and the data loaded, is reused for the next."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """One worker is this process; several are started by it, and it waits for them."""
+        """Request a core or GPU for a single worker, which is this process; next to nothing if it starts several."""
         if config["workers"] > 1:
             return tune.PlacementGroupFactory([{"memory": 1}])
         return tune.PlacementGroupFactory([{"CPU": 1, "GPU": config["gpus"]} if config["gpus"] else {"CPU": 1}])
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Nothing yet: what is raised here would end the process, and its start takes seconds."""
+        """Leave everything to ``prepare``: an exception here would end the process, whose start takes seconds."""
         self.ready = False
 
     def prepare(self, config: dict[str, Any]) -> str:
-        """Once in a process; gives what is wrong with this node, '' if nothing is."""
+        """Prepare this process, once; return what is wrong with its node, '' if nothing is."""
         import torch
 
         from raysslprune.cluster.train import threads
         from raysslprune.training.runner import Runner
 
-        wrong = complaint(config["root"], config["data"], config["sources"], config["versions"])
+        alone = config["workers"] == 1
+        on_gpu = bool(config["gpus"]) and alone
+        wrong = complaint(config["root"], config["data"], config["sources"], config["versions"], gpus=on_gpu)
+        if config["compile"]:
+            wrong = wrong or no_compiler()
         if wrong:
             return f"node {get_node_ip_address()} {wrong}"
-        alone = config["workers"] == 1
         torch.set_num_threads(threads(config["gpus"]) if alone else 1)
         self.exchange = Exchange.connect()
         self.runner = Runner(
             store=Store(config["root"]),
             exchange=self.exchange,
             data_root=config["data"],
-            device=torch.device("cuda" if config["gpus"] and alone else "cpu"),
+            device=torch.device("cuda" if on_gpu else "cpu"),
             progress=self.exchange.report,
         )
         self.ready = True
         return ""
 
     def step(self) -> dict[str, Any]:
-        from raysslprune.cluster.train import Team, WorkerLost
-
+        """Run the job. The result has one of the keys facts, damaged, lost, unfit, broken and error."""
         try:
             if not self.ready and (unfit := self.prepare(self.config)):
                 return {"done": True, "unfit": unfit}
-        except Exception as error:  # not the job's failure, since nothing of it was looked at
+        except Exception as error:  # not the job's failure: it has not begun
             why = f"node {get_node_ip_address()} can't start a worker: {type(error).__name__}: {error}"
             return {"done": True, "broken": why, "traceback": traceback.format_exc()}
         job = json.loads(self.config["job"])
-        patches.set_process_title(f"ray::JobTrial: {self.config['title']}")
-        print(f"{job['train']}: {self.config['title']}", flush=True)  # for the actor's log there
-        self.runner.curves = self.config["curves"]
-        self.runner.train_by = Team(self.config["workers"], self.config["gpus"], self.config["title"])
         try:
-            return {"done": True, "facts": json.dumps(self.runner.run(job))}  # Tune would flatten a dict
-        except Damaged as damage:
-            return {"done": True, "damaged": damage.step_id, "why": damage.why}
-        except WorkerLost as lost:
-            return {"done": True, "lost": str(lost)}
-        except Exception as error:  # the job's failure, not the trial's: this process is still good
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
-                why = f"can't write to {self.runner.store.shown}: {os.strerror(error.errno)}"
-                return {
-                    "done": True,
-                    "unfit": f"{why}; what was finished is kept, and the same command goes on from there",
-                }
-            return {"done": True, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            return {"done": True, **self._outcome(job)}
         finally:
             self.exchange.forget(job["train"])
+
+    def _outcome(self, job: dict[str, Any]) -> dict[str, Any]:
+        from raysslprune.cluster.train import Team, Unfit, WorkerLost
+
+        title, runner = self.config["title"], self.runner
+        patches.set_process_title(f"ray::JobTrial: {title}")
+        print(f"{job['train']}: {title}", flush=True)  # for the actor's log in the dashboard
+        for option in ("curves", "curve_points", "compile"):
+            setattr(runner, option, self.config[option])
+        runner.train_by = Team(self.config["workers"], self.config["gpus"], title)
+        try:
+            return {"facts": json.dumps(runner.run(job))}  # Tune would flatten a dict
+        except Damaged as damage:
+            return {"damaged": damage.step_id, "why": damage.why}
+        except WorkerLost as lost:
+            return {"lost": str(lost)}
+        except Unfit as unfit:
+            return {"unfit": str(unfit)}
+        except Exception as error:  # the job's failure, not the trial's: this process can run others
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                why = f"can't write to {runner.store.shown}: {os.strerror(error.errno)}"
+                return {"unfit": f"{why}; {KEPT}"}
+            return {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         return True
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: what must outlive the trial is in the store."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing: the same job is simply run again."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A job that was handed out: to how many workers, and when, in seconds since 1970."""
+    """A job that was handed out, its number of workers, and when that was, in seconds since 1970."""
 
     job: Job
     workers: int
     begun: float
 
 
+@dataclass(eq=False, repr=False)
 class ReadyJobs(Searcher):
-    """Tune's searcher: the next job whose parents are done, None while there is none, FINISHED at the end."""
+    """Searcher for Tune: suggests the next job whose parents are done, None while there is none, FINISHED at the end.
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        plan: Plan,
-        store: Store,
-        data_root: str,
-        watcher: Watcher,
-        workers: Workers,
-        capacity: Callable[[], Capacity],
-        title: Callable[[Job], str] = lambda job: job.title,
-        after_each: Callable[[], None] = lambda: None,
-        curves: str = "",
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """after_each: called when a job has ended, well or not; may add to the schedule. curves: as in :func:`run`.
+    capacity: returns the cluster's capacity. title: returns a job's title for the dashboard. after_each: called after
+    each job, also a failed one; may add jobs to the schedule. check: called often; an exception that it raises ends
+    Tune's loop. clock: returns seconds since 1970. placed: returns how many workers have a place on the cluster.
+    """
 
-        clock: seconds since 1970.
-        """
+    schedule: Schedule
+    plan: Plan
+    store: Store
+    data_root: str
+    watcher: Watcher
+    options: RunOptions
+    capacity: Callable[[], Capacity]
+    title: Callable[[Job], str] = lambda job: job.title
+    after_each: Callable[[], None] = lambda: None
+    check: Callable[[], None] = lambda: None
+    clock: Callable[[], float] = time.time
+    placed: Callable[[], int] = lambda: 1
+    running: dict[str, Running] = field(default_factory=dict, init=False)
+    at_work: set[str] = field(default_factory=set, init=False)
+    """Trials whose job has begun on a worker."""
+    losses: dict[str, tuple[float | None, int]] = field(default_factory=dict, init=False)
+    """By job id: time of the checkpoint at the last death of its process, and number of deaths since then."""
+    repairs: int = field(default=0, init=False)
+    unfit: str = field(default="", init=False)
+    most: int = field(default=0, init=False)
+    """The most slots that the cluster had, or could grow to."""
+    stuck_at: int = field(default=0, init=False)
+    """Slots that were there when the workers of a training waited in vain for more."""
+    code: int = field(default=FAILED, init=False)
+    """Exit code with which ``unfit`` ends the sweep."""
+    waits_for: tuple[str, float] = field(default=("", 0.0), init=False)
+    """What all jobs that are handed out wait for, '' for nothing, and since when."""
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.clock = clock
-        self.curves = curves
-        self.title, self.after_each = title, after_each
-        self.data_root = data_root
-        self.schedule, self.plan, self.store, self.watcher = schedule, plan, store, watcher
-        self.workers, self.capacity = workers, capacity
-        self.sources = sorted({"/".join(data_parts(job.train.data)[:2]).rstrip("/") for job in plan.jobs.values()})
+        parts = [data_parts(job.train.data) for job in self.plan.jobs.values()]
+        self.sources = sorted({"/".join(part[:2]).rstrip("/") for part in parts})
         self.versions = versions()
-        self.running: dict[str, Running] = {}
-        self.losses: dict[str, tuple[float | None, int]] = {}
-        """Of a job: its checkpoint's time when its process died last, and how often it died with this one."""
-        self.repairs = 0
-        self.unfit = ""
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job as a trial's configuration."""
+        """Return the next job as a trial's configuration."""
+        self.check()
         if self.unfit:
-            raise ClusterError(self.unfit)  # before that node spoils more; Tune passes on what is raised here only
+            raise ClusterError(self.unfit)  # before that node fails more jobs; Tune passes on only errors raised here
         if self.schedule.finished:
             return Searcher.FINISHED
         running = self.hand_out(trial_id)
+        self.watch()
         if running is None:
             return None
-        job = running.job
+        job, title = running.job, self.title(running.job)
+        curves = self.store.path(f"curves/{file_name(f'{title} {job.id}')}")
         return {
             "job": json.dumps(job.to_plain()),
-            "title": self.title(job),
+            "title": title,
             "root": self.store.address,
             "data": self.data_root,
             "sources": self.sources,
             "versions": self.versions,
             "workers": running.workers,
-            "gpus": self.workers.gpus,
-            "curves": self.curves and os.path.join(self.curves, f"{self.title(job)} ({job.id})".replace("/", "-")),
+            "gpus": self.options.gpus,
+            "compile": self.options.compile,
+            "curves": curves if self.options.curves else "",
+            "curve_points": self.options.curve_points,
         }
 
     def hand_out(self, trial_id: str) -> Running | None:
-        """The next job with its workers, now running; None while there is none."""
-        has = self.capacity()
-        slots = has.workers(self.workers.gpus)
-        self.watcher.slots_are(slots)
-        free = slots - sum(run.workers for run in self.running.values())
-        if free < 1:
-            return None  # a job that waited for a slot would be chosen before the better ones are ready
-        self.schedule.allow(lambda parts: self.workers.count(parts, has))
-        job = self.schedule.next(lambda job: self.schedule.share(job, free, slots) > 0)
+        """Release the next job with its number of workers; return None while there is none.
+
+        Jobs are for the workers that the cluster has room for, and for those of one machine that may join: a trial that
+        waits for it makes an autoscaler add it, and dies with this process. A job that needs more than one machine is
+        asked for as a whole, when no other waits.
+        """
+        capacity = self._capacity()
+        slots = self.options.room(capacity)
+        self.watcher.slots_are(slots.there)
+        self.most = max(self.most, slots.most)
+        taken = sum(run.workers for run in self.running.values())
+        self.schedule.allow(lambda parts: self.options.workers(parts, capacity))
+
+        def share(job: Job) -> int:
+            limits = (slots.there, slots.asked, slots.most if taken <= slots.there else 0)
+            given = (self.schedule.share(job, limit - taken, slots.most) for limit in limits if limit > taken)
+            return next(filter(None, given), 0)
+
+        # Chosen before its slot is free, it might not be the best any more
+        job = self.schedule.next(lambda job: share(job) > 0)
         if job is None:
             return None
-        workers = self.schedule.share(job, free, slots)
+        workers = share(job)
         self.running[trial_id] = Running(job=job, workers=workers, begun=self.clock())
         self.watcher.job_started(job, workers)
         return self.running[trial_id]
 
+    def _capacity(self) -> Capacity:
+        """Return the capacity; without growth if workers have waited in vain for more machines than are there now."""
+        capacity = self.capacity()
+        there = self.options.room(capacity).there
+        return replace(capacity, most=capacity) if there and there == self.stuck_at else capacity
+
+    def watch(self) -> None:
+        """Report what all jobs that are handed out wait for, once. Raises ClusterError if no machine comes."""
+        what, now = self._lacking(), self.clock()
+        if what != self.waits_for[0]:
+            self.waits_for = what, now
+        waited = now - self.waits_for[1]
+        sentence = ""
+        if what == "machines":
+            sentence = self.options.waits_for_machines(self.capacity(), self.most)
+        elif what and waited >= SETTLED:
+            sentence = "waiting for cores: others hold the cluster's cores; `ray status` shows what is in use"
+        self.watcher.waits(what if sentence else "", sentence)
+        if what == "machines" and waited > MACHINES_WITHIN:
+            lacking = sentence.removeprefix("waiting for machines: ")
+            self.unfit = f"no training could begin for {MACHINES_WITHIN / 60:g} min: {lacking}; {KEPT}"
+            self.code = NO_MACHINES
+            raise ClusterError(self.unfit)
+
+    def _lacking(self) -> str:
+        """Return what all jobs that are handed out wait for: ``machines``, ``cores`` that others hold, or ''."""
+        capacity = self.capacity()
+        there = self.options.room(capacity).there
+        if not self.running:
+            return "machines" if self.schedule.ready else ""
+        waiting = [run for trial, run in self.running.items() if trial not in self.at_work or run.workers > there]
+        if len(waiting) < len(self.running):
+            return ""
+        if all(run.workers > there for run in waiting):
+            return "machines"
+        held = capacity.free is not None and capacity.free.workers(self.options.gpus) < 1
+        return "cores" if held and not self.placed() else ""
+
     def name_of(self, trial: Trial) -> str:
-        """For the dashboard."""
+        """Return the name of a trial in the dashboard."""
         run = self.running.get(trial.trial_id)
         return self.title(run.job) if run else trial.trial_id
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: a job gives one result, its last."""
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Trials that returned; deaths arrive through TrialDeaths."""
+        """Handle a trial that returned; deaths arrive through TrialEvents."""
         if result is None or trial_id not in self.running:
             return
         if "unfit" in result:
             self.unfit = result["unfit"]
             return
         if "lost" in result:
+            if result["lost"].startswith(NOT_STARTED):
+                self.stuck_at = self.options.room(self.capacity()).there
             self.process_lost(trial_id, result["lost"])
             return
         if "broken" in result:
             self.process_lost(trial_id, result["traceback"], result["broken"])
             return
-        job = self.running.pop(trial_id).job
+        job = self._ended(trial_id).job
         if "facts" in result:
             self.schedule.done(job.id)
             self.watcher.job_done(job, json.loads(result["facts"]))
@@ -250,94 +326,84 @@ class ReadyJobs(Searcher):
         self.after_each()
 
     def process_lost(self, trial_id: str, cause: str, broken: str = "") -> None:
-        """The process that ran a job is gone: the job is handed out again, unless this leads nowhere.
+        """Put a job whose process died back into the schedule, unless its retries are used up.
 
-        broken: what is wrong with the process, where it could not even begin; then the sweep fails and not the job.
+        broken: why the process could not even start the job; once retries are used up, the sweep fails with this
+        reason, and not the job.
         """
         if trial_id not in self.running:
             return
-        run = self.running.pop(trial_id)
+        run = self._ended(trial_id)
         job, saved = run.job, self.store.checkpoint_time(run.job.id)
         before, times = self.losses.get(job.id, (None, 0))
         times = times + 1 if before == saved else 1
         self.losses[job.id] = (saved, times)
         last = cause.strip().splitlines()[-1] if cause.strip() else "no cause is known"
-        if times > RETRIES and broken:
-            self.unfit = broken
-            self.schedule.redo(job.id, job)
-        elif times > RETRIES:
-            self._fail(job, f"its process failed {times} times without a new checkpoint: {last}", cause)
+        if times > RETRIES and not broken:
+            self._fail(job, f"its process died {times} times without writing a new checkpoint: {last}", cause)
         else:
-            self.watcher.process_lost(job, last, self.clock() - max(run.begun, saved or 0.0))
+            if times > RETRIES:
+                self.unfit = broken
+            else:
+                self.watcher.process_lost(job, last, self.clock() - max(run.begun, saved or 0.0))
             self.schedule.redo(job.id, job)
         self.after_each()
 
+    def _ended(self, trial_id: str) -> Running:
+        self.at_work.discard(trial_id)
+        return self.running.pop(trial_id)
+
     def _make_again(self, job: Job, step_id: str, why: str) -> None:
-        """Set a damaged artefact aside and put the job that met it behind the one that makes it."""
+        """Set a damaged step aside, and make ``job``, which found the damage, wait for the job that makes it again."""
         self.repairs += 1
         maker = self.plan.maker(step_id, job)
         if maker is None or self.repairs > MAX_REPAIRS:
             self._fail(job, f"step {step_id}: {why}", f"step {step_id}: {why}")
             return
-        try:
+        with suppress(FileNotFoundError):  # another job has just set it aside
             where = self.store.set_aside(step_id)
-            self.watcher.note(f"step {step_id}: {why}; set aside in {where} and made again")
-        except FileNotFoundError:
-            pass  # another job met the same damage a moment ago
+            self.watcher.note(f"step {step_id}: {why}; moved to {where}; it will be made again")
         self.schedule.redo(job.id, maker)
 
     def _fail(self, job: Job, why: str, details: str) -> None:
         before = len(self.schedule.skipped)
         self.schedule.fail(job.id)
         name = f"logs/{job.id}.log"
-        try:
+        with suppress(OSError):  # most likely a full disk, which is what ``why`` says already
             self.store.write(name, f"{json.dumps(job.to_plain(), indent=1)}\n\n{details}\n".encode())
             why += f"; details in {self.store.path(name)}"
-        except OSError:
-            pass  # a full disk, most likely, which is what the sentence says already
         self.watcher.job_failed(job, why, len(self.schedule.skipped) - before)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its parts in order to restore itself, which is never asked of it."""
+        """Return an empty state: Tune pickles its searcher for a resume that is never requested."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: Tune is never the memory."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
+        """Save nothing, for the same reason."""
 
 
-class TrialDeaths(tune.Callback):
-    """Tells the searcher which trials' processes died, and why, which Tune does not; and frees memory of the others."""
+class TrialEvents(tune.Callback):
+    """Report to the searcher which trials begin, and which die and why; free the statistics of ended ones.
+
+    Tune itself tells a searcher only of trials that return.
+    """
 
     def __init__(self, searcher: ReadyJobs) -> None:
         self.searcher = searcher
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.searcher.at_work.add(trial.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         patches.forget_statistics(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         cause = Path(trial.error_file).read_text() if trial.error_file else ""  # get_error() would find it later
-        cause = cause.partition("\n")[2] or cause  # the first line says when
-        if "in its creation task" in cause:  # it can't import this package, most likely
+        cause = cause.partition("\n")[2] or cause  # the first line is the time
+        if "in its creation task" in cause:  # most likely it can't import this package
             node, last = re.search("ip=([^,)]+)", cause), cause.strip().splitlines()[-1]
             self.searcher.unfit = f"node {node[1] if node else 'of a worker'} can't run raysslprune: {last}"
         self.searcher.process_lost(trial.trial_id, cause)
-
-
-class StopWhenAsked(tune.Callback):
-    """Ends Tune's loop when nobody waits for it any more."""
-
-    def __init__(self, thread: RayThread) -> None:
-        self.thread = thread
-
-    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self.thread.check()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing, as of the searcher."""
-        return {}
 
 
 def run(
@@ -346,29 +412,27 @@ def run(
     store: Store,
     data_root: str,
     watcher: Watcher,
-    workers: Workers | None = None,
+    options: RunOptions | None = None,
     title: Callable[[Job], str] = lambda job: job.title,
     after_each: Callable[[], None] = lambda: None,
-    curves: str = "",
     thread: RayThread | None = None,
 ) -> None:
-    """Run all of a schedule on the connected Ray, where the exchange is; returns when nothing is left that can run.
+    """Run a schedule on the connected Ray, on which an Exchange was started; return when no job is left that can run.
 
-    workers: that each training is given. title: of a job, for Ray's dashboard. after_each: called when a job has
-    ended, well or not; a search adds to the schedule then. curves: a folder for learning curves, '' for none. thread:
-    that this runs in; it is abandoned where Ray dies. Raises ClusterError where the cluster or one of its nodes can't
-    do it.
+    title: returns a job's title for Ray's dashboard. after_each: called after each job, also a failed one; a search
+    then adds jobs. thread: the RayThread that this runs in, abandoned if Ray dies. Raises ClusterError if the cluster
+    or one of its nodes can't run the schedule.
 
-    The trainable takes nothing but its configuration: any of Tune's wrappers would hide its name from the dashboard.
+    The trainable has no parameters besides its configuration: Tune's wrappers would hide its name from the dashboard.
     """
-    workers, thread = workers or Workers(), thread or RayThread()
+    options, thread = options or RunOptions(), thread or RayThread()
     life = Lifeline(lambda why: thread.abandon(ClusterError(why)))
     searcher = ReadyJobs(
-        schedule, plan, store, data_root, watcher, workers, lambda: life.capacity, title, after_each, curves
+        schedule, plan, store, data_root, watcher, options, lambda: life.capacity, title, after_each, thread.check
     )
-    reuse, resources = WorkerReuse(), patches.resource_manager()
-    workers.check({job.parts for job in schedule.waiting.values()}, life.capacity)
-    check_nodes(store, data_root, searcher.sources)
+    reuse = WorkerReuse()
+    options.check({job.parts for job in schedule.waiting.values()}, life.capacity)
+    check_nodes(store, data_root, searcher.sources, gpus=options.gpus > 0)
     with tempfile.TemporaryDirectory(prefix="raysslprune-tune-") as scratch:
         tuner = tune.Tuner(
             JobTrial,
@@ -376,15 +440,15 @@ def run(
                 search_alg=searcher,
                 num_samples=-1,
                 reuse_actors=True,
-                trial_name_creator=lambda trial: searcher.name_of(trial),  # Tune would copy a method, and its searcher
+                trial_name_creator=lambda trial: searcher.name_of(trial),  # Tune would copy a method with its searcher
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
                 verbose=0,
-                progress_reporter=tune.CLIReporter(),  # that of notebooks would clear the cell
-                callbacks=[TrialDeaths(searcher), reuse, StopWhenAsked(thread)],
+                progress_reporter=tune.CLIReporter(),  # the one for notebooks would clear the cell
+                callbacks=[TrialEvents(searcher), reuse],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # else scratch must be on all nodes
             ),
         )
@@ -392,16 +456,13 @@ def run(
             with (
                 life.watched(),
                 patches.trials_not_saved(),
-                patches.resources_held_by(resources),
+                patches.resources_freed(unless=lambda: life.dead) as placed,
                 patches.workers_given(SETTINGS),
                 reuse.patched(),
             ):
-                try:
-                    tuner.fit()
-                finally:
-                    if not life.dead:
-                        resources.clear()
+                searcher.placed = placed
+                tuner.fit()
         except Exception:
             if searcher.unfit:
-                raise ClusterError(searcher.unfit) from None
+                raise ClusterError(searcher.unfit, code=searcher.code) from None
             raise

@@ -1,91 +1,88 @@
-"""``raysslprune analysis``: what the masks behind a sweep keep of each layer, and how much they share."""
+"""``raysslprune analysis``: what the masks of a sweep keep of each layer, and how much they have in common."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 
-from raysslprune.commands.common import Parser, count, reports_errors
-from raysslprune.messages import FAILED, MAX_SEEDS, SCALE, STOPPED, USAGE, say, sweep_command
-from raysslprune.paper.scales import SETTINGS
+from raysslprune.commands.common import Parser, reports_errors
+from raysslprune.kinds import kind_of
+from raysslprune.messages import FAILED, MAX_SEEDS, note, say, sweep_command
+from raysslprune.paper import scalefile
+from raysslprune.paper.scales import SETTINGS, given
 from raysslprune.present import present_masks
 from raysslprune.results.overlap import Placed, placed
 from raysslprune.store.record import Damaged, StoreError
 from raysslprune.store.steps import Store
-from raysslprune.sweep_loader import Sweep, SweepError, known, load
-from raysslprune.sweepfile import Search
+from raysslprune.sweep_loader import Sweep, SweepError, known, load, refusing
 
 
-@reports_errors
+@reports_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        return say("stopped", STOPPED)
-    except SweepError as error:
-        return say(str(error), USAGE)
-    except (StoreError, OSError) as error:
-        return say(str(error), FAILED)
-
-
-def _run(options: argparse.Namespace) -> int:
     store = Store(options.root)
     new = store.is_new()
-    seeds = options.seeds or _seeds(options.sweep, options.scale, store)
-    sweep = load(options.sweep, options.scale, seeds)
+    scale = scalefile.scale(options.scale, options.set)
+    seeds = options.seeds or _seeds(options.sweep, scale, store)
+    sweep = load(options.sweep, scale, seeds)
     masks = _placed(sweep)
     records, damaged = ({}, []) if new else store.survey(dict.fromkeys(mask.mask.id for mask in masks))
-    there = [mask for mask in masks if mask.mask.id in records]
-    more = seeds if seeds != SETTINGS[options.scale].seeds else None
-    makes = sweep_command(options.sweep, options.scale, options.root, more)
+    more = seeds if seeds != SETTINGS[scale].seeds else None
+    makes = sweep_command(options.sweep, given(scale), options.root, more)
     for damage in damaged:
-        say(f"mask {damage.step_id}: {damage.why}; it is left out, and made again by: {makes}", 0)
-    if not there:
-        return say(f"no mask of {sweep.name} is in {store.shown} yet; this makes them: {makes}", FAILED)
-    lacking = [mask for mask in masks if mask.mask.id not in records]
-    if lacking and not isinstance(sweep.drawing, Search):  # which makes only what it chooses
-        count = f"{len(lacking)} of {len(masks)} masks are not there yet"
-        say(f"{count}, the first of them {lacking[0]}; this makes them: {makes}", 0)
+        note(f"mask {damage.step_id}: {damage.why}; it is left out; to make it again, run: {makes}")
+    done = [mask for mask in masks if mask.mask.id in records]
+    if not done:
+        raise StoreError(f"no mask of {sweep.name} is in {store.shown} yet; to make them, run: {makes}")
+    missing = [mask for mask in masks if mask.mask.id not in records]
+    if missing and not kind_of(sweep).chooses:  # a search makes only the masks that it chooses
+        how_many = f"{len(missing)} of {len(masks)} masks are not there yet"
+        note(f"{how_many}, the first of them {missing[0]}; to make them, run: {makes}")
     try:
-        return present_masks(sweep, options.scale, there, store)
+        faults = present_masks(sweep, scale, done, store)
     except Damaged as damage:
-        return say(f"mask {damage.step_id}: {damage.why}; this makes it again: {makes}", FAILED)
+        raise StoreError(f"mask {damage.step_id}: {damage.why}; to make it again, run: {makes}") from None
+    for fault in faults:
+        say(fault, FAILED)
+    return FAILED if faults else 0
 
 
 def _seeds(name: str, scale: str, store: Store) -> int:
-    """As many as the store has masks of, but at least the scale's."""
+    """Return the number of seeds that have masks of their own in the store, but at least the scale's.
+
+    A mask that all seeds share, such as an imported one, says nothing about the number of seeds.
+    """
     seeds = SETTINGS[scale].seeds
     while seeds < MAX_SEEDS:
-        more = _placed(load(name, scale, seeds + 1))
-        if not any(store.has(f"steps/{mask.mask.id}/SUCCESS") for mask in more if mask.seed == seeds):
+        masks = _placed(load(name, scale, seeds + 1))
+        shared = {mask.mask.id for mask in masks if mask.seed < seeds}
+        own = {mask.mask.id for mask in masks if mask.seed == seeds} - shared
+        if not any(store.has(f"steps/{mask_id}/SUCCESS") for mask_id in own):
             break
         seeds += 1
     return seeds
 
 
 def _placed(sweep: Sweep) -> list[Placed]:
-    """Raises SweepError where there is nothing to look at."""
-    try:
+    """Return the masks of a sweep with their places. Raises SweepError if there are none."""
+    with refusing(sweep.name):
         masks = placed(sweep.points)
-    except ValueError as error:
-        raise SweepError(f"{sweep.name}: {error}") from error
     if not masks:
-        raise SweepError(f"there are no masks behind {sweep.name}: nothing is pruned for it")
+        raise SweepError(f"{sweep.name} has no masks: it prunes nothing")
     return masks
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="raysslprune analysis",
-        description="What the masks behind a sweep keep of each layer, and how much they share. Trains nothing.",
+        description="Compare the masks of a sweep: how much of each layer they keep, and how much they have in common. "
+        "Trains nothing.",
         examples=["raysslprune analysis fig3", "raysslprune analysis fig3 --seeds 3"],
-        codes="0 all is done; 1 no mask is there, or a figure or the store failed; 2 a wrong call or sweep file; "
-        "130 Ctrl-C",
+        codes="0 all is done; 1 there is no mask, or a figure or the store failed; 2 a wrong call or sweep file",
     )
     parser.add_argument("sweep", metavar="SWEEP", help=f"{', '.join(known())}, or a .py file of your own")
-    parser.add_argument("--scale", default=SCALE, choices=list(SETTINGS), help=f"which (default: {SCALE})")
-    parser.add_argument("--seeds", type=count, metavar="N", help="seeds 0 to N-1 (default: all that are there)")
+    parser.add_scale("the sweep")
+    parser.add_seeds("all that have masks")
     parser.add_root()
     return parser

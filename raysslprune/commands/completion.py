@@ -1,6 +1,6 @@
-"""Shell completion of ``raysslprune``, as scripts that shtab writes from the parsers: Tab runs no Python.
+"""Shell completion of ``raysslprune``, as scripts that shtab writes from the parsers: Tab starts no Python.
 
-What an argument may be is said by its choices, else by its name or metavar: a SWEEP, a DIR, a FILE.
+An argument is completed by its choices, else by its name or metavar: a SWEEP, a DIR, a FILE.
 """
 
 from __future__ import annotations
@@ -11,25 +11,30 @@ from typing import Any
 
 import shtab
 
-from raysslprune.catalogue import ARCHITECTURES, DATASETS
+from raysslprune.catalogue import ARCHITECTURES, DATASETS, TASKS
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.sweep_loader import known
 
 NAMED = {"folder", "parquet"}
-"""Data sets with a name of their own behind a slash."""
+"""Data sets whose names have a second part after a slash."""
 
 
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """For bash, zsh or fish: what it is to read in order to complete the parser's arguments."""
-    data = (f"{name}/" if name in NAMED else name for name in DATASETS)
+    """Return the script that makes bash, zsh or fish complete the parser's arguments."""
+    data = _words("data", (f"{name}/" if name in NAMED else name for name in DATASETS))
     ways = {
         "arch": _words("arch", ARCHITECTURES),
-        "name": _words("data", data),
+        "task": _words("task", TASKS),
+        "name": data,
+        "DATA": data,
         "DIR": shtab.DIRECTORY,
         "FILE": shtab.FILE,
-        "SWEEP": _sweeps(known()),
+        "TASK": _words("task", TASKS),
+        "SWEEP": _words_or_files("sweep", known(), "py"),
+        "SCALE": _words_or_files("scale", SETTINGS, "toml"),
     }
     for action in _arguments(parser):
-        kind = action.dest if action.dest in ways else action.metavar
+        kind = action.metavar if action.metavar in ways else action.dest
         if action.choices is None and kind in ways:
             action.complete = ways[kind]  # pyright: ignore[reportAttributeAccessIssue]
     made = shtab.complete(parser, shell)
@@ -39,7 +44,7 @@ def script(shell: str, parser: argparse.ArgumentParser) -> str:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Of a parser and of all below it."""
+    """Yield the arguments of a parser and of all its subparsers."""
     for action in parser._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):
@@ -57,9 +62,11 @@ def _words(name: str, words: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _sweeps(names: Iterable[str]) -> dict[str, Any]:
-    """Known ones, or Python files. In bash shtab adds a slash to folders where ``file`` is in the function's name."""
-    function, given = "_raysslprune_sweep_or_file", " ".join(names)
+def _words_or_files(name: str, words: Iterable[str], suffix: str) -> dict[str, Any]:
+    """Complete words, and files with a suffix. In bash, shtab adds a slash to folders if the function's name has
+    ``file`` in it.
+    """
+    function, given = f"_raysslprune_{name}_or_file", " ".join(words)
     return {
         "bash": function,
         "zsh": function,
@@ -67,15 +74,16 @@ def _sweeps(names: Iterable[str]) -> dict[str, Any]:
         "preamble": {
             "bash": f"""{function}() {{
   compgen -W '{given}' -- "$1"
-  compgen -f -X '!*.py' -- "$1"
+  compgen -f -X '!*.{suffix}' -- "$1"
   compgen -d -- "$1"
 }}""",
             "zsh": f"""{function}() {{
-  _alternative 'sweeps:sweep:({given})' 'files:sweep file:_path_files -g "*.py"' 'folders:folder:_path_files -/'
+  _alternative '{name}s:{name}:({given})' 'files:{name} file:_path_files -g "*.{suffix}"' \\
+    'folders:folder:_path_files -/'
 }}""",
             "fish": f"""function {function}
-  printf '%s\\tsweep\\n' {given}
-  __fish_complete_path (commandline -ct) 'sweep file' | string match -er '(?:\\.py|/)\\t'
+  printf '%s\\t{name}\\n' {given}
+  __fish_complete_path (commandline -ct) '{name} file' | string match -er '(?:\\.{suffix}|/)\\t'
 end""",
         },
     }

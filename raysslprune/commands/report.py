@@ -1,4 +1,4 @@
-"""``raysslprune report``: what the sweeps of a root found, as one HTML page."""
+"""``raysslprune report``: the results of the sweeps of a root, as one HTML page."""
 
 from __future__ import annotations
 
@@ -7,67 +7,51 @@ import os
 from collections.abc import Sequence
 
 from raysslprune.commands.common import Parser, path, reports_errors
-from raysslprune.messages import FAILED, STOPPED, USAGE, note, say
-from raysslprune.paper.scales import SETTINGS
-from raysslprune.store.record import StoreError
+from raysslprune.messages import FAILED, USAGE, UserError, note
+from raysslprune.paper import scalefile
 from raysslprune.store.steps import Store
-from raysslprune.sweep_loader import SweepError
 
 
-@reports_errors
+@reports_errors(stopped="stopped; nothing was written")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code."""
+    """Run the command; return the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        return say("stopped; nothing was written", STOPPED)
-    except SweepError as error:
-        return say(str(error), USAGE)
-    except (StoreError, OSError) as error:
-        return say(str(error), FAILED)
-
-
-def _run(options: argparse.Namespace) -> int:
     folder, name = os.path.split(os.path.abspath(options.out))
     if not options.out or os.path.isdir(options.out):
-        return say(f"--out wants the name of a file, and {options.out!r} is none", USAGE)
+        raise UserError(f"--out must be the name of a file, and {options.out!r} is none", code=USAGE)
     if not os.path.isdir(folder):
-        return say(f"can't write {options.out}: there is no folder {folder}", FAILED)
+        raise UserError(f"can't write {options.out}: there is no folder {folder}")
     from raysslprune.report import contents, page
 
     store = Store(options.root)
-    found = contents.find(options.sweeps, options.scale, store, note)
+    if options.set and options.scale is None:
+        raise UserError("--set needs --scale", code=USAGE)
+    scale = None if options.scale is None else scalefile.scale(options.scale, options.set)
+    found = contents.find(options.sweeps, scale, store, note)
     report = contents.gather(found, store, note)
     text = page.render(report)
     try:
-        Store(folder).write(name, text.encode())  # whole or not at all
+        Store(folder).write(name, text.encode())  # all of it or nothing
     except OSError as error:
-        return say(f"can't write {options.out}: {error.strerror or error}", FAILED)
-    print(options.out)
+        raise UserError(f"can't write {options.out}: {error.strerror or error}") from error
+    print(os.path.join(folder, name))
     return FAILED if any(section.no_picture for section in report.sections) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="raysslprune report",
-        description="One HTML page of what sweeps found: figures, claims, tables, provenance, cost. Trains nothing.",
-        examples=[
-            "raysslprune report",
-            "raysslprune report fig3 fig5 --scale laptop --out paper.html",
-        ],
-        codes="0 the page is there; 1 the root has no results, or can't be read, or a figure or the page not made; "
-        "2 a wrong call or sweep; 130 Ctrl-C",
+        description="Make one HTML page of the results of sweeps: figures, claims, tables, provenance, cost. Trains "
+        "nothing.",
+        examples=["raysslprune report", "raysslprune report fig3 fig5 --scale laptop --out paper.html"],
+        codes="0 the page is written; 1 there are no results, or the root, a figure or the page failed; "
+        "2 a wrong call or sweep file",
     )
-    parser.add_argument(
-        "sweeps",
-        nargs="*",
-        metavar="SWEEP",
-        help="names or .py files of sweeps (default: those of the package that have results)",
-    )
-    parser.add_argument("--scale", choices=list(SETTINGS), help="of this scale alone (default: all that have results)")
+    sweeps = "sweeps, by name or .py file (default: the package's sweeps that have results)"
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=sweeps)
+    parser.add_scale("the results", default=None, choice="all of the package that have results")
     parser.add_root()
     parser.add_argument(
-        "--out", type=path, default="report.html", metavar="FILE", help="the page (default: ./report.html)"
+        "--out", type=path, default="report.html", metavar="FILE", help="file to write (default: ./report.html)"
     )
     return parser

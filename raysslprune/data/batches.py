@@ -1,7 +1,6 @@
-"""What the training loop takes at each update: which images, and the random numbers of their views.
+"""Batches for the training loop: indices of images, and the random numbers of their views.
 
-Images on disk are decoded and cropped here, ahead of time: what comes next is known, as the stream is endless and
-fixed by the seed.
+Images on disk are decoded and cropped here ahead of time, since the seed fixes which images come next.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from raysslprune.parallel import Share
 from raysslprune.spec import Recipe, seed_of
 
 AHEAD = 3
-"""Batches that are decoded while the network trains on one."""
+"""Number of batches that are decoded while the network trains on one."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """index: the images that the views of each sample are of, (n, views). draws: of each view, (n, views, d).
+    """A batch of samples. index: images of each sample's views, (n, views). draws: numbers of each view, (n, views, d).
 
-    own: the task's own draws, (n, o). pixels: crops where the images are files, uint8 (n, views, c, size, size).
-    All but pixels' content are on the CPU; uniform draws are from [0, 1).
+    own: further numbers for the task, (n, o). pixels: crops if the images are files, uint8 (n, views, c, size, size).
+    All tensors are on the CPU; the numbers are uniform in [0, 1).
     """
 
     index: Tensor
@@ -44,12 +43,12 @@ class Batch:
 
 
 class Feed:
-    """The stream of a training as batches.
+    """The samples of a training, in batches.
 
-    views, draws: how many views a sample has, and how many uniform numbers each needs. own: further numbers a sample.
-    pool: the images that are samples; None for all. partner: whether the last view is of another image, drawn from
-    all images by a stream of its own (unlabelled ones beside labelled ones). decode: whether a batch of images on disk
-    brings their pixels. share: which samples will be asked for, where several processes share a batch.
+    views, draws: number of views of a sample, and of uniform numbers for each view. own: number of further ones for a
+    sample. pool: indices of the images that are samples; None for all. partner: take the last view from another image,
+    drawn from all images by a second stream, as S4L's unlabelled images are. decode: add the pixels of images on disk.
+    share: this process's share of a batch, if several processes share it.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Feed:
         self.ahead: deque[tuple[int, Batch, list[Future[list[np.ndarray]]]]] = deque()
 
     def take(self, position: int, count: int) -> Batch:
-        """The ``count`` samples from ``position`` on."""
+        """The batch of ``count`` samples from ``position`` on, with pixels of images on disk. Raises DataError."""
         if not self.decodes:
             return self.at(position, count)
         assert isinstance(self.split, Files)
@@ -90,7 +89,7 @@ class Feed:
         return Batch(batch.index, batch.draws, batch.own, together(decoding, batch.index.shape))
 
     def at(self, position: int, count: int) -> Batch:
-        """Without pixels."""
+        """The batch of ``count`` samples from ``position`` on, without pixels."""
         samples = self.stream.take(position, count)
         index = samples.index if self.pool is None else self.pool[samples.index]
         index = index[:, None].repeat(1, self.views)
@@ -109,7 +108,7 @@ def still(split: Split, recipe: Recipe, index: Tensor, draws: Tensor) -> Batch:
 
 
 def crops(files: Files, recipe: Recipe, index: Tensor, draws: Tensor) -> list[Future[list[np.ndarray]]]:
-    """The crops (c, size, size) of each sample's views, being decoded; views of one image share its decoding."""
+    """Futures of the crops (c, size, size) of each sample's views; views of one image share its decoding."""
 
     def box(row: np.ndarray, width: int, height: int) -> Sequence[int] | None:
         return crop_boxes(row[None], width, height, recipe.crop)[0].tolist() if recipe.crop else None
@@ -124,7 +123,7 @@ def crops(files: Files, recipe: Recipe, index: Tensor, draws: Tensor) -> list[Fu
 
 
 def together(decoding: list[Future[list[np.ndarray]]], shape: torch.Size) -> Tensor:
-    """Decoded crops as one tensor (n, views, c, size, size), in memory that a GPU can copy from."""
+    """Join decoded crops to one tensor (n, views, c, size, size), in pinned memory if there is a GPU."""
     pixels = torch.from_numpy(np.stack([view for future in decoding for view in future.result()]))
     pixels = pixels.unflatten(0, shape)
     return pixels.pin_memory() if torch.cuda.is_available() else pixels

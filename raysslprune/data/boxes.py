@@ -1,4 +1,4 @@
-"""Which part of an image a random resized crop takes."""
+"""Boxes of random resized crops."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 import numpy as np
 
 TRIES = 4
-"""Draws of area and shape for a random resized crop, until one fits into the image."""
+"""Maximum draws of area and shape for a random resized crop, until one fits into the image."""
 
 RATIOS = (math.log(3 / 4), math.log(4 / 3))
-"""Of width to height of a random resized crop, as logarithms."""
+"""Range of width / height of a random resized crop, as logarithms."""
 
 
 def crop_boxes(draws: np.ndarray, width: int, height: int, least: float) -> np.ndarray:
     """Boxes (left, top, right, bottom) in pixels of random resized crops, (n, 4) int64 (Szegedy et al. 2014).
 
-    The area is uniform from ``least`` of the image's to all of it, the logarithm of width / height uniform in RATIOS,
-    the place uniform. A box that does not fit is drawn again, up to TRIES times; then it is the largest central box
-    of an allowed shape. draws: (n, 3 + 2 * TRIES or more), uniform; the first two are the place, from the fourth on
-    area and shape by turns.
+    The area is uniform from the fraction ``least`` of the image's area to all of it, the logarithm of width / height is
+    uniform in RATIOS, and so is the place. A box that does not fit is drawn again; after TRIES draws it is the largest
+    central box of an allowed shape. draws: (n, 3 + 2 * TRIES or more), uniform in [0, 1); the first two numbers give
+    the place, those from the fourth on area and shape in turn.
     """
     tries = draws[:, 3 : 3 + 2 * TRIES].astype(np.float64).reshape(len(draws), TRIES, 2)
     area = width * height * (least + (1 - least) * tries[:, :, 0])

@@ -1,28 +1,30 @@
-"""What the training loop sees of a data set, and what a source of one is."""
+"""Interfaces of data sets and of their sources."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from raysslprune.messages import UserError
+
 IGNORED = -1
-"""In labels of several classes at once: neither present nor absent, as VOC's difficult objects."""
+"""Label of a class that is neither present nor absent, such as VOC's difficult objects; for multiple labels."""
 
 
-class DataError(Exception):
-    """A data set is missing or broken. The message is a sentence for the user, with the path."""
+class DataError(UserError):
+    """A data set is missing or broken. The message names its path."""
 
 
 class Split(Protocol):
     """Images with labels: ``Resident`` ones or ``files.Files``.
 
-    labels: int64 (n,), or int8 (n, classes) of 1, 0 and IGNORED where an image may be of several classes.
-    channels, size: of the square images that :meth:`batches` gives.
+    labels: int64 (n,), or int8 (n, classes) of 1, 0 and IGNORED if an image may be of several classes.
+    channels, size: shape of the square images that :meth:`batches` gives.
     """
 
     @property
@@ -39,17 +41,17 @@ class Split(Protocol):
         ...
 
     def some(self, index: Tensor, labels: Tensor | None = None) -> Split:
-        """Those images only, perhaps with other labels."""
+        """A split of only these images, perhaps with other labels."""
         ...
 
     def to(self, device: torch.device) -> Split:
-        """With the labels, and resident images, on that device."""
+        """A copy with the labels, and resident images, on the device."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resident:
-    """images: uint8, (samples, channels, height, width). labels: as in Split."""
+    """A split in memory. images: uint8, (samples, channels, height, width). labels: as in Split."""
 
     images: Tensor
     labels: Tensor
@@ -77,9 +79,10 @@ class Resident:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """mean, std: per channel, (channels, 1, 1), on the uint8 scale: what images are normalised by.
+    """A data set. mean, std: normalisation per channel, (channels, 1, 1), on the uint8 scale.
 
-    white: the largest value on that scale; digits end at 16. remarks: as Source.locate returns them.
+    validation: training images that are held out, if any. white: the largest value of a pixel, 16 for digits. remarks:
+    as Source.locate returns them.
     """
 
     train: Split
@@ -87,6 +90,7 @@ class Dataset:
     classes: int
     mean: Tensor
     std: Tensor
+    validation: Split | None = None
     white: float = 255.0
     remarks: tuple[str, ...] = ()
 
@@ -100,7 +104,7 @@ class Dataset:
 
     @property
     def multilabel(self) -> bool:
-        """Whether an image may be of several classes at once."""
+        """True if an image may be of several classes at once."""
         return self.train.labels.ndim == 2
 
     @property
@@ -108,53 +112,65 @@ class Dataset:
         return self.mean.device
 
     def to(self, device: torch.device) -> Dataset:
-        return replace(
-            self,
-            train=self.train.to(device),
-            test=self.test.to(device),
-            mean=self.mean.to(device),
-            std=self.std.to(device),
-        )
+        """A copy with all tensors on the device."""
+        parts = {name: getattr(self, name) for name in ("train", "test", "mean", "std", "validation")}
+        return replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images on the uint8 scale to float32 on this data set's device, by ``mean`` and ``std``."""
-        return images.to(self.device, torch.float32, copy=True).sub_(self.mean).div_(self.std)
+        """Normalise images on the uint8 scale by ``mean`` and ``std``, to float32 on this data set's device."""
+        return sent(images, self.device).to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
     def batches(self, split: Split, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images of a split, channels-last, and their labels, both on this data set's device."""
         for images, labels in split.batches(count):
-            yield self.normalise(images).contiguous(memory_format=torch.channels_last), labels.to(self.device)
+            yield self.normalise(images).contiguous(memory_format=torch.channels_last), sent(labels, self.device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to ``device``; a copy to a GPU is made from pinned memory, and may end later."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
 
 
 class Source(Protocol):
-    """Where a data set comes from. Made with what stands after the slash in its name, else with ''."""
+    """A source of a data set, constructed from the part of the data set's name after the slash, or ''."""
 
     def locate(self, root: Path, fetch: bool = False) -> Sequence[str] | None:
-        """Look whether all is there, without reading it, under the data root. ``fetch``: download it, where it can be.
+        """Check that all files exist under the data root, without reading them. ``fetch``: download them if possible.
 
-        Returns sentences on what a user may not expect, such as files that are not read; None if there are none.
-        Raises DataError with the path and the layout that is wanted.
+        Returns sentences on what a user may not expect, such as ignored files; None for no sentences.
+        Raises DataError with the path and the required layout.
         """
         ...
 
     def load(self, root: Path) -> Dataset:
-        """Read it, or the list of its files. Raises DataError."""
+        """Read the data set, or the list of its files. Raises DataError."""
+        ...
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A source that can read the labels without the images."""
+
+    def labels(self, root: Path) -> Tensor:
+        """The labels of the training images, as in Split. Raises DataError."""
         ...
 
 
 def counted(number: int, one: str, several: str) -> str:
-    """A number and what it counts: ``1 image is`` or ``1,200 images are``."""
+    """A number with words in the singular or plural: ``1 image is`` or ``1,200 images are``."""
     return f"{number:,} {one if number == 1 else several}"
 
 
 def no_argument(name: str, argument: str) -> None:
-    """Raises ValueError where a data set that takes none has something after a slash."""
+    """Raise ValueError if a data set that takes no argument has one after a slash."""
     if argument:
-        raise ValueError(f"data set {name} takes nothing after a slash, but was given {argument!r}")
+        raise ValueError(f"data set {name} takes no argument; remove {'/' + argument!r}")
 
 
 def resident(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Dataset:
-    """A data set from images and labels in memory, normalised to mean 0 and variance 1 over the training images."""
+    """A data set of uint8 images (n, c, size, size) and labels, normalised to mean 0, variance 1 over ``train``."""
     std, mean = torch.std_mean(train[0].float(), dim=(0, 2, 3), keepdim=True)
     return Dataset(
         train=Resident(images=train[0], labels=train[1]),

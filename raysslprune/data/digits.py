@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real 8x8 images that come inside its wheel, so nothing is downloaded."""
+"""Handwritten digits of scikit-learn: 1,797 real 8x8 images that come inside its wheel, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from raysslprune.data.dataset import Dataset, no_argument, resident
 
 TRAIN = 1200
 SPLIT_SEED = 20200116
-"""Of the one fixed split that everybody gets; numpy guarantees RandomState's stream for ever."""
+"""Seed of the only split; numpy guarantees that RandomState's stream never changes."""
 
 
 class Digits:
-    """1,200 training and 597 test images, every class in its share. uint8 from 0 to 16, (n, 1, 8, 8)."""
+    """1,200 training and 597 test images, stratified by class. uint8 from 0 to 16, (n, 1, 8, 8)."""
 
     def __init__(self, argument: str = "") -> None:
         no_argument("digits", argument)
 
     def locate(self, root: Path, fetch: bool = False) -> None:
-        """It came with scikit-learn."""
+        """Do nothing: the images come with scikit-learn."""
 
     def load(self, root: Path) -> Dataset:
         table = read()
@@ -34,16 +34,16 @@ class Digits:
 
 
 def read() -> np.ndarray:
-    """A row for each image: 64 pixels and the label. The file behind ``sklearn.datasets.load_digits``.
+    """Read the file behind ``sklearn.datasets.load_digits``: float64 (1797, 65), for each image 64 pixels and a label.
 
-    Read without importing scikit-learn, which takes every worker two to four seconds.
+    scikit-learn is not imported: that would take every worker two to four seconds.
     """
     path = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
     return np.loadtxt(path, delimiter=",")
 
 
 def stratified(labels: np.ndarray, count: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of ``count`` samples, each class in its share (largest remainders), and of the others; both sorted."""
+    """Indices of ``count`` samples, stratified by class (largest remainders), and of the others; both sorted."""
     sizes = np.bincount(labels)
     shares = sizes * count / len(labels)
     take = np.floor(shares).astype(int)

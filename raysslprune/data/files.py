@@ -1,6 +1,6 @@
-"""Images that stay on disk: only their names are held, and threads decode them ahead of whoever uses them.
+"""Images that stay on disk: only their names are in memory, and threads decode the images ahead of their use.
 
-Threads, not processes: Pillow lets go of Python's lock while it decodes and resizes, so they scale with the cores.
+Threads, not processes: Pillow releases Python's lock while it decodes and resizes, so they scale with the cores.
 Forking inside a Ray actor is unsafe, and starting processes afresh would import torch again for each of the 31
 trainings of a chain.
 """
@@ -8,6 +8,7 @@ trainings of a chain.
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,40 +28,44 @@ if TYPE_CHECKING:
     from raysslprune.data.images import Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Of the files that are taken for images, in lower case; the same as torchvision's."""
-
+"""Extensions of image files, in lower case; the same as torchvision's."""
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""Of red, green and blue over ImageNet, on the uint8 scale; everybody's constants."""
+"""Mean and standard deviation of red, green and blue over ImageNet, on the uint8 scale; the usual constants."""
 
 SKIP = "skip.txt"
-"""In a data set's folder: images that are left out, as paths from that folder, one a line, and comments after ``#``."""
+"""File in a data set's folder that lists images to leave out: relative paths, one per line; ``#`` comments."""
 
 LITTER = ("@eaDir", "Thumbs.db", "desktop.ini")
-"""What Synology's file servers and Windows hide in folders of images."""
-
+"""Names of files and folders that Synology's servers and Windows add to folders of images."""
 
 Box = Sequence[float]
 """Left, top, right and bottom edge in pixels."""
 
 Choose = Callable[[int, int], Box | None]
-"""From an image's width and height, the part of it that is a view; None for the view for testing."""
+"""Function from an image's width and height to the box of a view; it returns None for the view for testing."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class BrokenImage(DataError):
-    """A file that could be read, but is no image, or only part of one."""
+    """A file that could be read, but is not an image, or is only a part of one."""
+
+
+def check_command(name: str, root: Path) -> str:
+    """The command that excludes a data set's broken images."""
+    return shlex.join(["raysslprune", "check", name, "--data", str(root), "--skip-broken"])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Files:
     """A data.Split of images on disk, as RGB.
 
-    root: the data set's folder. names: paths from there, numpy strings (n,), which hold 1.28 million in 80 MB.
-    labels: as in Split. size: of the square crops. resize: what the shorter side becomes before the central crop.
-    check: the command that leaves broken images out.
+    root: the data set's folder. names: paths relative to it, numpy strings (n,); 1.28 million of them take 80 MB.
+    labels: as in Split. size: side of the square crops, in pixels. resize: the shorter side before the central crop.
+    whole: squeeze the whole image into the square instead of that crop.
+    check: the command that leaves out broken images, for messages.
     """
 
     root: str
@@ -68,6 +73,7 @@ class Files:
     labels: Tensor
     size: int = 224
     resize: int = 256
+    whole: bool = False
     check: str = "raysslprune check NAME --skip-broken"
 
     @property
@@ -78,7 +84,7 @@ class Files:
         return len(self.names)
 
     def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As in Split: the views for testing, in memory for at most two batches. Raises DataError."""
+        """Yield the views for testing, as in Split, with at most two batches in memory. Raises DataError."""
         images = ahead(self.view, range(len(self)), count)
         for labels in self.labels.split(count):
             batch = np.empty((len(labels), self.channels, self.size, self.size), np.uint8)
@@ -96,33 +102,36 @@ class Files:
     def view(self, index: int, choose: Choose | None = None) -> np.ndarray:
         """One image as uint8 (3, size, size), bilinear with antialiasing. Any thread may call it. Raises DataError.
 
-        choose: from width and height, the box that is resized to a square. Without it, or where it gives None: the
-        view for testing, the central square after the shorter side became ``resize``, exactly as torchvision's
-        ``Resize`` and ``CenterCrop`` make it.
+        choose: returns the box to resize to a square. If it is None or returns None, the view is that for testing: the
+        shorter side is resized to ``resize``, and then the central square is cut out, or all of the image resized to a
+        square if ``whole``, exactly as torchvision's ``Resize(resize)`` and ``CenterCrop(size)`` or ``Resize((size,
+        size))`` make it.
         """
         return self.views(index, [choose])[0]
 
     def views(self, index: int, chosen: Iterable[Choose | None]) -> list[np.ndarray]:
-        """Several views of one image, which is decoded once: that takes longer than to crop and resize."""
+        """Views of one image, which is decoded only once: that takes longest. chosen: as ``choose`` in :meth:`view`."""
         try:
             image = self.image(index)
         except BrokenImage as error:
-            raise BrokenImage(f"{error}; mend it, or leave out all that are broken: {self.check}") from error
+            raise BrokenImage(f"{error}; repair it, or leave out all broken images: {self.check}") from error
         return [self._square(image, choose(*image.size) if choose else None) for choose in chosen]
 
     def _square(self, image: Image.Image, box: Box | None) -> np.ndarray:
-        from raysslprune.data import images  # imports Pillow, which data sets without images on disk can do without
+        from raysslprune.data import images  # imports Pillow, which only images on disk need
 
         if box is not None:
             image = images.square(image, self.size, box)
         else:
             image = images.resized(image, self.resize)
+            if self.whole:
+                image = images.square(image, self.size, (0, 0, *image.size))
             left, top = (round((side - self.size) / 2) for side in image.size)
             image = image.crop((left, top, left + self.size, top + self.size))
         return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 
     def image(self, index: int) -> Image.Image:
-        """One image, decoded, in mode RGB or L. Raises DataError where it can't be read, BrokenImage where decoded."""
+        """A decoded image, in mode RGB or L. Raises DataError if it can't be read, BrokenImage if not valid."""
         return self.decode(index, self.read(index))
 
     def path(self, index: int) -> str:
@@ -138,13 +147,13 @@ class Files:
             raise DataError(f"image {path} can't be read: {error.strerror}") from error
 
     def decode(self, index: int, data: bytes) -> Image.Image:
-        """The image that is the content of that file. Raises BrokenImage."""
+        """Decode the content of an image's file, to mode RGB or L. Raises BrokenImage."""
         from raysslprune.data import images
 
         try:
             image = images.decode(data)
             if self.resize**2 * max(image.size) > images.MAX_PIXELS * min(image.size):
-                raise ValueError(f"{image.width} x {image.height} pixels are too long and narrow")
+                raise ValueError(f"its {image.width} x {image.height} pixels are too long and narrow")
         except ValueError as error:
             raise BrokenImage(f"image {self.path(index)} is broken: {error}") from error
         return image
@@ -156,17 +165,17 @@ def dataset(
     test: tuple[Sequence[str], Tensor],
     classes: int,
     remarks: Sequence[str] = (),
+    whole: bool = False,
 ) -> Dataset:
-    """A data set of images on disk under a folder, from names and labels, without those that its skip file lists.
+    """A data set of images on disk under a folder, from names and labels, without the images in its skip file.
 
-    remarks: as Source.locate returns them. Raises DataError, also where the skip file lists what is not in the data
-    set, or all that is in it.
+    remarks: as Source.locate returns them. whole: as in Files. Raises DataError, also if the skip file lists an image
+    that the data set does not have, or all images of a split.
     """
-    listed = skipped(root)
-    unknown = set(listed).difference(train[0], test[0])
-    if unknown:
-        raise DataError(f"{root / SKIP} lists {spelled(min(unknown))}, which is no image of this data set")
-    splits = [_without(set(listed), root, *split) for split in (train, test)]
+    listed = set(skipped(root))
+    if unknown := listed.difference(train[0], test[0]):
+        raise DataError(f"{root / SKIP} lists {spelled(min(unknown))}, but this data set has no such image")
+    splits = [replace(_without(listed, root, *split), whole=whole) for split in (train, test)]
     if not all(map(len, splits)):
         raise DataError(f"{root / SKIP} leaves no image for training or none for testing")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
@@ -185,9 +194,9 @@ def _without(listed: set[str], root: Path, names: Sequence[str], labels: Tensor)
 
 
 def skipped(root: Path) -> list[str]:
-    """The images that a data set's skip file leaves out; none where there is no such file. Raises DataError.
+    """The images that a data set's skip file leaves out; none if there is no such file. Raises DataError.
 
-    Paths may be as ``find``, Windows or an error message writes them: ``./train/a.jpg``, ``train\\a.jpg``, absolute.
+    Paths may be written as by ``find``, Windows or an error message: ``./train/a.jpg``, ``train\\a.jpg``, absolute.
     """
     path = root / SKIP
     try:
@@ -201,33 +210,31 @@ def skipped(root: Path) -> list[str]:
 
 
 def _below(root: Path, line: str) -> str:
-    """A path of a skip file as it is from the data set's folder. Beside a ``/``, a backslash is part of a name."""
+    """A path of a skip file, below the data set's folder. A backslash separates folders unless there is a ``/``."""
     path = PurePosixPath(line if "/" in line else line.replace("\\", "/"))
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def spelled(name: str) -> str:
-    """A name in quotes; with escapes where it is written in another way than it seems, as macOS writes accents."""
+    """A name in quotes; with escapes if it is not in Unicode's normal form NFC, as macOS writes accents."""
     return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
 
 
 def listed(folder: Path, layout: str) -> list[os.DirEntry[str]]:
-    """What is in a folder and not hidden. Raises DataError."""
+    """The entries of a folder that are not hidden. Raises DataError, with the expected ``layout``."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".") and entry.name not in LITTER]
     except FileNotFoundError as error:
         raise DataError(f"there is no folder {folder}; {layout}") from error
-    except NotADirectoryError as error:
-        raise DataError(f"{folder} is not a folder; {layout}") from error
     except OSError as error:
         raise DataError(f"folder {folder} can't be listed: {error.strerror}; {layout}") from error
 
 
 def below(root: Path, kind: str, name: str) -> Path:
-    """``root / name``, for a data set whose name stands after a slash: ``kind/name``.
+    """The path ``root / name`` of a data set that is written ``kind/name``.
 
-    Raises ValueError where there is none, or where it would lead out of the data root.
+    Raises ValueError if the name is empty, or would lead out of the data root.
     """
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts:
@@ -237,27 +244,27 @@ def below(root: Path, kind: str, name: str) -> Path:
 
 @cache
 def executor() -> ThreadPoolExecutor:
-    """This process's threads for reading and decoding: one for each core that it may use.
+    """Threads of this process for reading and decoding: one for each core that it may use.
 
-    torch knows how many these are, as a sweep tells it. Work in it must not wait for other work in it.
+    A sweep sets torch's number of threads to these cores. Work in the pool must not wait for other work in it.
     """
     return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="decode")
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
-    """``map(work, items)`` by the executor's threads: in order, begun for at most ``count`` items not yet asked for.
+    """Yield as ``map(work, items)`` does, in order, from the executor's threads, which are up to ``count`` items ahead.
 
-    ``count`` is raised where it would leave threads idle.
+    ``count`` is increased if it would leave threads idle.
     """
     pool, count = executor(), max(count, 2 * torch.get_num_threads())
-    begun: deque[Future[R]] = deque()
+    started: deque[Future[R]] = deque()
     try:
         for item in items:
-            begun.append(pool.submit(work, item))
-            if len(begun) > count:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            started.append(pool.submit(work, item))
+            if len(started) > count:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
     finally:
-        for future in begun:
+        for future in started:
             future.cancel()

@@ -1,4 +1,4 @@
-"""Small data sets as Parquet files of encoded images and labels, as Hugging Face's hub has them."""
+"""Small data sets in Parquet files of encoded images and labels, as on Hugging Face's hub."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from raysslprune.data.files import below
 from raysslprune.data.images import decode
 
 IMAGES = ("image", "img")
-"""Columns of images; the first that is there is read."""
+"""Names of the column of images; the first that exists is read."""
 
-LAYOUT = "wanted: Parquet files with the columns image or img (bytes of image files) and label (whole numbers)"
+LAYOUT = "expected: Parquet files with the columns image or img (bytes of image files) and label (whole numbers)"
 
 SHARD = re.compile(r"(?P<split>\w+?)(-(?P<number>\d{5})-of-(?P<all>\d{5})(-[0-9a-f]+)?)?\.parquet")
-"""The name of a file of a split on the hub: ``train-00000-of-00005.parquet``, some with a hash at their end."""
+"""Pattern of a split's file names on the hub: ``train-00000-of-00005.parquet``, some with a hash at the end."""
 
 
 class Parquet:
-    """``parquet/NAME``: images in Parquet files, decoded and held in memory.
+    """``parquet/NAME``: images in Parquet files, decoded and kept in memory.
 
     Files: ``<data>/NAME-train.parquet`` and ``<data>/NAME-test.parquet``; else, in ``<data>/NAME`` or
-    ``<data>/NAME/data``, ``train.parquet`` or ``train-00000-of-00005.parquet`` and so on, and the same of ``test``.
+    ``<data>/NAME/data``, ``train.parquet`` or ``train-00000-of-00005.parquet`` and so on, and the same for ``test``.
 
     Columns: ``image`` or ``img``, the bytes of an image file, or a struct that has them as ``bytes``; and ``label``,
-    else the only column of whole numbers whose name has "label" in it. ``parquet/NAME:fine_label`` says which, as it
-    must where there are several. Labels are whole numbers from 0 on. All images are square and of one size. Where none
-    has colours, they have one channel, else three.
+    or the only column of whole numbers whose name contains "label". If several do, add the column to the data set's
+    name: ``parquet/NAME:fine_label``. Labels are whole numbers from 0 on. All images are square and of one size. They
+    have one channel if no image has colours, else three.
     """
 
     def __init__(self, argument: str = "") -> None:
@@ -50,15 +50,22 @@ class Parquet:
         (train, labels), (test, wanted) = (_read(some, image, label) for some in paths)
         classes = len(np.unique(labels))
         if (labels.min(), labels.max()) != (0, classes - 1):
-            raise DataError(f"the {classes} different labels in {where[0]} are not the numbers from 0 to {classes - 1}")
+            raise DataError(
+                f"the {classes} different labels in {where[0]} must be the numbers from 0 to {classes - 1}, "
+                "without gaps"
+            )
         if wanted.min() < 0 or wanted.max() >= classes:
             raise DataError(f"{where[1]} has labels that are not in {where[0]}")
         if train[0].shape[0] != test[0].shape[0]:
-            raise DataError(f"the images in {where[1]} are not of the size of those in {where[0]}")
+            raise DataError(f"the images in {where[1]} are not of the same size as those in {where[0]}")
         grey = all(image.ndim == 2 for image in (*train, *test))
-        return resident(
-            (_packed(train, grey), torch.from_numpy(labels)), (_packed(test, grey), torch.from_numpy(wanted))
-        )
+        packed = [_packed(images, grey) for images in (train, test)]
+        return resident((packed[0], torch.from_numpy(labels)), (packed[1], torch.from_numpy(wanted)))
+
+    def labels(self, root: Path) -> Tensor:
+        paths = self.paths(root)
+        _, label = self.columns(*paths)
+        return torch.from_numpy(np.concatenate([_numbers(path, _columns(path, [label])[label]) for path in paths[0]]))
 
     def paths(self, root: Path) -> tuple[list[Path], list[Path]]:
         """The files of training and of test images. Raises DataError."""
@@ -67,11 +74,10 @@ class Parquet:
             return [train], [test]
         folder = below(root, "parquet", self.name)
         for place in (folder, folder / "data"):
-            splits = _splits(place)
-            if splits:
+            if splits := _splits(place):
                 return _both(place, splits)
-        inside = nearest(root, self.name)
-        hint = f", but parquet/{inside} would be one" if inside else ""
+        inside = sorted(path.parent.name for path in folder.glob("*/train*.parquet"))
+        hint = f", but parquet/{self.name}/{inside[0]} may be one" if inside else ""
         raise DataError(f"there is no {train}, and no train*.parquet in {folder} or {folder / 'data'}{hint}; {LAYOUT}")
 
     def columns(self, *parts: Sequence[Path]) -> tuple[str, str]:
@@ -84,72 +90,63 @@ class Parquet:
         return chosen
 
     def choose(self, path: Path) -> tuple[str, str]:
-        """As columns, of one file."""
+        """The names of the columns of images and labels in one file. Raises DataError."""
         types = {field.name: field.type for field in _schema(path)}
         images = [name for name, kind in types.items() if _is_image(kind)]
         whole = [name for name, kind in types.items() if pa.types.is_integer(kind)]
         image = next((name for name in IMAGES if name in images), "")
         labels = [name for name in whole if "label" in name]
-        label = self.label or ("label" if "label" in whole else labels[0] if len(labels) == 1 else "")
+        label = self.label or (labels[0] if len(labels) == 1 else "label")
         if image and label in whole:
             return image, label
-        named = " or ".join(f"parquet/{self.name}:{name}" for name in labels or whole)
-        near = f"rename {images[0]} to image" if images and not image else f"name it {named}" if named else ""
+        near = ""
+        if images and not image:
+            near = f"; to use it, rename {images[0]} to image"
+        elif whole:
+            near = "; to use it, name it " + " or ".join(f"parquet/{self.name}:{name}" for name in labels or whole)
         found = ", ".join(f"{name} ({kind})" for name, kind in types.items())
-        asked = f" and no whole numbers {label}" if self.label and label not in whole else ""
-        raise DataError(f"{path} has the columns {found}{asked}; {LAYOUT}{f'; to use it, {near}' if near else ''}")
-
-
-def nearest(root: Path, name: str) -> str:
-    """NAME, or ``NAME/folder``, of which there are Parquet files of both splits under the data root; '' of none."""
-    folder = below(root, "parquet", name)
-    inside = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    for one in (name, *(f"{name}/{part}" for part in inside)):
-        both = all(below(root, "parquet", f"{one}-{split}.parquet").exists() for split in ("train", "test"))
-        splits = [_splits(below(root, "parquet", place)) for place in (one, f"{one}/data")]
-        if both or any({"train", "test"} <= some.keys() for some in splits):
-            return one
-    return ""
+        asked = f", but no whole-number column {label}" if self.label and label not in whole else ""
+        raise DataError(f"{path} has the columns {found}{asked}; {LAYOUT}{near}")
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:
     """The Parquet files in a folder by split, in order."""
     splits: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.glob("*.parquet")):
         if match := SHARD.fullmatch(path.name):
             splits.setdefault(match["split"], []).append(path)
     return splits
 
 
 def _both(folder: Path, splits: dict[str, list[Path]]) -> tuple[list[Path], list[Path]]:
-    """The files for training and testing. Raises DataError where a split or a part of one is missing."""
+    """The files for training and testing. Raises DataError if a split or a part of one is missing."""
     for split in ("train", "test"):
         if split not in splits:
             raise DataError(
-                f"{folder} has no split {split}, only {', '.join(splits)}; wanted: files of train and of test. If"
-                f" another split is to be used as {split}, rename its files"
+                f"{folder} has no split {split}, only {', '.join(splits)}; to use another split as {split}, rename"
+                " its files"
             )
         parts = [match for path in splits[split] if (match := SHARD.fullmatch(path.name))]
         wanted = [f"{number:05}" for number in range(int(parts[0]["all"] or 0))] or [None]
         if [part["number"] for part in parts] != wanted or len({part["all"] for part in parts}) > 1:
             has = ", ".join(path.name for path in splits[split])
-            raise DataError(f"{folder} has not each of the {len(wanted)} parts of {split} once, but {has}")
+            raise DataError(f"{folder} must have each of the {len(wanted)} parts of {split} exactly once; it has {has}")
     return splits["train"], splits["test"]
 
 
 def _schema(path: Path) -> pa.Schema:
-    """Raises DataError."""
+    """The schema of a file. Raises DataError."""
     try:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}; {LAYOUT}") from error
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} can't be read: {_line(error)}; {LAYOUT}") from error
+        raise DataError(f"{path} can't be read: {error}; {LAYOUT}") from error
 
 
 def _is_image(kind: pa.DataType) -> bool:
-    """Whether a column has bytes, or structs with them."""
+    """Return whether a column is of bytes, or of structs with a field ``bytes`` of bytes."""
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
@@ -161,7 +158,7 @@ def _read(paths: Sequence[Path], image: str, label: str) -> tuple[list[np.ndarra
     labels: list[np.ndarray] = []
     for path in paths:
         encoded, numbers = _rows(path, image, label)
-        for row, data in enumerate(encoded):  # threads would not help: of small images, most of it is Python
+        for row, data in enumerate(encoded):  # threads would not help: for small images, most of the time is Python's
             try:
                 one = np.asarray(decode(data or b""))
                 height, width = one.shape[:2]
@@ -178,23 +175,27 @@ def _read(paths: Sequence[Path], image: str, label: str) -> tuple[list[np.ndarra
 
 def _rows(path: Path, image: str, label: str) -> tuple[list[bytes | None], np.ndarray]:
     """Encoded images and labels of one file. Raises DataError."""
-    try:
-        table = pq.ParquetFile(path).read(columns=[image, label])
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} can't be read: {_line(error)}") from error
-    if table[label].null_count:
-        raise DataError(f"{path} has rows without a label")
-    flat = table.flatten()
+    table = _columns(path, [image, label])
+    numbers, flat = _numbers(path, table[label]), table.flatten()
     encoded = flat[f"{image}.bytes" if f"{image}.bytes" in flat.column_names else image]
-    return encoded.to_pylist(), table[label].to_numpy().astype(np.int64)
+    return encoded.to_pylist(), numbers
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _columns(path: Path, names: list[str]) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read(columns=names)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def _numbers(path: Path, labels: pa.ChunkedArray) -> np.ndarray:
+    if labels.null_count:
+        raise DataError(f"{path} has rows without a label")
+    return labels.to_numpy().astype(np.int64)
 
 
 def _packed(images: list[np.ndarray], grey: bool) -> Tensor:
-    """uint8 (n, 1 or 3, size, size)."""
+    """Stack images into a uint8 tensor (n, 1 or 3, size, size)."""
     if grey:
         return torch.from_numpy(np.stack(images))[:, None]
     colours = [image if image.ndim == 3 else image[:, :, None].repeat(3, 2) for image in images]

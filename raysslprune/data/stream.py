@@ -1,6 +1,6 @@
-"""The order of samples and the randomness of their views, as functions of (seed, position).
+"""The order of samples and the random numbers of their views, as functions of (seed, position).
 
-A training is a walk along one endless stream: epoch after epoch, each a new permutation. Position p is
+A training walks along one endless stream: epoch after epoch, each a new permutation. Position p is
 sample ``p % n`` of epoch ``p // n``'s permutation. Batches are always full and may straddle two epochs.
 Nothing depends on process, rank or interruption: to resume at position p is to take from position p.
 """
@@ -17,7 +17,7 @@ from raysslprune.spec import seed_of
 
 @dataclass(frozen=True)
 class Samples:
-    """index: which samples, (n,). draws: uniform in [0, 1), (n, draws), each row fixed by (seed, epoch, sample)."""
+    """Samples by ``index`` (n,), with ``draws`` uniform in [0, 1), (n, draws), fixed by (seed, epoch, sample)."""
 
     index: Tensor
     draws: Tensor

@@ -1,12 +1,15 @@
-"""Parts of a training set (paper 4.2.2): some images of each class, or all images of some classes.
+"""Parts of a training set: some images of each class, all images of some classes (paper 4.2.2), or all but those held
+out for validation.
 
-Which ones depends on nothing but the labels, so everybody who has the data set has the same subset: numpy's
-``RandomState``, whose stream is fixed for ever, shuffles each class's images (in the data set's order, by a seed of
-that class), and the first ``round(fraction * count)`` of them are taken, at least one; or it shuffles the classes.
+The choice depends only on the labels, so the subset is the same everywhere. numpy's ``RandomState``, whose stream never
+changes, shuffles the images of each class (from the data set's order, with a seed for the class), or else the classes;
+the first ``round(fraction * count)`` are taken, at least one. Held out are the images that the subset of as many images
+would take.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,40 +17,55 @@ import torch
 from torch import Tensor
 
 from raysslprune import catalogue
-from raysslprune.data.dataset import Dataset
+from raysslprune.data.dataset import Dataset, Split
 
 SEED = 20200110
 
 
 def of(data: Dataset, subset: str) -> Dataset:
-    """The data set with that part of its training images.
+    """The data set with a subset of its training images.
 
-    ``10%-of-images``: of each class; the test set is untouched. ``10%-of-classes``: the test set too is of these
-    classes only, and they are numbered from 0 on in their old order.
+    ``10%-of-images`` takes 10% of each class and leaves the test set as it is. ``10%-of-classes`` limits the test
+    and the validation set to the same classes too, and renumbers these from 0 in their old order. ``10%-held-out``
+    makes 10% of each class the validation set and leaves the others for training. Normalisation stays that of the
+    whole data set, so that a network can move between its subsets.
 
-    Raises ValueError for images of several classes at once.
+    Raises ValueError for a malformed subset, if images may be of several classes, and if a class would lose all images.
     """
     index, labels = choose(data, subset)
     train = data.train.some(index, labels)
     classes = int(labels.max()) + 1
     if subset.endswith("images"):
         return replace(data, train=train)
+    if catalogue.is_held_out(subset):
+        others = torch.ones(len(data.train), dtype=torch.bool).index_fill_(0, index, False)
+        return replace(data, train=train, validation=data.train.some(others.nonzero().flatten()))
     number = {int(old): int(new) for old, new in zip(data.train.labels[index], labels, strict=True)}
-    kept = torch.tensor([i for i, label in enumerate(data.test.labels.tolist()) if label in number], dtype=torch.int64)
-    renumbered = torch.tensor([number[label] for label in data.test.labels[kept].tolist()], dtype=torch.int64)
-    return replace(data, train=train, test=data.test.some(kept, renumbered), classes=classes)
+    validation = data.validation and _renumbered(data.validation, number)
+    return replace(data, train=train, test=_renumbered(data.test, number), validation=validation, classes=classes)
+
+
+def _renumbered(split: Split, number: Mapping[int, int]) -> Split:
+    """Return the images of a split whose labels have a new number, with this number."""
+    kept = torch.tensor([i for i, label in enumerate(split.labels.tolist()) if label in number], dtype=torch.int64)
+    renumbered = torch.tensor([number[label] for label in split.labels[kept].tolist()], dtype=torch.int64)
+    return split.some(kept, renumbered)
 
 
 def choose(data: Dataset, subset: str) -> tuple[Tensor, Tensor]:
-    """Indices of the training images in a subset, ascending, and their labels in it."""
-    match = catalogue.SUBSET.fullmatch(subset)
-    if match is None:
-        raise ValueError(f"subset {subset!r} is not of the form '10%-of-images' or '10%-of-classes'")
-    if data.multilabel:
-        raise ValueError("subsets are of data sets with one class for each image")
-    fraction, labels = int(match[1]) / 100, data.train.labels.cpu().numpy()
+    """Indices of the training images in a subset, ascending, and their labels in it. Raises as :func:`of` does."""
+    return among(data.train.labels, subset)
+
+
+def among(given: Tensor, subset: str) -> tuple[Tensor, Tensor]:
+    """Do what :func:`choose` does, from the labels of the training images alone."""
+    catalogue.check_subset(subset)
+    if given.ndim == 2:
+        raise ValueError(f"subset {subset!r} needs a data set with one class for each image")
+    percent, _, kind = subset.partition("%-")
+    fraction, labels = int(percent) / 100, given.cpu().numpy()
     classes = np.unique(labels)
-    if match[2] == "classes":
+    if kind == "of-classes":
         chosen = np.sort(np.random.RandomState(SEED).permutation(classes)[: _count(fraction, len(classes))])
         index = np.flatnonzero(np.isin(labels, chosen))
         return torch.from_numpy(index), torch.from_numpy(np.searchsorted(chosen, labels[index]))
@@ -55,6 +73,12 @@ def choose(data: Dataset, subset: str) -> tuple[Tensor, Tensor]:
     members = np.split(order, np.searchsorted(labels[order], classes[1:]))
     shuffled = [np.random.RandomState([SEED, c]).permutation(m) for c, m in zip(classes, members, strict=True)]
     index = np.sort(np.concatenate([m[: _count(fraction, len(m))] for m in shuffled]))
+    if catalogue.is_held_out(subset):
+        index = np.setdiff1d(np.arange(len(labels)), index)
+        if lost := sorted({*classes.tolist()}.difference(labels[index].tolist())):
+            raise ValueError(
+                f"subset {subset!r} leaves no image of class {lost[0]} for training; hold out fewer images"
+            )
     return torch.from_numpy(index), torch.from_numpy(labels[index])
 
 

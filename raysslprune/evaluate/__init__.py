@@ -1,1 +1,1 @@
-"""What is measured on a trained network: metrics, features, and linear SVMs on them."""
+"""Measurements on a trained network: metrics, features, and linear SVMs on them."""

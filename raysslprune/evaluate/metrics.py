@@ -1,4 +1,4 @@
-"""Measurements on a trained network, every sample counted once, by however many processes.
+"""Measurements on a trained network, by one or several processes; every sample counts once.
 
 Linear SVMs on its features are in ``evaluate/svm.py``.
 """
@@ -13,24 +13,25 @@ from torch import Tensor, nn
 
 from raysslprune import parallel
 from raysslprune.data import IGNORED, Dataset, Split
-from raysslprune.masks import NATURAL_ZERO, Mask
+from raysslprune.masks import Mask
+from raysslprune.spec import NATURAL_SPARSITIES
 
-BATCH = 1024
-"""Images that are evaluated at once, at most."""
+BATCH, GPU_BATCH = 1024, 4096
+"""Maximum images that are evaluated at once, on a CPU and a GPU; fewer would not fill a GPU."""
 
 PIXELS = 1 << 24
-"""Pixels that are evaluated at once, at most, unless one image has more: 334 images of 224 x 224."""
+"""Maximum pixels that are evaluated at once, unless one image has more: 334 images of 224 x 224."""
 
 # ------------------------------------------------------------------------------------- of a network
 
 
 def at_once(split: Split) -> int:
-    """How many images of a split are evaluated together."""
-    return max(1, min(BATCH, PIXELS // split.size**2))
+    """Number of images of a split that are evaluated together."""
+    return max(1, min(GPU_BATCH if split.labels.is_cuda else BATCH, PIXELS // split.size**2))
 
 
 def part(split: Split) -> Split:
-    """What this process evaluates of a split."""
+    """The part of a split that this process evaluates."""
     mine = parallel.span(len(split))
     return split if mine == slice(0, len(split)) else split.some(torch.arange(mine.start, mine.stop))
 
@@ -45,15 +46,15 @@ def accuracy(net: Callable[[Tensor], Tensor], data: Dataset, split: Split) -> fl
 
 
 def features(net: nn.Module, data: Dataset, split: Split) -> Tensor:
-    """What ``net``, in eval mode, gives for every image of a split, in order: float32 (n, f), on the CPU."""
+    """Outputs of ``net``, in eval mode, for all images of a split, in order: float32 (n, f), on the CPU."""
     with torch.inference_mode():
         parts = [net(images).float().cpu() for images, _ in data.batches(part(split), at_once(split))]
-    rows = torch.cat(parts)  # out here it is an ordinary tensor, which a head may be trained on
+    rows = torch.cat(parts)  # outside inference mode, so that a head can be trained on it
     return rows if parallel.ranks() == 1 else parallel.joined(rows.to(data.device), len(split)).cpu()
 
 
 def multilabel_map(net: nn.Module, data: Dataset, split: Split) -> float:
-    """Mean average precision in percent of the outputs of ``net``, in eval mode, one for each class.
+    """Mean average precision, in percent, of the outputs of ``net``, in eval mode, with one output for each class.
 
     Raises ValueError as :func:`mean_average_precision` does.
     """
@@ -66,11 +67,11 @@ def multilabel_map(net: nn.Module, data: Dataset, split: Split) -> float:
 def average_precision(scores: Tensor, present: Tensor) -> float:
     """Area under the precision-recall curve of one class, from 0 to 1, as VOC defines it since 2010.
 
-    The precision at a recall is the highest that is reached at this recall or above, and all points of the curve
-    count, not eleven. Samples with equal scores are retrieved together, so their order can't matter.
+    The precision at a recall is the highest at this recall or above; all points of the curve count, not only eleven.
+    Samples with equal scores are retrieved together, so their order has no influence.
 
-    scores: (n,), high where the class is thought to be. present: bool (n,).
-    Raises ValueError where no sample is of the class, and where a score is not a number.
+    scores: (n,), high where the class is predicted. present: bool (n,).
+    Raises ValueError if the class has no sample, or a score is NaN.
     """
     positives = int(present.sum())
     if positives == 0:
@@ -78,7 +79,7 @@ def average_precision(scores: Tensor, present: Tensor) -> float:
     if scores.isnan().any():
         raise ValueError("average precision needs scores that are numbers, not NaN")
     scores, order = scores.sort(descending=True)
-    last = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])  # of those with equal scores
+    last = torch.cat([scores[1:] != scores[:-1], scores.new_ones(1, dtype=torch.bool)])  # of equal scores
     found = present[order].cumsum(0)[last]
     retrieved = last.nonzero().flatten() + 1
     precision = (found.double() / retrieved).flip(0).cummax(0).values.flip(0)
@@ -89,8 +90,8 @@ def average_precision(scores: Tensor, present: Tensor) -> float:
 def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
     """The mean over classes of :func:`average_precision`, in percent.
 
-    scores: (n, classes). labels: as in data.Split; one class for each image is taken as one against all. Class by
-    class, ignored samples are left out. Raises ValueError for a class that no sample is of, and for a NaN.
+    scores: (n, classes). labels: as in data.Split; single labels count as one class against all others. Each class
+    leaves out the samples that are ignored for it. Raises ValueError for a class without samples, and for a NaN.
     """
     found = presence(labels, scores.shape[1])
     total = 0.0
@@ -104,14 +105,14 @@ def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
 
 
 def presence(labels: Tensor, classes: int) -> Tensor:
-    """Labels as in data.Split, as int8 (n, classes) of 1, 0 and IGNORED in either case."""
+    """Convert labels of either form of data.Split to int8 (n, classes) of 1, 0 and IGNORED."""
     return labels if labels.ndim == 2 else F.one_hot(labels, classes).to(torch.int8)
 
 
 # ------------------------------------------------------------------------------------- nearest neighbours
 
 SIMILARITIES = 1 << 25
-"""Held at once, at most, unless the training set is larger: 128 MiB."""
+"""Maximum similarities in memory at once, unless the training set is larger: 128 MiB."""
 
 
 def knn_accuracy(
@@ -124,12 +125,10 @@ def knn_accuracy(
 ) -> float:
     """Top-1 accuracy in percent of NPID's weighted nearest neighbours (Wu et al. 2018).
 
-    Each of the ``neighbours`` training samples (all, where there are fewer) with the highest cosine similarity votes
+    Each of the ``neighbours`` training samples (all, if there are fewer) with the highest cosine similarity votes
     for its class with weight exp(similarity / temperature). Features (n, f), labels int64 (n,).
-    Raises ValueError for features that are not finite and a temperature or a number of neighbours not above 0.
+    Raises ValueError for features that are not finite.
     """
-    if temperature <= 0 or neighbours < 1:
-        raise ValueError(f"temperature and neighbours must be above 0, not {temperature} and {neighbours}")
     if not (train_features.isfinite().all() and test_features.isfinite().all()):
         raise ValueError("nearest neighbours need finite features")
     known, asked = F.normalize(train_features.float()), F.normalize(test_features.float())
@@ -138,7 +137,7 @@ def knn_accuracy(
     hits = 0
     for some, wanted in zip(asked.split(rows), test_labels.split(rows), strict=True):
         similarity, nearest = (some @ known.T).topk(neighbours)
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()  # less the highest: can't overflow
+        weight = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the highest: can't overflow
         votes = weight.new_zeros(len(some), classes).scatter_add_(1, train_labels[nearest], weight)
         hits += int((votes.argmax(1) == wanted).sum())
     return 100 * hits / len(test_labels)
@@ -146,25 +145,15 @@ def knn_accuracy(
 
 # ------------------------------------------------------------------------------------- natural sparsity
 
-THRESHOLDS = {
-    "natural_sparsity": NATURAL_ZERO,
-    "natural_sparsity_1e-30": 1e-30,
-    "natural_sparsity_1e-20": 1e-20,
-    "natural_sparsity_1e-12": 1e-12,
-    "natural_sparsity_1e-9": 1e-9,
-    "natural_sparsity_1e-6": 1e-6,
-}
-"""Metric to the largest magnitude that it counts as zero."""
-
 
 def natural_sparsity(weights: Mapping[str, Tensor], mask: Mask) -> dict[str, float]:
-    """How many of the weights that ``mask`` leaves are zero all the same, in percent (paper 4.3).
+    """Percentage of zeros among the weights that ``mask`` leaves (paper 4.3).
 
-    One metric for each of THRESHOLDS, since "zero" is a matter of the threshold. 0 where the mask leaves no weight.
-    weights: float, by the names in ``mask``.
+    There is a metric for each of NATURAL_SPARSITIES, since "zero" depends on the threshold; all are 0 if the mask
+    leaves no weight. weights: float, by the names in ``mask``.
     """
     kept = [weights[name].detach()[m.to(weights[name].device)].float().abs() for name, m in mask.items()]
     left = sum(len(magnitude) for magnitude in kept)
-    # Every threshold is a normal number, so a subnormal weight is below it also where torch takes it for 0.
-    zeros = {name: sum(int((magnitude <= at).sum()) for magnitude in kept) for name, at in THRESHOLDS.items()}
+    # Every threshold is a normal number, so a subnormal weight is below it even if torch flushes it to 0.
+    zeros = {name: sum(int((magnitude <= at).sum()) for magnitude in kept) for name, at in NATURAL_SPARSITIES.items()}
     return {name: 100 * count / max(1, left) for name, count in zeros.items()}

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from sklearn.svm import LinearSVC
 
 LARGE = 1 << 22
-"""Numbers in the features from which on it is worth to start processes, which takes seconds."""
+"""Number of values in the features from which it is worth starting processes, which takes seconds."""
 
 IDLE = 10
-"""Seconds after which a process with nothing to do ends."""
+"""Seconds after which an idle process ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class LinearSVMs:
     """One SVM for each class, on features divided by their length.
 
     weight: float64 (classes, f). bias, costs: float64 (classes,).
-    unconverged: how many of all fits, those of the cross-validation too, ended at the limit of iterations.
+    unconverged: number of fits, including cross-validation, that reached the limit of iterations.
     """
 
     weight: Tensor
@@ -39,13 +39,13 @@ class LinearSVMs:
     unconverged: int
 
     def scores(self, features: Tensor) -> Tensor:
-        """Float64 (n, classes), above 0 where the class is thought to be. Raises ValueError if not finite."""
+        """Decision values, float64 (n, classes), above 0 if predicted. Raises ValueError for NaN or infinity."""
         return _normalised(features) @ self.weight.T + self.bias
 
     def metrics(self, features: Tensor, labels: Tensor) -> dict[str, float]:
-        """``map`` in percent; ``top1`` in percent where an image is of one class; ``unconverged_fits``.
+        """Metrics: ``map`` in percent; ``top1`` in percent if each image is of one class; ``unconverged_fits``.
 
-        features: (n, f). labels: as in data.Split; ignored ones are left out, class by class.
+        features: (n, f). labels: as in data.Split; each class leaves out the images that are ignored for it.
         Raises ValueError for a class without an image, and features that are not finite.
         """
         scores = self.scores(features)
@@ -62,20 +62,20 @@ def fit(
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> LinearSVMs:
-    """For each class, the SVM with the cost whose mean average precision in cross-validation is the best.
+    """Fit an SVM for each class, with the cost that has the best average precision, averaged over validation folds.
 
-    The folds are stratified and in the order of the samples; of equal costs the smallest is taken; the SVM is then
-    fitted to all samples. For the choice, and only there, average precision is scikit-learn's, which does not
-    interpolate. A class's ignored samples are left out: an image whose only cat is hard to see is no honest negative
-    for cats. (The benchmark's own code leaves them out at the test alone.)
+    The folds are stratified and in the order of the samples; of equally good costs the smallest is taken; the SVM is
+    then fitted to all samples. Only this choice uses scikit-learn's average precision, which does not interpolate.
+    Samples ignored for a class are left out: an image whose only cat is hard to see is no fair negative for cats.
+    (The benchmark's own code leaves them out in testing only.)
 
     features: (n, f), on the CPU. labels: as in data.Split.
-    workers: processes to fit in; None: as many as torch has threads, or one if the features are not LARGE. The result
+    workers: number of processes; None: as many as torch has threads, or one if the features are not LARGE. The result
         does not depend on it.
-    progress: called after each fit with the number of those done, and of all.
+    progress: called after each fit with the number of finished fits and of all fits.
 
-    Raises ValueError for features that are not finite, and for a class with fewer samples, or fewer that are not of
-    it, than there are folds.
+    Raises ValueError for features that are not finite, and for a class with fewer positive or negative samples than
+    folds.
     """
     from joblib import Parallel, delayed
 
@@ -95,8 +95,8 @@ def fit(
 
     if workers is None:
         workers = torch.get_num_threads() if x.size >= LARGE else 1
-    # Processes, not threads: all threads would draw from liblinear's one random number generator, so that no two
-    # runs were the same (scikit-learn's issue 31883).
+    # Processes, not threads: threads would share liblinear's one random number generator, so that no two runs
+    # would be the same (scikit-learn's issue 31883).
     with Parallel(n_jobs=workers, backend="loky", return_as="generator", idle_worker_timeout=IDLE) as parallel:
         precisions = results(
             delayed(_validate)(recipe, cost, x, signs[:, c], train, test)
@@ -117,7 +117,7 @@ def fit(
 
 
 def _normalised(features: Tensor) -> Tensor:
-    """Float64, since liblinear computes in no other, and rows in one piece."""
+    """Rows divided by their lengths, contiguous, in float64, the only type that liblinear computes in."""
     if not features.isfinite().all():
         raise ValueError("linear SVMs need finite features")
     x = features.double().contiguous()
@@ -125,19 +125,19 @@ def _normalised(features: Tensor) -> Tensor:
 
 
 def _signs(found: Tensor) -> np.ndarray:
-    """1, 0 and IGNORED as 1, -1 and 0."""
+    """Convert 1, 0 and IGNORED to 1, -1 and 0."""
     return torch.where(found == IGNORED, 0, torch.where(found == 1, 1, -1)).to(torch.int8).numpy()
 
 
 def _folds(signs: np.ndarray, rows: np.ndarray, count: int, c: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows to fit to and rows to test on, for each fold of class ``c``."""
+    """Yield the rows to fit and the rows to test on, for each fold of class ``c``."""
     from sklearn.model_selection import StratifiedKFold
 
     positives = int((signs == 1).sum())
     if min(positives, len(rows) - positives) < count:
         raise ValueError(
-            f"class {c} has {positives} samples and {len(rows) - positives} that are not of it; "
-            f"{count} folds need {count} of each"
+            f"class {c} has {positives} positive and {len(rows) - positives} negative samples; "
+            f"cross-validation in {count} folds needs at least {count} of each"
         )
     for train, test in StratifiedKFold(count).split(rows, signs[rows]):
         yield rows[train], rows[test]
@@ -155,7 +155,7 @@ def _validate(
 
 
 def _refit(recipe: SVM, cost: float, x: np.ndarray, signs: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The weights of an SVM fitted to those rows and its bias, in one piece, and whether it converged."""
+    """The weights and the bias, in one array, of an SVM fitted to these rows, and whether it converged."""
     svm = _fit(recipe, cost, x[rows], signs[rows])
     return np.append(svm.coef_[0], svm.intercept_), svm.n_iter_ < recipe.iterations
 

@@ -1,4 +1,4 @@
-"""How curves look and what they are called: colours, markers, line styles, names, sizes of type."""
+"""Style of curves and text: colours, markers, line styles, names, font sizes."""
 
 from __future__ import annotations
 
@@ -11,69 +11,74 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import colors
 
+from raysslprune.paper.experiments import PROPER_NAMES
 from raysslprune.sweepfile import Curve, Figure
 
 Look = dict[str, Any]
 Rows = list[dict[str, Any]]
 Place = tuple[int, int]  # row and column
 
-# A colour, marker and line for each task in all figures. The colours are after Okabe and Ito, whom colour-blind
-# readers can follow, with their lightness spread so that they differ in grey print too.
+# A colour, marker and line for each task in all figures. Tasks of one figure differ in grey print, and as seen with
+# each kind of colour blindness; black is left to the dense network.
 STYLE: dict[str, Look] = {
     "labels": {"color": "#003f7d", "marker": "o", "linestyle": "-"},
-    "labels on classes": {"color": "#6f2f8f", "marker": ">", "linestyle": "-"},
+    "labels on classes": {"color": "#6a1fb0", "marker": ">", "linestyle": "-"},
     "exemplar": {"color": "#00694d", "marker": "^", "linestyle": "-"},
-    "few labels": {"color": "#3a72b8", "marker": "<", "linestyle": "-"},
+    "few labels": {"color": "#a83bb0", "marker": "<", "linestyle": "-"},
     "rotnet": {"color": "#d55e00", "marker": "s", "linestyle": "-"},
-    "npid": {"color": "#cc79a7", "marker": "D", "linestyle": "-"},
-    "random": {"color": "#a6a6a6", "marker": "X", "linestyle": "-"},
-    "s4l": {"color": "#66bdf0", "marker": "v", "linestyle": "-"},
+    "npid": {"color": "#d86f96", "marker": "D", "linestyle": "-"},
+    "random": {"color": "#b3b3b3", "marker": "X", "linestyle": "-"},
+    "s4l": {"color": "#35a8e8", "marker": "v", "linestyle": "-"},
 }
 SPARE = [
-    {"color": "#9467bd", "marker": "P", "linestyle": "-"},
-    {"color": "#000000", "marker": "*", "linestyle": "-"},
-    {"color": "#b89b00", "marker": "h", "linestyle": "-"},
-    {"color": "#8c2d04", "marker": "p", "linestyle": "-"},
+    {"color": "#6b4a10", "marker": "P", "linestyle": "-"},
+    {"color": "#45b36b", "marker": "*", "linestyle": "-"},
+    {"color": "#2a6cff", "marker": "h", "linestyle": "-"},
+    {"color": "#b79bff", "marker": "p", "linestyle": "-"},
 ]
-"""For tasks of a sweep of one's own, in the order in which they first appear."""
+"""Looks of a user's own tasks, in the order in which they first appear."""
 
 SHADES = "viridis"
-"""Of inits: its order is seen by the colour-blind too, and in grey print."""
+"""Colour map of densities: its order is visible to the colour-blind and in grey print."""
+
+INITS = colors.LinearSegmentedColormap.from_list("inits", ["#3a1a86", "#c0283f", "#1f95b5", "#e8ad3a"])
+"""Colour map of inits, which differ in hue and, from dark to light, in grey print."""
 
 DATA = {"cifar": "#2ca02c", "imagenet": "#c0182b"}
-"""Colours of lines whose init begins with this, as in the paper."""
+"""Colours of magnitudes, as in the paper, by the first letters of their init, in lower case."""
 
 OTHER_DATA = ("#0072b2", "#e69f00", "#9467bd", "#66bdf0")
-
 LINES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
 HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
+HOLLOW_ERK = HOLLOW | {"linestyle": "-."}
 CONTROL = {"linewidth": 0.8, "markersize": 2.8, "linestyle": ":", "markerfacecolor": "white"}
 RING: Look = {"color": "black", "marker": "o", "linestyle": "none", "markerfacecolor": "none", "markersize": 9}
-NAMES = {
+NAMES = PROPER_NAMES | {
     "labels": "Labels",
-    "rotnet": "RotNet",
-    "exemplar": "Exemplar",
-    "npid": "NPID",
-    "s4l": "S4L",
     "random": "Random",
     "random nonzero": "Random, non-zero weights",
+    "random erk": "Random, ERK",
     "few labels": "Few labels",
 }
 TITLES = {"winning ticket": "Winning tickets"}
 METRICS = {
     "top1": "Top-1 accuracy (%)",
+    "top1_validation": "Top-1 accuracy on held-out images (%)",
     "map": "Mean average precision (%)",
     "natural_sparsity": "Natural sparsity (%)",
 }
-UNTAUGHT = ("untrained", "from scratch")
-"""Inits whose task does not matter."""
+UNTAUGHT = ("untrained", "untrained, drawn anew", "from scratch")
+"""Inits for which the task does not matter."""
 
 PRECISION = 2.0**-23
-"""Of float32: the bottom of an axis of magnitudes, on which all that is smaller is drawn."""
+"""Machine precision of float32: the bottom of an axis of magnitudes, at which smaller values are drawn."""
 
 TEXT_WIDTH = 6.9
-"""Inches: a page's text width. A figure is drawn for it, so its letters have a paper's size."""
+"""Text width of a page in inches. Figures are drawn at this width, so that their font sizes are right in print."""
+
+PHONE_WIDTH = 3.6
+"""Width of the narrow form of a figure in inches: on the screen of a phone its letters can be read."""
 
 PRINT: dict[Any, Any] = {
     "font.size": 8,
@@ -86,12 +91,12 @@ PRINT: dict[Any, Any] = {
     "pdf.fonttype": 42,
 }
 SMALL: dict[Any, Any] = PRINT | {"font.size": 7, "axes.titlesize": 7.5, "lines.linewidth": 1.1, "lines.markersize": 3.0}
-"""For more than two columns of axes."""
+"""Settings for more than two columns of axes."""
 
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Matplotlib's own defaults meanwhile: a figure looks the same whatever a matplotlibrc or a notebook has set."""
+    """Apply Matplotlib's defaults: figures look the same whatever a matplotlibrc or a notebook sets."""
     with mpl.rc_context():
         mpl.rcdefaults()
         yield
@@ -101,7 +106,7 @@ def own_style() -> Iterator[None]:
 
 
 def curve_styles(tasks: Iterable[str]) -> dict[str, Look]:
-    """Task to how it looks. A shuffled task, and random masks of non-zero weights, look like their own, hollow."""
+    """Looks by task. Shuffled masks and the variants of random masks look like the plain ones, but hollow."""
     tasks, looks, used = list(tasks), dict[str, Look](), set[str]()
     for task in dict.fromkeys(_own(task) for task in tasks):
         kind = _kind(task)
@@ -111,21 +116,27 @@ def curve_styles(tasks: Iterable[str]) -> dict[str, Look]:
         else:
             again, spare = divmod(len(looks) - len(used), len(SPARE))
             looks[task] = SPARE[spare] | {"linestyle": LINES[again % len(LINES)]}
-    return {task: looks[_own(task)] | ({} if _own(task) == task else HOLLOW) for task in tasks}
+    return {task: looks[_own(task)] | _variant(task) for task in tasks}
 
 
 def _own(task: str) -> str:
-    return task.removeprefix("shuffled ").removesuffix(" nonzero")
+    return task.removeprefix("shuffled ").removesuffix(" nonzero").removesuffix(" erk")
+
+
+def _variant(task: str) -> Look:
+    if task == _own(task):
+        return {}
+    return HOLLOW_ERK if task.endswith(" erk") else HOLLOW
 
 
 def _kind(task: str) -> str:
-    """The task whose style it has: on a part of the images as on all of them, but for labels."""
+    """Return the key in STYLE of a task: on a subset, that of the task on all images, except for labels."""
     name, share, part = _parts(task)
     return {"images": "few labels", "classes": "labels on classes"}[part] if share and name == "labels" else name
 
 
 def _parts(task: str) -> tuple[str, str, str]:
-    """``labels:10%-of-images`` as (labels, 10%, images); the last two may be empty."""
+    """Split ``labels:10%-of-images`` into (labels, 10%, images); the last two may be empty."""
     found = re.fullmatch(r"(.+):(\d+%)-of-(images|classes)", task)
     return (found[1], found[2], found[3]) if found else (task, "", "")
 
@@ -145,7 +156,7 @@ def panel_title(text: str) -> str:
 
 
 def reference_name(curve: Curve, among: Sequence[Curve]) -> str:
-    """Dense, and what tells it from the others."""
+    """Name of a reference: "Dense", and what distinguishes it from the others."""
     if curve.init in UNTAUGHT:
         return panel_title(curve.init)
     twins = [other for other in among if other.task == curve.task and other.init not in UNTAUGHT]
@@ -156,26 +167,30 @@ def reference_name(curve: Curve, among: Sequence[Curve]) -> str:
     return ", ".join(parts)
 
 
-def several_inits(figure: Figure, curves: Sequence[Curve]) -> list[str]:
-    """The inits that must be told apart: those of tasks that have several."""
+def inits_to_name(figure: Figure, curves: Sequence[Curve]) -> list[str]:
+    """Return the inits that curves' names or looks must show: those of tasks with several; all if inits set colours."""
     often = Counter(task for task, _ in {(curve.task, curve.init) for curve in curves})
     return [*dict.fromkeys(c.init for c in curves if often[c.task] > 1 or figure.colour == "init")]
 
 
 def look_of(
-    figure: Figure, curve: Curve, init: str | None, told: list[str], styles: Mapping[str, Look]
+    figure: Figure, curve: Curve, init: str | None, named: list[str], styles: Mapping[str, Look]
 ) -> tuple[str, Look]:
-    """Its name and style in the axes of ``init``, where the inits ``told`` must be told apart."""
+    """Name and look of a curve in the axes of ``init``. named: as :func:`inits_to_name` returns it."""
     name, look = curve_name(curve.task), styles[curve.task]
-    rank = told.index(curve.init) if curve.init in told else 0
+    rank = named.index(curve.init) if curve.init in named else 0
     if {curve.task, curve.init} & {*figure.controls}:
         look = look | CONTROL
+        controls = [other for other in named if other in figure.controls]
+        if curve.init in controls[1:]:  # a task's second control
+            number = controls.index(curve.init)
+            look |= {"linestyle": LINES[(number + 1) % len(LINES)]} | _marker(look, number, styles)
     if figure.colour == "init":
-        shade = mpl.colormaps[SHADES](0.75 * rank / max(1, len(told) - 1))
+        shade = INITS(rank / max(1, len(named) - 1))
         look = look | {"color": colors.to_hex(shade), "marker": MARKERS[rank % len(MARKERS)]}
         look |= {"linestyle": LINES[[*styles].index(curve.task) % len(LINES)]}
         return panel_title(curve.init) if len(styles) == 1 else f"{name}, {curve.init}", look
-    if curve.init in told and curve.init != init:
+    if curve.init in named and curve.init != init:
         name = f"{name}, {curve.init}"
     if rank and look is styles[curve.task]:
         look = look | {"linestyle": LINES[rank % len(LINES)]} | _marker(look, rank, styles)
@@ -183,7 +198,7 @@ def look_of(
 
 
 def _marker(look: Look, rank: int, styles: Mapping[str, Look]) -> Look:
-    """Of a task's init, since a single point shows no line: what is filled is hollow first, then of no task's shape."""
+    """Marker of a task's further init, since a single point shows no line: hollow, then shapes that no task has."""
     is_hollow = "markerfacecolor" in look
     if rank == 1 and not is_hollow:
         return {"markerfacecolor": "white"}
@@ -193,13 +208,14 @@ def _marker(look: Look, rank: int, styles: Mapping[str, Look]) -> Look:
 
 
 def data_colours(inits: Sequence[str]) -> dict[str, str]:
+    """Colours of magnitudes by init: fixed ones for known data."""
     known = {init: colour for init in inits for data, colour in DATA.items() if init.lower().startswith(data)}
     spare = [init for init in inits if init not in known]
     return known | {init: OTHER_DATA[number % len(OTHER_DATA)] for number, init in enumerate(spare)}
 
 
 def samples_in_words(count: int) -> str:
-    """As 0, 300, 1.2k, 3.84M."""
+    """Write a count as 0, 300, 1.2k, 3.84M."""
     for size, letter in ((1_000_000, "M"), (1_000, "k")):
         if count >= size:
             return f"{count / size:.3g}{letter}"

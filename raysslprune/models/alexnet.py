@@ -1,26 +1,27 @@
 """AlexNet as torchvision defines it (https://arxiv.org/abs/1404.5997), without the last layer, and with batch-norm.
 
-``alexnet_bn`` is the one for the paper's figures. The paper does not say whether its AlexNet has batch-norm, but the
+``alexnet_bn`` is for the paper's figures. The paper does not say whether its AlexNet has batch-norm, but the
 code of RotNet (https://github.com/gidariss/FeatureLearningRotNet) has it after every layer, and the learning rates of
-Appendix D, 0.4 at batches of 4096 without warm-up and 0.5 at 8192, ask for it. ``alexnet`` is for torchvision's
+Appendix D, 0.4 at batches of 4096 without warm-up and 0.5 at 8192, call for it. ``alexnet`` is for torchvision's
 checkpoints.
 
-Neither has dropout, which torch draws from its global random state. In ``alexnet`` its layers stay, with probability
-0 and so without a draw, because the names of the others count them.
+Neither drops anything: torch draws dropout from its global random state. ``alexnet`` keeps the dropout layers, with
+probability 0 and so without a draw, because the names of the other layers count them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from torch import nn
 from torchvision.models import AlexNet
 
 
 class Trunk(AlexNet):
-    """Images (n, channels, h, w), 63 pixels or more each way, to features (n, 4096).
+    """A trunk from images (n, channels, h, w), h and w at least 63, to features (n, 4096).
 
-    norms: batch-norm after every convolution and linear layer, which then have no bias: it would have no effect.
+    norms: put batch-norm after every convolution and linear layer, and drop their biases, which would have no effect.
     """
 
     width = 4096
@@ -34,14 +35,6 @@ class Trunk(AlexNet):
             self.classifier = nn.Sequential(*_with_norms(self.classifier))
 
 
-def alexnet(channels: int) -> Trunk:
-    return Trunk(channels)
-
-
-def alexnet_bn(channels: int) -> Trunk:
-    return Trunk(channels, norms=True)
-
-
 def _with_norms(layers: Iterable[nn.Module]) -> Iterator[nn.Module]:
     for layer in layers:
         if isinstance(layer, nn.Dropout):
@@ -53,3 +46,6 @@ def _with_norms(layers: Iterable[nn.Module]) -> Iterator[nn.Module]:
         elif isinstance(layer, nn.Linear):
             layer.register_parameter("bias", None)
             yield nn.BatchNorm1d(layer.out_features)
+
+
+alexnet, alexnet_bn = Trunk, partial(Trunk, norms=True)

@@ -41,7 +41,7 @@ class ResNet8(nn.Module):
 
 
 class AlexNet8(nn.Module):
-    """AlexNet's shape for images of 8 pixels or more: five convolutions, then an MLP that has most of the weights."""
+    """A small AlexNet for images of 8 pixels or more: five convolutions, then an MLP with most of the weights."""
 
     width = 512
 

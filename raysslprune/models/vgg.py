@@ -1,18 +1,20 @@
 """VGGs (Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556) with batch-norm and without their MLP.
 
-The paper's *modified* VGGs (3.3, Appendix C): one fully-connected layer, here the head, stands for three. The features
-are averaged over the image, so that images of 32 pixels or more will do. Layers and names are those of torchvision's
-``vgg*_bn``.
+These are the paper's *modified* VGGs (3.3, Appendix C): one fully-connected layer, here the head, replaces three.
+Features are averaged over the image, so that any image of 32 pixels or more fits. Layers and names are torchvision's
+of ``vgg*_bn``.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 
 class Trunk(nn.Module):
-    """Images (n, channels, h, w), 32 pixels or more each way, to features (n, 512)."""
+    """A trunk from images (n, channels, h, w), h and w at least 32, to features (n, 512)."""
 
     width = 512
 
@@ -25,17 +27,4 @@ class Trunk(nn.Module):
         return self.features(images).mean(dim=(2, 3))
 
 
-def vgg11(channels: int) -> Trunk:
-    return Trunk("A", channels)
-
-
-def vgg13(channels: int) -> Trunk:
-    return Trunk("B", channels)
-
-
-def vgg16(channels: int) -> Trunk:
-    return Trunk("D", channels)
-
-
-def vgg19(channels: int) -> Trunk:
-    return Trunk("E", channels)
+vgg11, vgg13, vgg16, vgg19 = (partial(Trunk, configuration) for configuration in "ABDE")

@@ -1,1 +1,1 @@
-"""What the paper says, as data: recipes, scales, and the experiments that several figures share."""
+"""The paper as data: recipes, scales, and the experiments that several figures share."""

@@ -1,4 +1,4 @@
-"""The paper's recipes, as literal tables to hold against its Appendix D by eye. Lengths are in samples seen."""
+"""The paper's recipes, as literal tables to compare with its Appendix D by eye. Lengths are in samples seen."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from raysslprune.spec import SVM, Recipe
+from raysslprune.spec import SVM, Option, Recipe
 
 # ------------------------------------------------------------------------------------- the paper
 
 IMAGENET = 1_280_000
-"""Training images of ImageNet as the paper counts them, in Table 1; there are 1,281,167."""
+"""Training images of ImageNet as the paper's Table 1 counts them; there are 1,281,167."""
 
 TENTH = 128_000
-"""Images of 10% of each of ImageNet's classes, or of 10% of the classes, counted so too."""
+"""Images in 10% of each of ImageNet's classes, or in 10% of the classes, counted in the same way."""
 
 CIFAR = 50_000
 VOC07 = 5_011
@@ -27,14 +27,14 @@ SURE = {
     "R": "not in the paper; from a work that it cites, or from that work's or its authors' code",
     "E": "not in the paper; our choice",
 }
-"""How sure a value is."""
+"""Certainty of a value, by letter."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe of the paper: of ``tasks`` on ``data`` with ``archs``, on so many ``gpus`` (0: it does not say).
+    """A recipe of the paper for ``tasks`` on ``data`` with ``archs``, on ``gpus`` GPUs (0: the paper does not say).
 
-    guessed: what is less sure than P of the recipe's fields and of the task's options, by name: a key of SURE.
+    guessed: key of SURE for each field of the recipe and option of the task that is less certain than P, by name.
     """
 
     tasks: tuple[str, ...]
@@ -52,19 +52,19 @@ def _imagenet(
     each: int,
     lr: float,
     warmup: int,
-    weight_decay: float,
+    decay: float,
     decay_at: tuple[int, ...],
     crop: float = 0.08,
     **more: Any,
 ) -> Recipe:
-    """epochs, warmup, decay_at: in epochs of ``of`` samples. each: the batch of one GPU."""
+    """A recipe for ImageNet. epochs, warmup, decay_at: in epochs of ``of`` samples. each: samples in a GPU's batch."""
     return Recipe(
         samples=epochs * of,
         batch=batch,
         bn_batch=each,
         lr=lr,
         momentum=0.9,
-        weight_decay=weight_decay,
+        weight_decay=decay,
         schedule="steps" if decay_at else "cosine",
         decay_at=tuple(at * of for at in decay_at),
         warmup=warmup * of,
@@ -90,13 +90,13 @@ def _cifar(epochs: int, lr: float, decay_at: tuple[int, ...], **more: Any) -> Re
 
 
 _COLOUR: dict[str, Any] = {"angle": 10, "jitter": (0.4, 0.4, 0.4, 0.1)}
-"""Exemplar's "colour augmentation and small random rotations": the paper gives no strengths."""
+"""Augmentation for Exemplar's "colour augmentation and small random rotations": the paper gives no strengths."""
 
-_EXEMPLAR = (("dimension", 128), ("margin", 0.5), ("negatives", "random"))
-"""The margin is that of Doersch & Zisserman 2017 and of google/revisiting-self-supervised."""
+_EXEMPLAR: dict[str, Option] = {"dimension": 128, "margin": 0.5, "negatives": "random"}
+"""Options of Exemplar. The margin is that of Doersch & Zisserman 2017 and of google/revisiting-self-supervised."""
 
-_NPID = (("dimension", 128), ("momentum", 0.5), ("negatives", 16_384), ("temperature", 0.07))
-"""The paper gives the negatives; the others are Wu et al.'s (zhirongw/lemniscate.pytorch)."""
+_NPID: dict[str, Option] = {"dimension": 128, "momentum": 0.5, "negatives": 16_384, "temperature": 0.07}
+"""Options of NPID. The paper gives the negatives; the others are Wu et al.'s (zhirongw/lemniscate.pytorch)."""
 
 _IN_CROP = {"crop": "R"}
 _IN_EXEMPLAR = {"angle": "E", "jitter": "E", "dimension": "E", "margin": "R", "negatives": "E"}
@@ -135,20 +135,20 @@ APPENDIX_D: tuple[Row, ...] = (
     Row(("exemplar",), "cifar10", ("vgg19", "resnet18-cifar"), 1,
         _cifar(180, 0.0003, (120,), options=_EXEMPLAR, **_COLOUR), _IN_EXEMPLAR | {"pad": "P?", "lr": "P?"}),
 )  # fmt: skip
-"""The paper's Appendix D, every bullet, in its order. Decays are by 10."""
+"""All bullets of the paper's Appendix D, in its order. Decays are by 10."""
 
 REWIND = {"imagenet": 3 * IMAGENET, "cifar10": 1 * CIFAR}
-"""Samples seen at the point that winning tickets are rewound to, whatever the task (paper, Appendix A)."""
+"""Samples seen at the point to which winning tickets are rewound, whatever the task (paper, Appendix A)."""
 
 COSTS = tuple(sorted({*(10.0**e for e in range(-7, 3)), *(2.0**-e for e in range(4, 20))}))
-"""Of linear SVMs, to choose from: the 26 of Goyal et al. 2019."""
+"""Costs of linear SVMs to choose from: the 26 of Goyal et al. 2019."""
 
 TRANSFER: dict[str, Row] = {
-    # Goyal et al. 2019: 140,000 updates. Their colour changes have no strengths in the text; theirs are before a
+    # Goyal et al. 2019: 140,000 updates. Their text has no strengths for its colour changes; their classifiers follow a
     # BatchNorm without weights. The paper says no more than "SGD" and "final representation".
     "linear": Row(("labels",), "imagenet", ("resnet50", "alexnet-bn"), 0, Recipe(
         samples=140_000 * 256, batch=256, lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps",
-        decay_at=(40_000 * 256, 80_000 * 256, 120_000 * 256), crop=0.08, flip=True, options=(("standardise", True),),
+        decay_at=(40_000 * 256, 80_000 * 256, 120_000 * 256), crop=0.08, flip=True, options={"standardise": True},
     ), dict.fromkeys(("samples", "batch", "lr", "momentum", "nesterov", "weight_decay", "schedule", "decay_at", "crop",
                       "flip", "standardise"), "R")),
     "svm": Row(("labels",), "voc07", ("resnet50",), 0, SVM(costs=COSTS), {"costs": "R"}),
@@ -158,11 +158,11 @@ TRANSFER: dict[str, Row] = {
         decay_at=(50 * VOC07, 65 * VOC07, 80 * VOC07), crop=0.08, flip=True,
     ), {"batch": "R", "momentum": "E", "weight_decay": "R", "crop": "R", "flip": "R"}),
 }  # fmt: skip
-"""How pruned features are judged (paper 4.1). ``linear`` is the same for Places205."""
+"""Recipes to judge pruned features with (paper 4.1). ``linear`` also serves for Places205."""
 
 
 def appendix_d(task: str, data: str, arch: str) -> Recipe:
-    """The paper's recipe. Raises KeyError where it has none."""
+    """The paper's recipe for a task, a data set and an architecture. Raises KeyError if the paper has none."""
     for row in APPENDIX_D:
         if task in row.tasks and data == row.data and arch in row.archs and isinstance(row.recipe, Recipe):
             return row.recipe
@@ -172,12 +172,12 @@ def appendix_d(task: str, data: str, arch: str) -> Recipe:
 # ------------------------------------------------------------------------------------- what networks cost
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Net:
-    """What a network costs before anything was measured. images_per_second: trained, on one core.
+    """Expected costs of a network before any measurement. images_per_second: training speed on one core.
 
-    macs: multiply-adds of one image of ``pixels`` x ``pixels``, forward, with its head. 0: not counted. Both speeds are
-    for images of that size.
+    macs: multiply-adds of a forward pass, head included, on one image of ``pixels`` x ``pixels``; 0: not counted. Both
+    speeds are for this image size.
     """
 
     parameters: int
@@ -188,49 +188,45 @@ class Net:
 
     @property
     def on_gpu(self) -> float:
-        """Images a second, trained on one GPU; 0 where nothing is known. Derived, unmeasured, but for ResNet-50."""
+        """Training speed on one GPU, images a second; 0 if unknown. Derived, not measured, except for ResNet-50."""
         return _ON_GPU * _RESNET50 / self.macs if self.macs else 0.0
 
 
-GPU = "A100 (float32, TF32 in convolutions)"
-"""The device that GPU-hours are stated for."""
+GPU = "A100 (TF32)"
+"""Device of the stated GPU-hours."""
 
 _ON_GPU = 938.0
-"""Images a second of ResNet-50, trained on one A100 80GB in TF32 at 224 pixels, images ready. R: NVIDIA's
+"""Images a second of ResNet-50, trained on one A100 80GB in TF32 at 224 pixels, without loading. R: NVIDIA's
 DeepLearningExamples, PyTorch/Classification/ConvNets/resnet50v1.5/README.md, "Training performance results"."""
 
 _RESNET50 = 4_089_184_256
 
 PIXELS = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet": 224, "places205": 224, "voc07": 224}
-"""Height and width of a data set's images as networks see them; of others, what a network is made for."""
+"""Height and width of a data set's images as networks see them; for other data sets, a network's own ``pixels``."""
 
 VIEWS = {"exemplar": 2, "s4l": 8}
-"""Images that a task passes through the network for each sample, where it is not one. S4L: four turns of two."""
+"""Images that a task passes through the network for each sample, if more than one. S4L: four turns of two."""
 
 
 NETS: dict[str, Net] = {
-    # parameters with a head of 10 classes, of 1,000 for the nets of ImageNet; images/s on one core of a two-core
-    # virtual machine, 2026-11, for conv4; for the others from conv4's by the ratio of multiplications, unmeasured.
-    "conv4": Net(parameters=33_338, prunable=32_400, images_per_second=14_000, macs=304_768, pixels=8),
-    "conv5": Net(parameters=35_962, prunable=34_992, images_per_second=4_000, macs=1_438_336, pixels=32),
-    "resnet8": Net(parameters=77_754, prunable=76_432, images_per_second=7_000, macs=763_520, pixels=8),
-    "alexnet8": Net(parameters=376_794, prunable=369_296, images_per_second=6_800, macs=1_226_752, pixels=8),
-    "resnet18-cifar": Net(
-        parameters=11_173_962, prunable=11_159_232, images_per_second=45, macs=555_422_720, pixels=32
-    ),
-    "resnet34-cifar": Net(
-        parameters=21_282_122, prunable=21_259_968, images_per_second=22, macs=1_159_402_496, pixels=32
-    ),
-    "resnet50-cifar": Net(
-        parameters=23_520_842, prunable=23_447_232, images_per_second=18, macs=1_297_829_888, pixels=32
-    ),
-    "resnet18": Net(parameters=11_689_512, prunable=11_166_912, images_per_second=13, macs=1_814_073_344),
-    "resnet34": Net(parameters=21_797_672, prunable=21_267_648, images_per_second=7, macs=3_663_761_408),
-    "resnet50": Net(parameters=25_557_032, prunable=23_454_912, images_per_second=5, macs=_RESNET50),
-    "vgg11": Net(parameters=9_231_114, prunable=9_217_728, images_per_second=150, macs=152_769_536, pixels=32),
-    "vgg13": Net(parameters=9_416_010, prunable=9_402_048, images_per_second=100, macs=228_267_008, pixels=32),
-    "vgg16": Net(parameters=14_728_266, prunable=14_710_464, images_per_second=75, macs=313_201_664, pixels=32),
-    "vgg19": Net(parameters=20_040_522, prunable=20_018_880, images_per_second=60, macs=398_136_320, pixels=32),
-    "alexnet": Net(parameters=61_100_840, prunable=56_994_496, images_per_second=25, macs=714_188_480),
-    "alexnet-bn": Net(parameters=61_110_184, prunable=56_994_496, images_per_second=25, macs=714_188_480),
+    # Parameters include a head of 10 classes, or of 1,000 for ImageNet. The speed of conv4 was measured on a core of a
+    # two-core virtual machine in 2026-11; the others are derived from it by the ratio of multiplications, unmeasured.
+    # Columns: parameters, prunable, images/s, macs, pixels.
+    "conv4": Net(33_338, 32_400, 14_000, 304_768, 8),
+    "conv5": Net(35_962, 34_992, 4_000, 1_438_336, 32),
+    "resnet8": Net(77_754, 76_432, 7_000, 763_520, 8),
+    "alexnet8": Net(376_794, 369_296, 6_800, 1_226_752, 8),
+    "resnet18-cifar": Net(11_173_962, 11_159_232, 45, 555_422_720, 32),
+    "resnet18-cifar-half": Net(2_797_610, 2_790_240, 180, 139_299_328, 32),
+    "resnet34-cifar": Net(21_282_122, 21_259_968, 22, 1_159_402_496, 32),
+    "resnet50-cifar": Net(23_520_842, 23_447_232, 18, 1_297_829_888, 32),
+    "resnet18": Net(11_689_512, 11_166_912, 13, 1_814_073_344),
+    "resnet34": Net(21_797_672, 21_267_648, 7, 3_663_761_408),
+    "resnet50": Net(25_557_032, 23_454_912, 5, _RESNET50),
+    "vgg11": Net(9_231_114, 9_217_728, 150, 152_769_536, 32),
+    "vgg13": Net(9_416_010, 9_402_048, 100, 228_267_008, 32),
+    "vgg16": Net(14_728_266, 14_710_464, 75, 313_201_664, 32),
+    "vgg19": Net(20_040_522, 20_018_880, 60, 398_136_320, 32),
+    "alexnet": Net(61_100_840, 56_994_496, 25, 714_188_480),
+    "alexnet-bn": Net(61_110_184, 56_994_496, 25, 714_188_480),
 }

@@ -1,1 +1,1 @@
-"""From points to jobs: their graph, their order, what they cost, and the search of the rewind study."""
+"""Jobs made from points: their graph, order and cost, and the search of the rewind study."""

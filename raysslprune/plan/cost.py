@@ -8,23 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from raysslprune.catalogue import data_parts
+from raysslprune.catalogue import data_parts, sized
 from raysslprune.paper.recipes import PIXELS, VIEWS, Net
 from raysslprune.plan.graph import Job, Plan
-from raysslprune.spec import (
-    SVM,
-    Train,
-)
+from raysslprune.spec import SVM, Train
 from raysslprune.store.record import Record
 from raysslprune.words import what
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What jobs take.
+    """Expected cost of jobs.
 
-    seconds: that each has left, on one worker, by id. guessed: ids of the trainings whose speed nobody has measured.
-    disk: bytes of all artefacts. unsized: the networks whose weights are missing from it, as their size is not known.
+    seconds: remaining time of each job on one worker, by id. guessed: ids of the trainings whose speed is a guess.
+    disk: bytes of all artefacts. unsized: networks whose weights are not counted in ``disk``: their size is unknown.
     """
 
     seconds: dict[str, float]
@@ -37,14 +34,14 @@ START = 20.0
 """Seconds from the command to the first training: Ray's start, and torch's import in each worker."""
 
 SVMS = 10.0
-"""Seconds that the linear SVMs of one network are taken to need."""
+"""Assumed seconds for the linear SVMs of one network."""
 
 OVERHEAD = 0.15
-"""Seconds that a job takes beside its training: reading, writing, Tune's own work."""
+"""Seconds that a job takes besides its training: reading, writing, Tune's own work."""
 
 
 def cost_of(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net]) -> Cost:
-    """The expected cost of what is left of ``jobs``, by the speeds that ``records`` measured, else by ``nets``."""
+    """Return the expected remaining cost of ``jobs``, from the speeds in ``records``, else from those of ``nets``."""
     jobs = list(jobs)
     speeds = _Speeds(jobs, records, nets)
 
@@ -69,10 +66,10 @@ def cost_of(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[st
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Trainings that are alike: of one task on one data set with one network.
+    """Trainings of one task on one data set with one network.
 
-    what: in words, as ``rotnet on imagenet, resnet50``. samples: seen by all of them. source: of the speed; a key of
-    SOURCES. hours: of all of them, on one device. left: of those, hours that are still to be spent.
+    what: description, as ``rotnet on imagenet, resnet50``. samples: total samples seen. source: origin of the speed, a
+    key of SOURCES. hours: total hours on one device. left: hours still to be spent.
     """
 
     what: str
@@ -87,17 +84,17 @@ class Work:
 MEASURED, STATED, GUESSED, ON_CPU = "measured", "stated", "guessed", "on the CPU"
 SOURCES = {
     MEASURED: "the median speed of the trainings in this store that were done on a GPU",
-    STATED: "a published speed of ResNet-50; of other networks by their multiply-adds; divided by the task's views; "
-    "three times that where the trunk is frozen; nothing for pruned weights; unmeasured",
-    GUESSED: "nothing is known of the network: as those in the middle of paper.recipes.NETS",
+    STATED: "not measured; a published speed of ResNet-50, scaled to other networks by their multiply-adds; divided by "
+    "the task's number of views, or tripled with a frozen trunk; pruned networks count as no faster",
+    GUESSED: "the median speed of the networks in paper.recipes.NETS, for a network of unknown speed",
     ON_CPU: "fitted by scikit-learn; not counted",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """Bytes of artefacts. weights: the final ones of all trainings; needed: of those that something reads; kept: all
-    that stays of this plan, by what it says about weights."""
+    """Bytes of artefacts. weights: final weights of all trainings; needed: those that something reads;
+    kept: all artefacts that this plan keeps."""
 
     weights: int
     needed: int
@@ -108,7 +105,7 @@ class Disk:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a plan comes to when all of it is made. steps: trainings and masks. left: trainings to run."""
+    """Total cost of a plan, in counts. left: trainings still to run. without_sharing: trainings if none were shared."""
 
     points: int
     steps: int
@@ -131,15 +128,30 @@ class Estimate:
 def estimate(
     graph: Plan, records: Mapping[str, Record], nets: Mapping[str, Net], device: str, measured: Iterable[Job] = ()
 ) -> Estimate:
-    """What a plan comes to on one ``device``: ``cuda``, or ``cpu`` for one core of it.
+    """Estimate the cost of a plan on one ``device``: ``cuda``, or ``cpu`` for one core.
 
-    measured: more jobs that ``records`` may know the speed of.
+    measured: further jobs whose speed may be in ``records``.
     """
     jobs = graph.jobs.values()
     speeds = _Speeds([*jobs, *measured], records, nets, device)
     alike: dict[str, list[Job]] = {}
     for job in jobs:
         alike.setdefault(what(job.train), []).append(job)
+
+    def work(name: str, group: Sequence[Job]) -> Work:
+        speed, source = speeds.of(group[0])
+        samples = sum(job.samples for job in group)
+        left = sum(job.samples for job in group if not job.is_trained(records))
+        return Work(
+            what=name,
+            trainings=len(group),
+            samples=samples,
+            images_per_second=speed,
+            source=source,
+            hours=samples / speed / 3600,
+            left=left / speed / 3600,
+        )
+
     masks = sum(len(job.masks) for job in jobs)
     return Estimate(
         points=len(graph.points),
@@ -148,28 +160,13 @@ def estimate(
         masks=masks,
         left=graph.trainings_left(records),
         without_sharing=graph.trainings_without_sharing(),
-        work=tuple(_worked(name, group, records, speeds) for name, group in alike.items()),
+        work=tuple(work(name, group) for name, group in alike.items()),
         disk=_disk(jobs, nets),
     )
 
 
-def _worked(what: str, jobs: Sequence[Job], records: Mapping[str, Record], speeds: _Speeds) -> Work:
-    samples = sum(job.samples for job in jobs)
-    left = sum(job.samples for job in jobs if not job.is_trained(records))
-    speed, source = speeds.of(jobs[0])
-    return Work(
-        what=what,
-        trainings=len(jobs),
-        samples=samples,
-        images_per_second=speed,
-        source=source,
-        hours=samples / speed / 3600,
-        left=left / speed / 3600,
-    )
-
-
 def _disk(jobs: Iterable[Job], nets: Mapping[str, Net]) -> Disk:
-    """Of networks that ``nets`` has. Without what a task remembers, which is in the snapshots of NPID."""
+    """Return the disk space of networks in ``nets``, without tasks' state, such as NPID's memory in snapshots."""
     weights = needed = snapshots = masks = kept = 0
     for job in jobs:
         net = nets.get(job.train.arch)
@@ -184,12 +181,12 @@ def _disk(jobs: Iterable[Job], nets: Mapping[str, Net]) -> Disk:
 
 
 class _Speeds:
-    """Samples a second of each job's training."""
+    """Speeds of jobs' trainings, in samples per second and worker."""
 
     def __init__(
         self, jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net], device: str | None = None
     ) -> None:
-        """device: only what was measured on such a device counts, and what is stated of it."""
+        """Collect speeds measured on, or stated for, ``device``: ``cuda`` or ``cpu``; None: any."""
         measured: dict[Kind, list[float]] = {}
         for job in jobs:
             if job.id in records and not isinstance(job.train.recipe, SVM):
@@ -200,12 +197,11 @@ class _Speeds:
         speeds = ((kind, [value for value in values if value]) for kind, values in measured.items())
         self.measured = {kind: median(values) for kind, values in speeds if values}  # 0: resumed at its very end
         speeds = {arch: net.on_gpu if device == "cuda" else net.images_per_second for arch, net in nets.items()}
-        self.stated = {arch: speed for arch, speed in speeds.items() if speed}
-        self.pixels = {arch: net.pixels for arch, net in nets.items()}
+        self.nets, self.stated = nets, {arch: speed for arch, speed in speeds.items() if speed}
         self.middle = median(self.stated.values()) if self.stated else 1000.0
 
     def of(self, job: Job) -> tuple[float, str]:
-        """With where it is from, a key of SOURCES."""
+        """Return a job's speed, and its origin, a key of SOURCES."""
         step = job.train
         if isinstance(step.recipe, SVM):
             return math.inf, ON_CPU
@@ -214,21 +210,37 @@ class _Speeds:
         cost = FORWARD if step.trunk_frozen else VIEWS.get(step.task, 1)
         if step.arch not in self.stated:
             return self.middle / cost, GUESSED
-        native = self.pixels[step.arch]
-        pixels = PIXELS.get(_source(step), native)
-        return self.stated[step.arch] * (native / pixels) ** 2 / cost, STATED
+        return self.stated[step.arch] / _enlargement(step, self.nets[step.arch]) / cost, STATED
+
+
+SMALL = 100_000_000
+"""Maximum multiply-adds of a sample in a small network: a large GPU takes less time to compute an update of 64 samples
+than to launch it. Chosen, not measured."""
+
+TOGETHER = 4
+"""Number of trainings of small networks that share a GPU by default."""
+
+
+def gpu_share(jobs: Iterable[Job], nets: Mapping[str, Net]) -> float:
+    """Return the fraction of a GPU for each training: 1 / TOGETHER if all networks are known and small, else 1."""
+
+    def is_small(step: Train) -> bool:
+        net = nets.get(step.arch)
+        return net is not None and 0 < net.macs * _enlargement(step, net) <= SMALL
+
+    return 1 / TOGETHER if all(is_small(job.train) for job in jobs) else 1.0
 
 
 FORWARD = 1 / 3
-"""Of a training's multiplications, those that are forward: all that a frozen trunk takes."""
+"""Share of a training's multiplications that the forward pass needs; a frozen trunk needs no others."""
 
 
 Kind = tuple[str, str, str, bool]
-"""Network, task, source of the data, whether the trunk is frozen."""
+"""Network, task, source of the data, and whether the trunk is frozen."""
 
 
 def kind_of(job: Job) -> Kind:
-    """Trainings of one kind are about as fast."""
+    """Return the kind of a job's training; trainings of one kind are about equally fast."""
     step = job.train
     return step.arch, step.task, _source(step), step.trunk_frozen
 
@@ -237,6 +249,13 @@ def _source(step: Train) -> str:
     return data_parts(step.data)[0]
 
 
+def _enlargement(step: Train, net: Net) -> float:
+    """Area of a step's images, relative to those that the network is meant for."""
+    source, argument, _ = data_parts(step.data)
+    stated = sized(argument)[1] if source == "folder" else None
+    return ((stated or PIXELS.get(source, net.pixels)) / net.pixels) ** 2
+
+
 def cores() -> int:
-    """That this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

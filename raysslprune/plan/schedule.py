@@ -1,28 +1,27 @@
-"""The order in which jobs run: of those that are ready, the one with the longest path of work behind it first."""
+"""The order in which jobs run: among those that are ready, the one with the longest path of work behind it first."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from raysslprune.plan.graph import Job
 
 MIN_SHARE = 1 / 4
-"""Smallest share of its workers that a job may start with. With fewer, a wrong guess of what comes after it costs more
-than idle workers do."""
+"""Smallest share of its workers that a job may start with. With fewer, a wrong estimate of the work behind it costs
+more than idle workers do."""
 
 
 class Schedule:
-    """Hands out pending jobs whose parents are done; of those, the one with the longest path of work behind it.
+    """Scheduler of pending jobs whose parents are done: the one with the longest path of work behind it comes first.
 
-    Nothing overtakes that one. Where not all the workers are free that it may have, it begins with those that are if it
-    has time (``share``); if not, it gets all that become free until they are enough. Else small jobs, of which there
-    are always some, would keep a large one waiting, and it the chain behind it.
+    Nothing overtakes that job. If fewer workers are free than it may have, it starts with these if that delays
+    nothing (``share``); if not, all workers that become free are kept for it until there are enough. Otherwise the
+    small jobs, of which there are always some, would hold up a large one and the chain behind it.
     """
 
     def __init__(self, pending: Iterable[Job], seconds: Mapping[str, float]) -> None:
-        """pending: parents before children. seconds: what each job is expected to take on one worker, by id."""
-        self.jobs: dict[str, Job] = {}  # all that were ever given
+        """Add pending jobs, parents before children. seconds: expected time of each job on one worker, by id."""
+        self.jobs: dict[str, Job] = {}  # all jobs ever added
         self.waiting: dict[str, Job] = {}
         self.running: dict[str, Job] = {}
         self.failed: dict[str, Job] = {}
@@ -30,16 +29,15 @@ class Schedule:
         self._seconds = seconds
         self._needs: dict[str, set[str]] = {}
         self._needed_by: dict[str, set[str]] = {}
-        self._most: dict[int, int] = {}  # by parts
-        self._left = 0.0  # seconds of all that is waiting or running
+        self._ready: dict[str, None] = {}  # waiting jobs that could run now, in the order in which they became ready
+        self._most: dict[int, int] = {}  # maximum workers by number of parts
+        self._left = 0.0  # seconds of all waiting and running jobs
         self._path: dict[str, float] = {}
-        self._ready: list[tuple[float, int, str]] = []
-        self._order = 0
         self.add(pending)
 
     def add(self, pending: Iterable[Job]) -> None:
-        """More jobs, parents before children; one that was given before is passed over."""
-        new: dict[str, None] = {}
+        """Add jobs, parents before children; skip those that were added before."""
+        new: list[str] = []
         for job in pending:
             if job.id in self.jobs or job.id in self.waiting or job.id in self.running:
                 continue
@@ -47,11 +45,9 @@ class Schedule:
             if any(parent.id in self.failed or parent.id in self.skipped for parent in job.parents):
                 self.skipped[job.id] = job
                 continue
-            self.waiting[job.id] = job
             self._most.setdefault(job.parts, 1)
-            self._left += self._seconds[job.id]
-            self._depend(job, on=job.parents)
-            new[job.id] = None
+            self._wait(job)
+            new.append(job.id)
         self._measure(new)
 
     @property
@@ -60,42 +56,41 @@ class Schedule:
 
     @property
     def ready(self) -> int:
-        """How many of those that wait could run now."""
-        return sum(not self._needs.get(job_id, True) for job_id in tuple(self.waiting))  # asked by other threads, too
+        """Number of waiting jobs that could run now."""
+        return len(self._ready)
 
     @property
     def longest_path(self) -> float:
-        """Seconds that even endless workers would need, with as many for each job as it may have."""
+        """Seconds that unlimited workers would need, each job on as many as it may have."""
         return self.path_left({})
 
     def path_left(self, done: Mapping[str, float]) -> float:
-        """The same once these fractions of running jobs are done, by id; other threads may ask, too."""
+        """Return the longest path in seconds. done: finished fractions of running jobs, by id. Thread-safe."""
         paths = (self._path[i] for i in tuple(self.waiting))
-        begun = (self._path[i] - done.get(i, 0.0) * self._time_of(job) for i, job in self.running.copy().items())
+        begun = (self._path[i] - done.get(i, 0.0) * self._time(job) for i, job in self.running.copy().items())
         return max((*paths, *begun), default=0.0)
 
     def next(self, fits: Callable[[Job], bool] = lambda _job: True) -> Job | None:
-        """The next job, now running; None while none is ready, or while it does not fit."""
-        while self._ready and (self._ready[0][2] not in self.waiting or self._needs[self._ready[0][2]]):
-            heapq.heappop(self._ready)
-        if not self._ready or not fits(self.waiting[self._ready[0][2]]):
+        """Start and return the next job; None while none is ready, or while it does not fit."""
+        job_id = max(self._ready, key=self._path.__getitem__, default=None)
+        if job_id is None or not fits(self.waiting[job_id]):
             return None
-        job_id = heapq.heappop(self._ready)[2]
+        del self._ready[job_id]
         self.running[job_id] = self.waiting.pop(job_id)
         return self.running[job_id]
 
     def allow(self, most: Callable[[int], int]) -> None:
-        """most: workers that a job of so many parts may have; it is one for each until this is called."""
+        """Set the maximum workers of a job, which is 1 before this call. most: returns it for a number of parts."""
         allowed = {parts: most(parts) for parts in self._most}
         if allowed != self._most:
-            self._most, self._ready = allowed, []
+            self._most = allowed
             self._measure([*self.running, *self.waiting])
 
     def share(self, job: Job, free: int, slots: int) -> int:
-        """How many of the ``free`` workers, out of ``slots``, the next job begins with; 0: it waits for more.
+        """Return how many of the ``free`` workers, out of ``slots``, the next job starts with; 0 if it waits for more.
 
-        As many as it may have. Else as many of the free ones as can share it, if this holds nobody up: if its path,
-        longer by what it then loses, still ends before all slots together could have done all that is left.
+        It gets its maximum if that many are free. Otherwise it gets as many free ones as divide its parts evenly, if
+        this delays nothing: if its path, plus the time lost, ends before all slots could finish all remaining work.
         """
         most = self._most[job.parts]
         if most <= free:
@@ -114,7 +109,7 @@ class Schedule:
             self._offer(child)
 
     def fail(self, job_id: str) -> None:
-        """The job can't be done; nothing that needs it is tried."""
+        """Mark a running job as failed, and skip all jobs that need it."""
         self.failed[job_id] = self.running.pop(job_id)
         self._left -= self._seconds[job_id]
         stack = [job_id]
@@ -126,7 +121,7 @@ class Schedule:
                     stack.append(child)
 
     def redo(self, job_id: str, first: Job) -> None:
-        """Put a running job back, to run again after ``first``, whose artefacts turned out to be damaged.
+        """Put a running job back, to run again after ``first``, whose artefacts were found damaged.
 
         ``first`` is the job itself or an ancestor of it. Other waiting children of ``first`` wait for it too.
         """
@@ -136,54 +131,54 @@ class Schedule:
         self.failed.pop(first.id, None)
         for back in (first, job):
             if back.id not in self.waiting and back.id not in self.running:
-                self.waiting[back.id] = back
-                self._left += self._seconds[back.id]
-                self._depend(back, on=back.parents)
-        for child in first.children:
-            if child.id in self.waiting:
+                self._wait(back)
+        for child in [job, *first.children]:
+            if child is not first and child.id in self.waiting:
                 self._depend(child, on=[first])
-        if first is not job:
-            self._depend(job, on=[first])
         self._offer(first.id)
         self._offer(job_id)
 
+    def _wait(self, job: Job) -> None:
+        self.waiting[job.id] = job
+        self._left += self._seconds[job.id]
+        self._depend(job, on=job.parents)
+
     def _depend(self, job: Job, on: Iterable[Job]) -> None:
-        """On those that are not finished."""
+        """Make a job wait for those of ``on`` that are not finished."""
         needs = self._needs.setdefault(job.id, set())
         for other in on:
             if other.id in self.waiting or other.id in self.running:
                 needs.add(other.id)
                 self._needed_by.setdefault(other.id, set()).add(job.id)
+                self._ready.pop(job.id, None)
 
     def _measure(self, job_ids: Collection[str]) -> None:
-        """The paths of jobs, parents before children or nearly so; and offer those that are ready."""
+        """Compute the paths of jobs, given mostly parents before children, and offer those that are ready."""
         for job_id in job_ids:
-            self._path[job_id] = self._time(job_id)
+            self._path[job_id] = self._time(self._job(job_id))
         for job_id in reversed(list(job_ids)):
             self._lengthen(job_id)
         for job_id in job_ids:
             self._offer(job_id)
 
-    def _time(self, job_id: str) -> float:
-        return self._time_of(self.waiting.get(job_id) or self.running[job_id])
+    def _job(self, job_id: str) -> Job:
+        return self.waiting.get(job_id) or self.running[job_id]
 
-    def _time_of(self, job: Job) -> float:
-        """On as many workers as it may have."""
+    def _time(self, job: Job) -> float:
+        """Return the seconds of a job on its maximum number of workers."""
         return self._seconds[job.id] / self._most[job.parts]
 
     def _lengthen(self, job_id: str) -> None:
-        """The paths of all that a job waits for, now that it is behind them."""
+        """Lengthen the paths of all jobs that this one waits for."""
         stack = [job_id]
         while stack:
             child = stack.pop()
             for parent in self._needs[child]:
-                path = self._time(parent) + self._path[child]
+                path = self._time(self._job(parent)) + self._path[child]
                 if path > self._path[parent]:
                     self._path[parent] = path
-                    self._offer(parent)
                     stack.append(parent)
 
     def _offer(self, job_id: str) -> None:
         if job_id in self.waiting and not self._needs[job_id]:
-            self._order += 1
-            heapq.heappush(self._ready, (-self._path[job_id], self._order, job_id))
+            self._ready[job_id] = None

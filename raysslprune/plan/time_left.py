@@ -1,4 +1,4 @@
-"""Estimate how long a schedule will still take, from what its jobs should take and how fast they are seen to run."""
+"""Estimate the remaining time of a schedule from the expected and the observed speed of its jobs."""
 
 from __future__ import annotations
 
@@ -6,50 +6,56 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raysslprune.plan.cost import OVERHEAD, START, Kind, kind_of
 from raysslprune.plan.graph import Job
 from raysslprune.plan.schedule import Schedule
 
 PRIOR = 2.0
-"""Seconds of expected work that the expectation weighs against what is seen."""
+"""Weight of the expected speed against observations, in seconds of expected work."""
 
 SMOOTH = 5.0
-"""Seconds in which the time that is shown follows an estimate that has changed."""
+"""Time constant, in seconds, with which the displayed time follows a changed estimate."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Work:
-    """Seconds on one worker that some work should have taken, and that it took."""
+    """Expected and actual seconds of some work on one worker."""
 
     expected: float = 0.0
     taken: float = 0.0
 
-    def add(self, other: _Work) -> None:
-        self.expected += other.expected
-        self.taken += other.taken
+    def __add__(self, other: _Work) -> _Work:
+        return _Work(self.expected + other.expected, self.taken + other.taken)
 
     def pace(self, prior: float) -> float:
-        """How many times as long as expected such work takes; ``prior`` where nothing of it was seen."""
+        """Ratio of actual to expected time; ``prior`` if no such work was observed."""
         return (PRIOR * prior + self.taken) / (PRIOR + self.expected)
 
 
 @dataclass(frozen=True)
 class _Running:
-    """A training at work: on how many workers; when it was seen first, how far it was then, and is now (0 to 1)."""
+    """A running training.
+
+    since: time when first observed. first, now: progress then and now, 0 to 1. samples, seen: samples then and now.
+    """
 
     job: Job
     workers: int
     since: float
     first: float
+    now: float
     samples: int
-    now: float = 0.0
-    seen: int = 0
+    seen: int
+
+    def work(self, now: float, expected: float) -> _Work:
+        """Work since the first observation. expected: expected seconds of the whole training on one worker."""
+        return _Work(expected * (self.now - self.first), (now - self.since) * self.workers)
 
 
 class TimeLeft:
-    """The time left, which falls steadily: it counts samples, and learns the speed of each kind of training."""
+    """Estimate of the remaining time that falls steadily: it counts samples and learns the speed of each kind."""
 
     def __init__(
         self,
@@ -58,10 +64,10 @@ class TimeLeft:
         guessed: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """expected: seconds of each job on one worker, by id. guessed: of jobs whose speed nobody has measured."""
+        """Start the clock. expected: seconds of jobs on one worker, by id. guessed: ids of jobs of unmeasured speed."""
         self.schedule, self.expected, self.guessed, self.clock = schedule, expected, guessed, clock
         self.slots = 1
-        self._begun = self._at = clock()
+        self._start = self._at = clock()
         self._look_at = -math.inf
         self._done: defaultdict[Kind, _Work] = defaultdict(_Work)
         self._running: dict[str, _Running] = {}
@@ -73,18 +79,18 @@ class TimeLeft:
         self._workers[job.id] = workers
 
     def done(self, job: Job, seconds: float) -> None:
-        """seconds: on one worker, that its training took."""
+        """Record a finished job. seconds: time of its training on one worker."""
         self.ended(job)
-        if self.expected[job.id] > OVERHEAD:  # else only masks were made, beside an older training
-            self._done[kind_of(job)].add(_Work(self.expected[job.id], seconds))
+        if self.expected[job.id] > OVERHEAD:  # else only masks were made, for an older training
+            self._done[kind_of(job)] += _Work(self.expected[job.id], seconds)
 
     def ended(self, job: Job) -> None:
-        """It no longer runs."""
+        """Remove a job that no longer runs."""
         self._workers.pop(job.id, None)
         self._running.pop(job.id, None)
 
     def look(self, training: Mapping[str, tuple[int, int]]) -> None:
-        """Take in what runs now: job id to samples seen, and of all. It takes at most a fiftieth of the time."""
+        """Observe running jobs: (samples seen, total) by job id. This uses at most a fiftieth of the time."""
         now = self.clock()
         if now < self._look_at:
             return
@@ -105,11 +111,9 @@ class TimeLeft:
 
     @property
     def images_per_second(self) -> float | None:
-        """The mean of the trainings that run, None while it can't be told."""
-        now = self.clock()
-        rates = [
-            (one.seen - one.samples) / (now - one.since) for one in self._running.copy().values() if now > one.since
-        ]
+        """Mean speed of the running trainings; None while unknown."""
+        now, running = self.clock(), self._running.copy().values()
+        rates = [(one.seen - one.samples) / (now - one.since) for one in running if now > one.since]
         return sum(rates) / len(rates) if any(rates) else None
 
     def _see(self, training: Mapping[str, tuple[int, int]], now: float) -> None:
@@ -117,26 +121,22 @@ class TimeLeft:
             seen, end = training.get(job_id, (0, 0))
             if not end:
                 continue
-            begin = min(job.train.first_sample, seen)
+            begin = min(job.train.begins_at, seen)
             part = (seen - begin) / max(1, end - begin)
             at = self._running.get(job_id)
-            if at is None or part < at.first:  # a process died, and another begins again
-                at = _Running(job, self._workers.get(job_id, 1), now, part, seen)
-            self._running[job_id] = _Running(job, at.workers, at.since, at.first, at.samples, part, seen)
+            if at is None or part < at.first:  # a process died, and another starts again
+                at = _Running(job, self._workers.get(job_id, 1), now, part, part, seen, seen)
+            self._running[job_id] = replace(at, now=part, seen=seen)
         for job_id in self._running.keys() - self.schedule.running.copy().keys():
             self._running.pop(job_id, None)
 
     def _estimate(self, now: float) -> float:
         running = self._running.copy()
-        seen: defaultdict[Kind, _Work] = defaultdict(_Work)
-        for kind, work in self._done.copy().items():
-            seen[kind].add(work)
-        own = {job_id: self._work(at, now) for job_id, at in running.items()}
+        seen = self._done.copy()
+        own = {job_id: at.work(now, self.expected[job_id]) for job_id, at in running.items()}
         for job_id, work in own.items():
-            seen[kind_of(running[job_id].job)].add(work)
-        every = _Work()
-        for work in seen.values():
-            every.add(work)
+            seen[kind_of(running[job_id].job)] += work
+        every = sum(seen.values(), _Work())
         overall = every.pace(1.0)
         left, unseen = 0.0, False
         for job_id, job in {**self.schedule.waiting.copy(), **self.schedule.running.copy()}.items():
@@ -147,10 +147,6 @@ class TimeLeft:
             left += pace * self.expected[job_id] * (1 - part)
             unseen |= job_id in self.guessed and not seen[kind].expected
         self.is_guess = unseen
-        starting = 0.0 if every.expected else max(0.0, START - (now - self._begun))
+        starting = 0.0 if every.expected else max(0.0, START - (now - self._start))
         path = self.schedule.path_left({job_id: at.now for job_id, at in running.items()})
         return starting + max(left / max(1, self.slots), overall * path)
-
-    def _work(self, at: _Running, now: float) -> _Work:
-        """What a running training has done since it was seen first."""
-        return _Work(self.expected[at.job.id] * (at.now - at.first), (now - at.since) * at.workers)

@@ -1,1 +1,1 @@
-"""Hand out a network or a mask as a folder, and read such a folder as a module."""
+"""Export a network or a mask as a folder, and load such a folder as a module."""

@@ -1,6 +1,6 @@
-"""What an export holds: a network or a mask of the store, and the files for it.
+"""Contents of an export: a network or a mask of the store, and its files.
 
-``subnetwork.py`` reads these files, and says which they are; ``card.py`` writes the README among them.
+``subnetwork.py`` reads and lists these files; ``card.py`` writes the README among them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -18,27 +18,45 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from raysslprune import catalogue, data, masks, models
+from raysslprune import catalogue, data, masks, models, tasks
 from raysslprune.data import files
 from raysslprune.data.folder import Folder
 from raysslprune.data.voc07 import VOC07
 from raysslprune.masks import Mask
+from raysslprune.messages import USAGE, UserError
+from raysslprune.models.channels import affine_mask
+from raysslprune.models.channels import outlined as channels_of
 from raysslprune.release import subnetwork
-from raysslprune.spec import SVM, Imported, Prune, RandomPrune, Shuffle, Step, Train, closure
-from raysslprune.store.record import MASK, WEIGHTS, Damaged, Record
+from raysslprune.release.shrink import Shrunk, measured
+from raysslprune.spec import (
+    SVM,
+    External,
+    Final,
+    Imported,
+    ImportedWeights,
+    Init,
+    Prune,
+    RandomPrune,
+    Recipe,
+    Rewind,
+    Shuffle,
+    Step,
+    Train,
+    closure,
+)
+from raysslprune.store.record import MASK, WEIGHTS, Damaged, Record, snapshot_name
 from raysslprune.store.steps import Store
+from raysslprune.training.loop import starting_network
 
 ONNX, CARD = "model.onnx", "README.md"
 
 
-class ExportError(Exception):
-    """A step can't be released. The message is a sentence for the user."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """What networks see: square images of ``size`` pixels, uint8 from 0 to ``white``, normalised by ``mean`` and
-    ``std``, on that scale, for each channel."""
+    """Inputs of a network: square images of ``size`` x ``size`` pixels, uint8 from 0 to ``white``.
+
+    mean, std: of each channel, on that scale, for normalisation.
+    """
 
     channels: int
     size: int
@@ -48,12 +66,14 @@ class Images:
 
     @staticmethod
     def of(name: str, root: str) -> Images:
-        """Of a step's data. Images on disk are all alike, so the data set need not be there; of others it is read.
+        """Inputs from the data set ``name``, which is read unless its images are files: these are all prepared alike.
 
-        Raises ValueError, data.DataError.
+        Raises ValueError for an unknown data set, data.DataError for missing or broken files.
         """
-        if isinstance(data.source(name), Folder | VOC07):
-            return Images(channels=3, size=files.Files.size, white=255.0, mean=files.MEAN, std=files.STD)
+        source = data.source(name)
+        if isinstance(source, VOC07) or (isinstance(source, Folder) and not source.resident):
+            size = (source.size if isinstance(source, Folder) else None) or files.Files.size
+            return Images(channels=3, size=size, white=255.0, mean=files.MEAN, std=files.STD)
         found = data.load(name, root)
         return Images(
             channels=found.channels,
@@ -66,11 +86,13 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What is released of a finished step.
+    """A finished step, ready to be exported.
 
-    behind: the step and all that it was made from, each after its parents. records: of these, by id. mask: of all
-    prunable weights. state: the weights by released names, pruned ones 0; None of a mask. head: as
-    subnetwork.describe_head has it. images: None of a mask from elsewhere, which does not know any.
+    behind: the step and all its ancestors, each after its parents. records: their records, by id. channels: number of
+    image channels. images: None for a mask that has no data, such as an imported one. mask: mask of all prunable
+    weights. state: the weights by released names, pruned ones 0; None for a mask. head: as subnetwork.describe_head
+    returns it. at: samples seen by the weights if they are those from before the training; None for its final weights.
+    shrunk: the network without its pruned filters, if that is exported too.
     """
 
     step: Step
@@ -82,14 +104,15 @@ class Release:
     mask: Mask
     state: dict[str, Tensor] | None = None
     head: Mapping[str, Any] | None = None
+    at: int | None = None
+    shrunk: Shrunk | None = None
 
     @property
     def record(self) -> Record:
         return self.records[self.step.id]
 
     def config(self, sha256: Mapping[str, str]) -> dict[str, Any]:
-        """``config.json``, with the checksums of the files beside it."""
-        images = self.images
+        """Return ``config.json``, with the checksums of the files beside it."""
         config: dict[str, Any] = {
             "raysslprune": subnetwork.FORMAT,
             "kind": "mask" if self.state is None else "network",
@@ -97,83 +120,108 @@ class Release:
             "arch": self.arch,
             "channels": self.channels,
             "density": masks.density(self.mask),
-            "metrics": self.record.metrics,
+            "metrics": self.record.metrics if self.at is None else {},
         }
+        if self.at is not None:
+            config["at"] = self.at
         if isinstance(self.step, Train):
             config |= {"task": self.step.task, "data": self.step.data, "head": self.head}
-        if images is not None:
-            scale = {"white": images.white, "mean": list(images.mean), "std": list(images.std)}
-            config["images"] = {"size": images.size, **scale}
+        if self.images is not None:
+            config["images"] = {name: value for name, value in asdict(self.images).items() if name != "channels"}
+        if self.shrunk is not None:
+            config["shrunk"] = self.shrunk.facts
         return config | {"sha256": dict(sha256)}
 
 
-def read(store: Store, step_id: str, data_root: str, trust: bool = False) -> Release:
-    """A finished step from the store, whole. trust: import what it names from outside this package.
+def read(store: Store, step_id: str, data_root: str, trust: bool = False, at: str = "") -> Release:
+    """Read a finished step from the store, and verify it. trust: import any code outside this package that it names.
 
-    Raises ExportError, Damaged, data.DataError, ValueError.
+    at: which weights from before the training to take instead of its final ones: ``0``, those with which the dense
+    training began that it goes back to; ``rewind``, those to which it was rewound. The mask is applied to both.
+    Raises UserError if it can't be exported, Damaged for a damaged file, ValueError for an unknown name.
     """
     if store.record(step_id) is None:
-        raise ExportError(f"step {step_id} is not finished; run its sweep again to finish it")
+        raise UserError(f"step {step_id} is not finished; run its sweep again to finish it")
     step = store.step(step_id)
+    if isinstance(step, ImportedWeights):
+        raise UserError(f"step {step_id} is imported weights; export a training that starts from them, or a mask")
+    assert isinstance(step, Train | Prune | RandomPrune | Shuffle | Imported)
     behind = closure([step])
-    if not trust and (strange := _strange(behind)):
-        raise ExportError(
-            f"step {step_id} names {strange!r}, which is code from outside this package, and a root may have been "
-            "written by anybody: --trust imports it"
+    if not trust and (foreign := _foreign(behind, tasks=bool(at))):
+        raise UserError(
+            f"step {step_id} names {foreign!r}, which is code from outside this package; if you trust whoever wrote "
+            "this root, add --trust to import it"
         )
     records = {one.id: record for one in behind if (record := store.record(one.id)) is not None}
-    if not isinstance(step, Train):
-        return _mask(store, step, behind, records, data_root)
-    if isinstance(step.recipe, SVM):
-        judged = getattr(step.start, "of", None)
-        instead = f": export the one whose features they judge, {judged.id}" if judged else ""
-        raise ExportError(f"step {step_id} is linear SVMs, and leaves no network{instead}")
-    if WEIGHTS not in records[step_id].files:
-        raise ExportError(
-            f"the weights of step {step_id} were not kept (--keep needed): to have them, delete "
-            f"{store.path(f'steps/{step_id}')} and run its sweep again with --keep all"
-        )
-    images = Images.of(step.data, data_root)
-    weights = _tensors(store, step_id, WEIGHTS)
-    trunk = models.prunable(models.trunk(step.arch, images.channels))
-    shapes = {name: weight.shape for name, weight in trunk.items()}
-    if {name: weights[f"trunk.{name}"].shape for name in shapes if f"trunk.{name}" in weights} != shapes:
-        raise ExportError(f"the weights of step {step_id} are not of {step.arch} as it is here")
-    mask = masks.full(shapes)
-    if step.mask is not None:
-        mask = masks.unpack(_tensors(store, step.mask.id, MASK), shapes)
-    for name, stays in mask.items():
-        weight = weights[f"trunk.{name}"]
-        if weight[~stays].any():
-            raise ExportError(f"weights of {name} in step {step_id} are not 0 though its mask prunes them")
-        weight[~stays] = 0.0  # some are -0
-    head = subnetwork.describe_head(weights)
-    if head is None:
-        weights = {name: tensor for name, tensor in weights.items() if name.startswith("trunk.")}
-    return Release(
+    if isinstance(step, Train):
+        _check_has_weights(step, records[step_id], store, at)
+    elif at:
+        raise UserError(f"step {step_id} is a mask, and --at needs a network", code=USAGE)
+    origin = step if isinstance(step, Train) else step.origin
+    source = origin.of if isinstance(origin, Prune) else origin
+    images = None if isinstance(source, External) else Images.of(source.data, data_root)
+    channels = source.channels if isinstance(source, External) else cast(Images, images).channels
+    shapes = {name: weight.shape for name, weight in models.prunable(models.trunk(step.arch, channels)).items()}
+    weights: dict[str, Tensor] = {}
+    if isinstance(step, Train):
+        weights = _before(step, at, store, data_root) if at else _tensors(store, step_id, WEIGHTS)
+        if any(f"trunk.{name}" not in weights or weights[f"trunk.{name}"].shape != shapes[name] for name in shapes):
+            raise UserError(f"the weights of step {step_id} do not fit {step.arch} as it is defined here")
+    mask = step.mask if isinstance(step, Train) else step
+    release = Release(
         step=step,
         behind=behind,
         records=records,
         arch=step.arch,
-        channels=images.channels,
+        channels=channels,
         images=images,
-        mask=mask,
-        state=subnetwork.released_names(weights, step.arch),
-        head=head,
+        mask=masks.full(shapes) if mask is None else masks.unpack(_tensors(store, mask.id, MASK), shapes),
     )
+    if isinstance(step, Train) and at:
+        release = replace(release, at=step.rewind if at == REWIND else 0)
+        for name, stays in release.mask.items():
+            weights[f"trunk.{name}"] *= stays
+        if step.prunes_filters and images is not None:
+            found = channels_of(step.arch, (channels, images.size, images.size))
+            for name, stays in affine_mask(found, release.mask).items():
+                weights[f"trunk.{name}"] *= stays
+    return _with_weights(release, weights) if weights else release
 
 
-def _tensors(store: Store, step_id: str, name: str) -> dict[str, Tensor]:
-    """Raises Damaged, also where somebody put another file there and made its checksum fit."""
-    try:
-        return from_safetensors(store.artefact(step_id, name))
-    except SafetensorError as error:
-        raise Damaged(step_id, f"{name} is no safetensors file: {error}") from None
+REWIND = "rewind"
+"""Value of ``at`` for the weights to which a training was rewound."""
 
 
-def _strange(steps: Sequence[Step]) -> str:
-    """A network or data set of theirs that is not of this package; '' where all are."""
+def _before(step: Train, at: str, store: Store, data_root: str) -> dict[str, Tensor]:
+    """Return weights from before a training, unmasked, with the head with which it began. Raises UserError, Damaged."""
+    if at == REWIND:
+        if not isinstance(step.start, Rewind):
+            drawn = "drawn" if isinstance(step.start, Init) else "the final ones of another training"
+            raise UserError(f"step {step.id} was not rewound: its first weights are {drawn}; --at 0 exports these")
+        return _starting_state(step, _tensors(store, step.start.of.id, snapshot_name(step.start.samples)), data_root)
+    first = step
+    while isinstance(first.start, Rewind):
+        first = first.start.of
+    brought = _tensors(store, first.start.of.id, WEIGHTS) if isinstance(first.start, Final) else None
+    state = _starting_state(first, brought, data_root)
+    return state if first is step else _starting_state(step, state, data_root)
+
+
+def _starting_state(step: Train, start: dict[str, Tensor] | None, data_root: str) -> dict[str, Tensor]:
+    assert isinstance(step.recipe, Recipe)
+    task = tasks.find(step.task, step.recipe.options)
+    return starting_network(step, task, data.load(step.data, data_root), start).state_dict()
+
+
+def _foreign(steps: Sequence[Step], tasks: bool) -> str:
+    """Return the name of a network or data set of the steps that is not in this package; '' if there is none.
+
+    tasks: look at the names of tasks too.
+    """
     for step in steps:
+        task = getattr(step, "task", "") if tasks else ""
+        if task and task not in catalogue.TASKS:
+            return task
         arch, images = getattr(step, "arch", ""), getattr(step, "data", "")
         if arch and arch not in catalogue.ARCHITECTURES:
             return arch
@@ -182,21 +230,38 @@ def _strange(steps: Sequence[Step]) -> str:
     return ""
 
 
-def _mask(store: Store, step: Step, behind: list[Step], records: Mapping[str, Record], data_root: str) -> Release:
-    """A step that is a mask."""
-    origin = step
-    while isinstance(origin, Shuffle):
-        origin = origin.of
-    if isinstance(origin, Imported):
-        arch, channels, images = origin.arch, origin.channels, None
-    else:
-        assert isinstance(origin, Prune | RandomPrune)
-        net = origin if isinstance(origin, RandomPrune) else origin.of
-        images = Images.of(net.data, data_root)
-        arch, channels = net.arch, images.channels
-    shapes = {name: weight.shape for name, weight in models.prunable(models.trunk(arch, channels)).items()}
-    mask = masks.unpack(_tensors(store, step.id, MASK), shapes)
-    return Release(step=step, behind=behind, records=records, arch=arch, channels=channels, images=images, mask=mask)
+def _check_has_weights(step: Train, record: Record, store: Store, at: str) -> None:
+    """Raise UserError if the training left no network, or its final weights are to be exported and were not kept."""
+    if isinstance(step.recipe, SVM):
+        trained = getattr(step.start, "of", None)
+        instead = f"; export step {trained.id}, whose features they classify" if trained else ""
+        raise UserError(f"step {step.id} trains linear SVMs, which leave no network{instead}")
+    if WEIGHTS not in record.files and not at:
+        raise UserError(
+            f"the weights of step {step.id} were not kept (--keep needed): to have them, delete "
+            f"{store.path(f'steps/{step.id}')} and run its sweep again with --keep all"
+        )
+
+
+def _with_weights(release: Release, weights: dict[str, Tensor]) -> Release:
+    """Add a training's weights, by the store's names. Raises UserError if they do not fit the mask."""
+    for name, stays in release.mask.items():
+        weight = weights[f"trunk.{name}"]
+        if weight[~stays].any():
+            raise UserError(f"weights of {name} in step {release.step.id} are not 0 though its mask prunes them")
+        weight[~stays] = 0.0  # some are -0
+    head = subnetwork.describe_head(weights)
+    if head is None:
+        weights = {name: tensor for name, tensor in weights.items() if name.startswith("trunk.")}
+    return replace(release, state=subnetwork.released_names(weights, release.arch), head=head)
+
+
+def _tensors(store: Store, step_id: str, name: str) -> dict[str, Tensor]:
+    """Read an artefact's tensors. Raises Damaged, also for a file of another format with a matching checksum."""
+    try:
+        return from_safetensors(store.artefact(step_id, name))
+    except SafetensorError as error:
+        raise Damaged(step_id, f"{name} is not a safetensors file: {error}") from None
 
 
 # ------------------------------------------------------------------------------------- files
@@ -204,19 +269,22 @@ def _mask(store: Store, step: Step, behind: list[Step], records: Mapping[str, Re
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Bytes of a file, and of the same behind gzip."""
+    """Bytes of a file, plain and compressed by gzip."""
 
     plain: int
     gzipped: int
 
 
 def contents(release: Release, with_onnx: bool = False) -> tuple[dict[str, bytes], dict[str, Size]]:
-    """The files of a release by name, all but the card, and how large those are that hold weights or the mask."""
+    """Return the files of a release by name, except the card, and the sizes of those with weights or the mask."""
     made = {subnetwork.MASK: subnetwork.packed(release.mask)}
     if release.state is not None:
         made[subnetwork.MODEL] = to_safetensors(release.state, {"format": "pt"})
         if masks.density(release.mask) < 1:
             made[subnetwork.SPARSE] = subnetwork.to_sparse(release.state, release.mask)
+    if release.shrunk is not None:
+        state = {name: tensor.contiguous() for name, tensor in release.shrunk.state.items()}
+        made[subnetwork.SHRUNK] = to_safetensors(subnetwork.released_names(state, release.arch), {"format": "pt"})
     sizes = {name: Size(plain=len(content), gzipped=gzipped(content)) for name, content in made.items()}
     if with_onnx:
         made[ONNX] = onnx(release)
@@ -225,31 +293,42 @@ def contents(release: Release, with_onnx: bool = False) -> tuple[dict[str, bytes
     return made | {subnetwork.CONFIG: config.encode()}, sizes
 
 
-def gzipped(content: bytes) -> int:
-    """Bytes behind gzip at its usual level."""
-    return len(gzip.compress(content, 6, mtime=0))
+def with_shrunk(release: Release) -> Release:
+    """Add the network without its pruned filters. Raises UserError if its mask is not of whole filters."""
+    step = release.step
+    if not (isinstance(step, Train) and step.prunes_filters):
+        raise UserError(f"step {step.id} is no network with a mask of whole filters, so --shrink has nothing to remove")
+    assert release.images is not None
+    mask = {f"trunk.{name}": m for name, m in release.mask.items()}
+    image = release.channels, release.images.size, release.images.size
+    return replace(release, shrunk=measured(network(release), mask, image))
 
 
 def network(release: Release) -> models.Network:
-    """The network in evaluation mode."""
+    """Build the network of a release, with its weights."""
     assert release.state is not None
     with torch.device("meta"):
         net = models.Network(models.trunk(release.arch, release.channels), subnetwork.make_head(release.head))
     net.load_state_dict(subnetwork.own_names(release.state, release.arch), assign=True)
-    return net.eval()
+    return net
+
+
+def gzipped(content: bytes) -> int:
+    """Return the size in bytes after compression by gzip at its default level."""
+    return len(gzip.compress(content, 6, mtime=0))
 
 
 def onnx(release: Release) -> bytes:
-    """The network as ONNX, from ``images`` (batch, channels, size, size), normalised, to ``outputs`` (batch, ...).
+    """Convert the network to ONNX: normalised ``images`` (batch, channels, size, size) to ``outputs`` (batch, ...).
 
-    Any batch will do. Needs onnx and onnxscript.
+    Batches may have any size. Needs the packages onnx and onnxscript.
     """
     assert release.images is not None
+    net = network(release)
     size = release.images.size
-    example = torch.zeros(2, release.channels, size, size)  # of one image, torch would take the batch for a constant
     program = torch.onnx.export(
-        network(release),
-        (example,),
+        net.eval(),
+        (torch.zeros(2, release.channels, size, size),),  # with one image, torch would fix the batch size
         dynamo=True,
         input_names=["images"],
         output_names=["outputs"],
@@ -258,22 +337,3 @@ def onnx(release: Release) -> bytes:
     )
     assert program is not None
     return program.model_proto.SerializeToString()
-
-
-def outputs(release: Release) -> str:
-    """What a network gives for each image, in words."""
-    assert isinstance(release.step, Train)
-    if release.head is None:
-        return "features: the head of its task is more than a last layer, and is left out"
-    return (
-        f"{release.head['outputs']} numbers: {OUTPUTS.get(release.step.task, f'what task {release.step.task} wants')}"
-    )
-
-
-OUTPUTS = {
-    "labels": "a score (logit) for each class, in the order of the data set's classes",
-    "rotnet": "a score (logit) for each of four quarter turns",
-    "s4l": "a score (logit) for each class, then one for each of four quarter turns",
-    "exemplar": "an embedding, to be compared by its cosine",
-    "npid": "an embedding, to be compared by its cosine",
-}

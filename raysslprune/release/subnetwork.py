@@ -1,18 +1,19 @@
-"""Networks as ``raysslprune export`` writes them: one folder each, read with nothing of the store at hand.
+"""Networks as ``raysslprune export`` writes them: one folder each, read without the store.
 
-config.json         what is needed to build the network, what its images and outputs are, and where it came from
+config.json         architecture, images, outputs and origin of the network
 model.safetensors   all weights, pruned ones 0, by torchvision's names
-sparse.safetensors  the same weights: of each pruned layer a bitmap and the weights that stay
-mask.safetensors    which weights stay, as packed bits
+sparse.safetensors  the same weights: for each pruned layer a bitmap and the weights that stay
+mask.safetensors    the mask, as packed bits
+shrunk.safetensors  for a mask of whole filters, on demand: a smaller dense network with the same outputs
 README.md           the model card
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from raysslprune import catalogue, masks, models
 from raysslprune.masks import Mask
+from raysslprune.release.shrink import resize
 
 CONFIG, MODEL, SPARSE, MASK = "config.json", "model.safetensors", "sparse.safetensors", "mask.safetensors"
+SHRUNK = "shrunk.safetensors"
 FORMAT = 1
 
 LAST = {
@@ -35,17 +38,18 @@ LAST = {
     **dict.fromkeys((f"vgg{depth}" for depth in (11, 13, 16, 19)), "classifier"),
     **dict.fromkeys(("alexnet", "alexnet-bn"), "classifier.6"),
 }
-"""By architecture, what torchvision calls the last layer; in others it is ``head``."""
+"""Torchvision's name of the last layer, by architecture; for all others it is ``head``."""
 
 BITMAP, VALUES = ".bitmap", ".values"
 SHAPES = "shapes"
-"""In a file's metadata: shapes by name, as JSON, of tensors that stand there in another form."""
+"""Key in a file's metadata under which are, as JSON by name, the shapes of tensors stored in another form."""
 
 
 class Subnetwork(models.Network):
-    """Normalised images, float32 (n, channels, size, size), to outputs, as in training. ``trunk`` gives features.
+    """An exported network, from normalised images, float32 (n, channels, size, size), to outputs, as in training.
 
-    Its state dict has the names of ``model.safetensors``, torchvision's. config: what ``config.json`` says.
+    ``trunk`` gives features. The state dict has torchvision's names, as in ``model.safetensors``. config: the content
+    of ``config.json``.
     """
 
     mean: Tensor
@@ -54,62 +58,77 @@ class Subnetwork(models.Network):
     def __init__(self, trunk: nn.Module, head: nn.Module, config: Mapping[str, Any]) -> None:
         super().__init__(trunk, head)
         self.config = dict(config)
-        self.register_state_dict_post_hook(_release_names)
-        self.register_load_state_dict_pre_hook(_restore_names)
+        self.register_state_dict_post_hook(partial(_rename, released_names))
+        self.register_load_state_dict_pre_hook(partial(_rename, own_names))
         for name in ("mean", "std"):
             values = torch.tensor(config["images"][name], dtype=torch.float32, device="cpu").view(-1, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Images as they are stored, uint8 (n, channels, size, size), to what the network takes, where its mean is.
+        """Normalise stored images, uint8 (n, channels, size, size), for the network, on the device of its ``mean``.
 
-        Raises ValueError for other images, which would be normalised as if they were on that scale.
+        Raises ValueError for images of another type, shape or scale.
         """
         if not isinstance(images, Tensor):
-            raise ValueError(f"images are a tensor, as torch.from_numpy makes, not {type(images).__name__}")
+            raise ValueError(f"images must be a tensor, as from torch.from_numpy, not {type(images).__name__}")
         kind, shape, channels = str(images.dtype).removeprefix("torch."), tuple(images.shape), len(self.mean)
         white = self.config["images"].get("white", 255)
         if images.dtype != torch.uint8 or images.ndim != 4 or shape[1] != channels:
-            scale = f"; what is from 0 to 1 is multiplied by {white:g} first" if images.is_floating_point() else ""
-            raise ValueError(f"images are uint8 of shape (n, {channels}, height, width), not {kind} {shape}{scale}")
+            scale = f"; multiply images from 0 to 1 by {white:g} first" if images.is_floating_point() else ""
+            raise ValueError(f"images must be uint8 of shape (n, {channels}, height, width), not {kind} {shape}{scale}")
         if white < 255 and images.numel() and (brightest := int(images.max())) > white:
-            raise ValueError(f"images are from 0 to {white:g} here, and a pixel is {brightest}; scale them first")
+            raise ValueError(
+                f"pixels must be from 0 to {white:g}, but the largest is {brightest}; scale the images first"
+            )
         return images.to(self.mean.device, torch.float32, copy=True).sub_(self.mean).div_(self.std)
 
 
-def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None = None) -> Subnetwork:
-    """An exported network with its weights: in evaluation mode, float32, on the CPU.
+def load_subnetwork(
+    path: str | Path, trunk: Callable[[int], nn.Module] | None = None, shrunk: bool = False
+) -> Subnetwork:
+    """Load an exported network with its weights: in evaluation mode, float32, on the CPU.
 
-    Its weights are channels-last, as in training, on which the last bits of its outputs depend;
-    ``net.to(memory_format=torch.contiguous_format)`` is for tools that need the usual order. What the mask prunes stays
-    0 in training, as :func:`keep_pruned` has it; without ``mask.safetensors``, what is 0.
+    Its weights are channels-last, as in training, because the last bits of its outputs depend on their order; for tools
+    that need the usual order, call ``net.to(memory_format=torch.contiguous_format)``. The weights are read from
+    ``sparse.safetensors`` if ``model.safetensors`` is missing. Weights that the mask prunes, or without
+    ``mask.safetensors`` all weights that are 0, stay 0 in training: see :func:`keep_pruned`.
 
-    trunk: the architecture, from image channels to a trunk, where it is not one of this package's. A folder's word
-    alone makes nothing be imported, nor is anything in it unpickled. The weights are those of ``sparse.safetensors``
-    where ``model.safetensors`` was left out.
-    Raises ValueError, in one sentence, where the folder is no network, or not whole; OSError where it can't be read.
+    trunk: the architecture, a function from image channels to a trunk, if it is not this package's. A folder can't
+    cause an import, and nothing in it is unpickled. shrunk: load the smaller dense network instead, which
+    ``raysslprune export --shrink`` has written; nothing is pruned in it.
+    Raises ValueError, in one sentence, if the folder is not a network or is damaged; OSError if it can't be read.
     """
     folder = Path(path).expanduser()
     config = read_config(folder)
     if config["kind"] != "network":
-        raise ValueError(f"{folder} holds a {config['kind']} and no network; raysslprune.load_mask reads it")
+        raise ValueError(f"{folder} contains a mask but no network; raysslprune.load_mask reads it")
     arch = config["arch"]
     if trunk is None and arch not in catalogue.ARCHITECTURES:
-        raise ValueError(f"architecture {arch!r} is not of this package: pass it, load_subnetwork(path, trunk=...)")
-    dense = (folder / MODEL).exists()
+        raise ValueError(
+            f"architecture {arch!r} is not in this package; pass its function: load_subnetwork(path, trunk=...)"
+        )
+    if shrunk and not (folder / SHRUNK).exists():
+        raise ValueError(f"there is no {SHRUNK} in {folder}: raysslprune export STEP --shrink writes one")
+    dense = (folder / MODEL).exists() or shrunk
     if not dense and not (folder / SPARSE).exists():
-        raise ValueError(f"there is neither {MODEL} nor {SPARSE} in {folder}: one of them holds the weights")
-    data, tensors = _read(folder, MODEL if dense else SPARSE, config)
+        raise ValueError(
+            f"there is neither {MODEL} nor {SPARSE} in {folder}: one of them must be there for the weights"
+        )
+    data, tensors = _read(folder, SHRUNK if shrunk else MODEL if dense else SPARSE, config)
     state = tensors if dense else from_sparse(data, tensors)
     with torch.device("meta"):
         body = trunk(config["channels"]) if trunk else models.trunk(arch, config["channels"])
         net = Subnetwork(body, make_head(config["head"]), config)
+    if shrunk:
+        resize(net, {name: tensor.shape for name, tensor in own_names(state, arch).items()})
     try:
         net.load_state_dict(state, assign=True)
     except RuntimeError as error:
         why = " ".join(str(error).split())
-        raise ValueError(f"the weights in {folder} are not of {arch} as it is here: {why}") from None
+        raise ValueError(f"the weights in {folder} do not fit {arch} as it is defined here: {why}") from None
     net.eval().to(memory_format=torch.channels_last)
+    if shrunk:
+        return net
     if (folder / MASK).exists():
         mask = unpacked(*_read(folder, MASK, config))
     else:
@@ -119,25 +138,19 @@ def load_subnetwork(path: str | Path, trunk: Callable[[int], nn.Module] | None =
 
 
 def load_mask(path: str | Path) -> Mask:
-    """The mask in an exported folder, by the names of the trunk's weights. Raises as :func:`load_subnetwork` does."""
+    """Load the mask in an exported folder, by the trunk's weight names. Raises as :func:`load_subnetwork` does."""
     folder = Path(path).expanduser()
     return unpacked(*_read(folder, MASK, read_config(folder)))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` says. Raises OSError, and ValueError where there is none, or it is another program's."""
+    """Read ``config.json``. Raises ValueError if it is missing or another program's, OSError if it can't be read."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        why = (
-            f"there is no {CONFIG} in it"
-            if folder.is_dir()
-            else "it is a file"
-            if folder.exists()
-            else "it is not there"
-        )
+        why = f"it has no {CONFIG}" if folder.is_dir() else "there is no such folder"
         made = "raysslprune export STEP --out DIR makes one"
-        raise ValueError(f"{folder.absolute()} is no folder of a network or mask: {why}; {made}") from None
+        raise ValueError(f"{folder.absolute()} is not an exported network or mask: {why}; {made}") from None
     except ValueError:
         config = None
     match config:
@@ -153,13 +166,13 @@ def read_config(folder: Path) -> dict[str, Any]:
             "sha256": dict(),
         } if version == FORMAT and (head is None or head["kind"] in HEADS) and len(mean) == len(std) == channels:
             return config
-    raise ValueError(f"{folder / CONFIG} is not what this version of raysslprune exports")
+    raise ValueError(f"{folder / CONFIG} was not written by this version of raysslprune export")
 
 
 def _read(folder: Path, name: str, config: Mapping[str, Any]) -> tuple[bytes, dict[str, Tensor]]:
-    """A file as it was exported, and the tensors in it. Raises OSError, ValueError."""
+    """Read an exported file and the tensors in it, and verify its checksum. Raises OSError, ValueError."""
     if not (folder / name).exists():
-        raise ValueError(f"there is no {name} in {folder}, which {CONFIG} is of")
+        raise ValueError(f"there is no {name} in {folder}")
     data = (folder / name).read_bytes()
     if hashlib.sha256(data).hexdigest() != config["sha256"].get(name):
         raise ValueError(f"{folder / name} is damaged: it does not match its checksum in {CONFIG}")
@@ -170,11 +183,8 @@ def _read(folder: Path, name: str, config: Mapping[str, Any]) -> tuple[bytes, di
 
 
 def shapes_in(data: bytes) -> dict[str, torch.Size]:
-    """What a safetensors file says of tensors that it has in another form; nothing where it has none.
-
-    Its header is JSON, behind eight bytes that hold the header's length.
-    """
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    """Return the shapes of the tensors that a safetensors file stores in another form; empty if there are none."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # the first eight bytes: the header's length
     shapes = json.loads(header.get("__metadata__", {}).get(SHAPES, "{}"))
     return {name: torch.Size(shape) for name, shape in shapes.items()}
 
@@ -183,11 +193,11 @@ def shapes_in(data: bytes) -> dict[str, torch.Size]:
 
 
 def keep_pruned(module: nn.Module, mask: Mask) -> nn.Module:
-    """Set the weights that a mask prunes to 0, make them stay 0 when the module is trained, and give it back.
+    """Set the weights that a mask prunes to 0, keep them 0 when the module is trained, and return the module.
 
-    After each step of an optimiser of torch they are exactly 0, and so they are in copies of the module and of its
-    parts, pickled ones too, and after load_state_dict. Module, parameters and state dict are of the same types and
-    names as before; each pruned ``weight.pruned`` tells where it is 0, and None there lets it go.
+    They are exactly 0 after each step of a torch optimiser and after load_state_dict, also in copies of the module and
+    of its parts, pickled ones included. The types and names of module, parameters and state dict do not change.
+    ``weight.pruned``, a bool tensor, marks the zeros of each pruned weight; set it to None to release them.
 
     mask: by the names of the module's weights; those of a trunk for ``net.trunk``.
     Raises ValueError for a layer that the module does not have, or of another shape, before anything is changed.
@@ -203,7 +213,7 @@ def keep_pruned(module: nn.Module, mask: Mask) -> nn.Module:
 
 
 def weights_of(module: nn.Module, mask: Mask) -> dict[str, Tensor]:
-    """The prunable weights of a module, by name. Raises ValueError where a mask is not of them."""
+    """Return the prunable weights of a module, by name. Raises ValueError if the mask does not fit them."""
     weights = models.prunable(module)
     for name, m in mask.items():
         if name not in weights:
@@ -214,10 +224,10 @@ def weights_of(module: nn.Module, mask: Mask) -> dict[str, Tensor]:
 
 
 class StaysPruned:
-    """Carries ``weight.pruned``, where a weight is pruned, from a layer to its copies.
+    """A hook that carries ``weight.pruned``, the places where a weight is pruned, from a layer to its copies.
 
-    A parameter loses its attributes when it is copied, while a layer takes its hooks along: this is one of them, for
-    load_state_dict. It holds the weight and not the layer, as a circle would keep networks in memory.
+    A copied parameter loses its attributes, but a copied layer keeps its hooks: this is a hook of load_state_dict. It
+    refers to the weight, not the layer, because a reference cycle would keep networks in memory.
     """
 
     def __init__(self, weight: Tensor, pruned: Tensor | None) -> None:
@@ -229,7 +239,7 @@ class StaysPruned:
         return StaysPruned, (self.weight, getattr(self.weight, PRUNED, None))
 
     def __call__(self, layer: nn.Module, _keys: Any) -> None:
-        """Prune what the layer loaded, which is another parameter with ``assign=True``."""
+        """Prune the weight that the layer loaded, which with ``assign=True`` is another parameter."""
         pruned = getattr(self.weight, PRUNED, None)
         loaded = dict(layer.named_parameters(recurse=False)).get("weight", self.weight)
         if pruned is not None:
@@ -239,23 +249,23 @@ class StaysPruned:
 
 
 PRUNED = "pruned"
-"""The attribute of a weight that tells where it is pruned: a bool tensor, or None."""
+"""Attribute of a weight that marks where it is pruned: a bool tensor, or None."""
 
 
 @torch.no_grad()
 def _zero(tensor: Tensor, where: Tensor) -> None:
-    tensor.masked_fill_(where, 0)  # not multiplied: -0 and NaN would be left
+    tensor.masked_fill_(where, 0)  # a product would leave -0 and NaN
 
 
-@functools.cache
+@cache
 def _hook_optimisers() -> None:
-    """Once a process, and only where there are such weights."""
+    """Hook all optimisers, once per process and only if it has weights to keep pruned."""
     register_optimizer_step_pre_hook(_before_step)
     register_optimizer_step_post_hook(_after_step)
 
 
 def _pruned_weights(optimiser: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
-    """The weights of an optimiser that stay pruned, and where each is, on its device."""
+    """Yield the weights of an optimiser that stay pruned, each with its pruned places, on its device."""
     for group in optimiser.param_groups:
         for weight in group["params"]:
             if (pruned := getattr(weight, PRUNED, None)) is not None:
@@ -265,9 +275,9 @@ def _pruned_weights(optimiser: Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _before_step(optimiser: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-    """Take the pruned weights' part out of the gradients: out of those that a closure computes, too.
+    """Set the gradients of pruned weights to 0, also those that a closure computes.
 
-    They would stay 0 without, but line searches and norms over a layer are to see the pruned network.
+    Without this the weights would stay 0 too, but line searches and norms over a layer would see other gradients.
     """
     if next(_pruned_weights(optimiser), None) is None:
         return None
@@ -298,30 +308,22 @@ def _after_step(optimiser: Optimizer, _args: Any, _kwargs: Any) -> None:
 # ------------------------------------------------------------------------------------- names
 
 
-def _release_names(net: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    """Rename what :class:`Subnetwork` put into a state dict."""
-    _rename(net, state, prefix, released_names)
-
-
-def _restore_names(net: nn.Module, state: dict[str, Any], prefix: str, *_rest: Any) -> None:
-    """Rename what :class:`Subnetwork` is to load."""
-    _rename(net, state, prefix, own_names)
-
-
-def _rename(net: nn.Module, state: dict[str, Any], prefix: str, renamed: Callable[..., dict[str, Any]]) -> None:
-    assert isinstance(net, Subnetwork)
+def _rename(
+    renamed: Callable[..., dict[str, Tensor]], net: Subnetwork, state: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Rename the entries of ``net`` in a state dict: a hook of state_dict and load_state_dict."""
     ours = {name.removeprefix(prefix): state.pop(name) for name in [*state] if name.startswith(prefix)}
     state.update({f"{prefix}{name}": value for name, value in renamed(ours, net.config["arch"]).items()})
 
 
 def released_names(state: Mapping[str, Tensor], arch: str) -> dict[str, Tensor]:
-    """A network's state, ``trunk.*`` and ``head.*``, by the names that others know. Raises ValueError if two meet."""
+    """Give a network's state, ``trunk.*`` and ``head.*``, torchvision's names. Raises ValueError if two collide."""
     last = LAST.get(arch, "head")
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         part, _, rest = name.partition(".")
         if part == "trunk" and rest.startswith(f"{last}."):
-            raise ValueError(f"the trunk of {arch} has a weight {rest}, and {last!r} is its last layer's name")
+            raise ValueError(f"the trunk of {arch} has a weight {rest}, but {last!r} is reserved for the last layer")
         renamed[rest if part == "trunk" else f"{last}.{rest}"] = tensor
     return renamed
 
@@ -339,7 +341,7 @@ def own_names(state: Mapping[str, Tensor], arch: str) -> dict[str, Tensor]:
 
 
 def describe_head(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What is needed to build the head of a network's state; None for one that is more than a last layer."""
+    """Describe the head of a network's state for :func:`make_head`; None if it is more than a last layer."""
     own = {name.removeprefix("head."): t for name, t in state.items() if name.startswith("head.")}
     for kind, make in HEADS.items():
         with torch.device("meta"):
@@ -351,27 +353,27 @@ def describe_head(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def make_head(head: Mapping[str, Any] | None) -> nn.Module:
-    """The head that :func:`describe_head` described; of None, one that gives the features."""
+    """Build the head that :func:`describe_head` described; for None, one that returns the features."""
     return nn.Identity() if head is None else HEADS[head["kind"]](head["features"], head["outputs"])
 
 
 def _standardised(features: int, outputs: int) -> nn.Module:
-    """As task ``labels`` has it with its option ``standardise``."""
+    """The head of task ``labels`` with its option ``standardise``."""
     return nn.Sequential(nn.BatchNorm1d(features, affine=False), nn.Linear(features, outputs))
 
 
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {"linear": nn.Linear, "standardised linear": _standardised}
-"""Kinds of heads, from the numbers of features and outputs."""
+"""Constructors of heads, from the numbers of features and outputs, by kind."""
 
 
 # ------------------------------------------------------------------------------------- forms
 
 
 def to_sparse(state: Mapping[str, Tensor], mask: Mask) -> bytes:
-    """Weights as a safetensors file: of each layer that is the smaller for it, a bitmap and the weights that stay.
+    """Store weights as a safetensors file: a bitmap and the remaining weights, for each layer that this makes smaller.
 
-    ``NAME.bitmap`` is one bit a weight as in masks.pack, ``NAME.values`` the weights where it is set, in their order.
-    All else is as it is. Pruned weights must be 0.
+    ``NAME.bitmap`` is one bit a weight as in masks.pack, ``NAME.values`` the weights whose bit is 1, in order. Other
+    tensors are unchanged. Pruned weights must be 0.
     """
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
@@ -382,11 +384,11 @@ def to_sparse(state: Mapping[str, Tensor], mask: Mask) -> bytes:
             shapes[name] = list(tensor.shape)
         else:
             tensors[name] = tensor
-    return to_safetensors(tensors, {SHAPES: json.dumps(shapes)})
+    return to_safetensors(tensors, {SHAPES: json.dumps(shapes, sort_keys=True)})
 
 
 def from_sparse(data: bytes, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of :func:`to_sparse`, bit for bit; the tensors in another order. tensors: those in ``data``."""
+    """The inverse of :func:`to_sparse`, bit for bit, except for the order of tensors. tensors: those in ``data``."""
     shapes = shapes_in(data)
     state = {name: t for name, t in tensors.items() if name.removesuffix(BITMAP).removesuffix(VALUES) not in shapes}
     for name, shape in shapes.items():
@@ -397,10 +399,10 @@ def from_sparse(data: bytes, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def packed(mask: Mask) -> bytes:
-    """A mask as a safetensors file that says its shapes."""
+    """Store a mask as a safetensors file with its shapes."""
     return to_safetensors(masks.pack(mask), {SHAPES: json.dumps({n: list(m.shape) for n, m in mask.items()})})
 
 
 def unpacked(data: bytes, tensors: Mapping[str, Tensor]) -> Mask:
-    """The inverse of :func:`packed`. tensors: those in ``data``. Raises ValueError for another file."""
+    """The inverse of :func:`packed`. tensors: those in ``data``. Raises ValueError if the file is no packed mask."""
     return masks.unpack(tensors, shapes_in(data))

@@ -1,4 +1,5 @@
-"""What the sweeps of a root found, as one HTML page that needs no network.
+"""A report on the sweeps of a root: one HTML page that needs no network.
 
-``contents`` says what stands on the page, as plain values taken from the store; ``page`` makes HTML of it.
+``contents`` reads the contents of the page from the store, as plain values; ``page`` makes HTML of them, and
+``drawing`` of the figures.
 """

@@ -1,5 +1,6 @@
 "use strict";
-// Every table can be sorted by its columns and filtered by words. Without this script they are all there, in order.
+// Make tables sortable by column and filterable by words. Show the values of a figure's points, and hide a curve at a
+// click on its name in the legend. Without this script the tables are there, in order, and the points have titles.
 
 const FEW = 16; // rows that need no filter
 const order = new Intl.Collator(undefined, { numeric: true });
@@ -38,7 +39,18 @@ function filter(table, text, count) {
   count.textContent = words.length ? `${shown.toLocaleString("en")} of ${of}` : of;
 }
 
+function hint(box) {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.textContent = "Scroll sideways for more columns \u2192";
+  const look = () => (hint.hidden = box.scrollWidth - box.clientWidth - box.scrollLeft < 2);
+  box.after(hint);
+  box.addEventListener("scroll", look);
+  new ResizeObserver(look).observe(box);
+}
+
 function equip(table) {
+  hint(table.parentElement);
   for (const heading of table.tHead.rows[0].cells) {
     const button = document.createElement("button");
     button.type = "button";
@@ -74,6 +86,87 @@ function reveal() {
   target.scrollIntoView();
 }
 
+const tip = document.createElement("div");
+const REACH = 20; // pixels from a point or a name within which it is meant
+
+function gap(element, { clientX, clientY }) {
+  const { left, right, top, bottom } = element.getBoundingClientRect();
+  const outside = Math.hypot(Math.max(left - clientX, 0, clientX - right), Math.max(top - clientY, 0, clientY - bottom));
+  return outside + Math.hypot((left + right) / 2 - clientX, (top + bottom) / 2 - clientY) / 100; // of two, the nearer
+}
+
+function nearest(elements, event) {
+  const gaps = Array.from(elements, (element) => [gap(element, event), element]);
+  const [least, element] = gaps.reduce((a, b) => (b[0] < a[0] ? b : a), [REACH, null]);
+  return least < REACH ? element : null;
+}
+
+function tell(point, event, pinned) {
+  tip.hidden = !point;
+  tip.classList.toggle("pinned", pinned && Boolean(point));
+  if (!point) return;
+  const parts = point.dataset.tip.split(/\b([0-9a-f]{16})\b/); // every other one is the id of a step
+  tip.replaceChildren(
+    ...parts.map((part, i) => {
+      if (i % 2 === 0 || !document.getElementById(part)) return i % 2 === 0 ? part : part.slice(0, 8);
+      const link = document.createElement("a");
+      [link.href, link.textContent] = [`#${part}`, part.slice(0, 8)];
+      return link;
+    })
+  );
+  const room = document.documentElement.clientWidth - tip.offsetWidth - 8;
+  tip.style.left = `${scrollX + Math.max(8, Math.min(event.clientX + 12, room))}px`;
+  tip.style.top = `${scrollY + event.clientY + 12}px`;
+}
+
+function toggle(svg, name) {
+  const all = [...svg.querySelectorAll("[data-curve], [data-key]")];
+  const parts = all.filter((part) => (part.dataset.curve ?? part.dataset.key) === name);
+  const off = !parts[0].classList.contains("off");
+  for (const part of parts) part.classList.toggle("off", off);
+  for (const part of parts) if (part.hasAttribute("role")) part.setAttribute("aria-pressed", off);
+}
+
+function enliven(svg) {
+  for (const title of svg.querySelectorAll("[data-curve] title")) {
+    title.parentElement.dataset.tip = title.textContent;
+    title.remove(); // or the browser would show it, too
+  }
+  const keys = [...svg.querySelectorAll("[data-key]")];
+  const points = () => svg.querySelectorAll("[data-curve]:not(.off)[data-tip], [data-curve]:not(.off) [data-tip]");
+  for (const [name, key] of new Map(keys.map((key) => [key.dataset.key, key]))) {
+    for (const [what, is] of Object.entries({ role: "button", tabindex: 0, "aria-label": `Hide ${name}` })) {
+      key.setAttribute(what, is);
+    }
+    key.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      toggle(svg, name);
+    });
+  }
+  svg.addEventListener("click", (event) => {
+    const hit = nearest([...points(), ...keys], event);
+    const isKey = keys.includes(hit);
+    if (isKey) toggle(svg, hit.dataset.key);
+    tell(isKey ? null : hit, event, true);
+  });
+  svg.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "mouse" && !tip.matches(".pinned")) tell(nearest(points(), event), event, false);
+  });
+  svg.addEventListener("pointerleave", (event) => tip.matches(".pinned") || tell(null, event, false));
+  svg.classList.add("live");
+}
+
+tip.id = "tip";
+tip.hidden = true;
+tip.setAttribute("role", "status");
+document.body.append(tip);
+addEventListener("keydown", (event) => event.key === "Escape" && tell(null, event, false));
+document.querySelectorAll("figure svg").forEach(enliven);
+for (const caption of document.querySelectorAll("figure:has(svg) figcaption")) {
+  const point = caption.parentElement.querySelector("[data-tip]") ? "a point for its values, " : "";
+  caption.append(` Tap ${point}a name in the legend to hide its curve.`);
+}
 document.querySelectorAll("table").forEach(equip);
 addEventListener("hashchange", reveal);
 reveal();

@@ -1,4 +1,4 @@
-"""A report as one HTML page: it loads nothing, and all text on it that came from elsewhere is escaped."""
+"""A report as one HTML page: it loads nothing, and all text is escaped."""
 
 from __future__ import annotations
 
@@ -11,20 +11,16 @@ from markupsafe import Markup
 
 from raysslprune import report
 from raysslprune.report.contents import Report
-from raysslprune.results import claims
-
-MARKS = {claims.HOLDS: "holds", claims.FAILS: "fails", claims.FEW: "few"}
-"""Verdict to CSS class."""
+from raysslprune.report.drawing import inline
 
 
 def render(contents: Report) -> str:
-    """The page. Only its own style and script run in it: their hashes are in its content security policy."""
+    """Return the page. Its content security policy has the hashes of its own style and script, and allows no others."""
     own = {name: files(report).joinpath(f"page.{name}").read_text("utf-8") for name in ("html", "css", "js")}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["drawn"] = _drawn
     return environment.from_string(own["html"]).render(
         report=contents,
-        marks=MARKS,
         style=Markup(own["css"]),
         script=Markup(own["js"]),
         style_hash=_hash(own["css"]),
@@ -36,7 +32,9 @@ def _hash(source: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}"
 
 
-def _data_uri(picture: tuple[str, bytes]) -> str:
-    """An image of its own: in it no script runs, and its ids are not the page's."""
+def _drawn(picture: tuple[str, bytes], prefix: str, alt: str) -> Markup:
+    """Return a picture as an element. prefix: for the ids in an SVG, unique in the page."""
     kind, data = picture
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    if kind == "image/svg+xml":
+        return inline(data, prefix, alt)
+    return Markup('<img src="data:{};base64,{}" alt="{}">').format(kind, base64.b64encode(data).decode(), alt)

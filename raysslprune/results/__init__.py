@@ -1,22 +1,24 @@
-"""What came out: one typed Arrow table a sweep, SQL over all of a root's, and files for other programs.
+"""Results of sweeps: one typed Arrow table for each, SQL over all tables of a root, and export to files.
 
 ``load`` and ``query`` read what sweeps wrote; ``raysslprune results`` is the same from the shell.
 """
 
 from raysslprune.results.sql import QueryError, load, query
+from raysslprune.results.steps import STEPS, steps
 from raysslprune.results.tables import (
-    KEYS,
+    DESIGN,
     MAGNITUDES,
     MEANS,
     PROVENANCE,
-    RANKS,
     SCHEMA,
     from_parquet,
+    left_out,
     listing,
     magnitudes,
     means,
     provenance,
     pruned_percent,
+    stored_looks,
     stored_rows,
     summary,
     table,
@@ -25,14 +27,15 @@ from raysslprune.results.tables import (
 )
 
 __all__ = [
-    "KEYS",
+    "DESIGN",
     "MAGNITUDES",
     "MEANS",
     "PROVENANCE",
-    "RANKS",
     "SCHEMA",
+    "STEPS",
     "QueryError",
     "from_parquet",
+    "left_out",
     "listing",
     "load",
     "magnitudes",
@@ -40,6 +43,8 @@ __all__ = [
     "provenance",
     "pruned_percent",
     "query",
+    "steps",
+    "stored_looks",
     "stored_rows",
     "summary",
     "table",

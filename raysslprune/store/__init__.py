@@ -1,1 +1,1 @@
-"""Where finished steps live: a folder or an object store, with checksums and a lock."""
+"""Storage of finished steps: a folder or an object store, with checksums and a lock."""

@@ -12,23 +12,45 @@ from importlib.metadata import version
 from typing import Any
 
 from raysslprune import __version__
+from raysslprune.messages import UserError
 
 WEIGHTS = "weights.safetensors"
 MASK = "mask.safetensors"
 
+TIED = "tied"
+"""Fact of a pruned mask: number of weights of equal score (by default, magnitude) among which a draw decided.
+
+Older masks lack this fact: of weights of equal magnitude, the last in the order of the network stayed.
+"""
+
+EMPTIED = "emptied"
+"""Fact of a pruned mask: names of the layers' weights of which this pruning left none; absent if there are none."""
+
+
+LAYERS, MULTIPLY_ADDS = "layers", "multiply_adds"
+"""Facts of a mask, or of the network that was trained under it: density of each layer by the name of its weight; and
+multiply-adds for one image in all convolutions and linear layers, without those of pruned weights.
+
+Only trainings have the second. Steps of versions before 0.3 have neither.
+"""
+
+
+CURVE = "curve"
+"""Fact of a training, if asked for: pairs of samples seen and the task's metrics then, from the start to the end."""
+
 
 def snapshot_name(samples: int) -> str:
-    """The artefact that holds a training's state after ``samples`` samples."""
+    """Name of the artefact with a training's state after ``samples`` samples."""
     return f"snapshot-{samples}.safetensors"
 
 
 def snapshots_in(names: Iterable[str]) -> set[int]:
-    """The inverse of :func:`snapshot_name`, over the artefacts of a step."""
+    """Return the samples of the snapshots among a step's artefacts: the inverse of :func:`snapshot_name`."""
     return {int(n[len("snapshot-") : -len(".safetensors")]) for n in names if n.startswith("snapshot-")}
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Versions of the software that the numbers depend on."""
     return {
         "raysslprune": __version__,
         **{name: _version(name) for name in ("torch", "numpy")},
@@ -36,19 +58,22 @@ def versions() -> dict[str, str]:
     }
 
 
-_version = cache(version)  # it parses a package's whole metadata, and every step asks
+_version = cache(version)  # it parses a package's whole metadata, and every step needs it
 
 
-class StoreError(Exception):
-    """The root can't be used. The message is a sentence for the user."""
+class StoreError(UserError):
+    """The root can't be used."""
 
 
 class Damaged(Exception):
-    """A file of a finished step does not match its checksum, or is gone."""
+    """A file of a finished step does not match its checksum, or is missing."""
 
     def __init__(self, step_id: str, why: str) -> None:
         super().__init__(step_id, why)
         self.step_id, self.why = step_id, why
+
+    def __str__(self) -> str:
+        return f"step {self.step_id}: {self.why}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +84,9 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What SUCCESS holds.
+    """The content of SUCCESS.
 
-    metrics: the results; they depend on the step alone. facts: of the run that made it (seconds, versions, host).
+    metrics: the results, which depend on the step alone. facts: details of the run (seconds, versions, host).
     """
 
     step: str
@@ -75,7 +100,7 @@ class Record:
 
     @staticmethod
     def from_bytes(data: bytes, step_id: str) -> Record:
-        """Raises Damaged unless these bytes are a whole record of that step."""
+        """Read the record of a step. Raises Damaged if the bytes are not a complete record of it."""
         try:
             body = json.loads(data)
             checksum = body.pop("sha256")
@@ -84,7 +109,7 @@ class Record:
             files = {name: File(**file) for name, file in body.pop("files").items()}
             return Record(**body, files=files)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise Damaged(step_id, "its SUCCESS is not whole") from None
+            raise Damaged(step_id, "its SUCCESS is incomplete or damaged") from None
 
 
 def _checksum_of(body: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raysslprune import catalogue, parallel
 from raysslprune.data import Dataset
 from raysslprune.data.batches import Batch, still
+from raysslprune.data.dataset import sent
 from raysslprune.data.views import Views
 from raysslprune.data.views import draws as draws_of
 from raysslprune.evaluate.metrics import at_once
@@ -21,19 +22,20 @@ from raysslprune.tasks.task import Task
 
 @dataclass(kw_only=True)
 class Exemplar(Task, catalogue.Exemplar):
-    """Two views of each image; the second should be nearer to the first than a view of another image, by a margin.
+    """Exemplar: two views of an image should be nearer to each other, by a margin, than to a view of another image.
 
-    Distance is 1 - cosine of the embeddings. The paper gives none of these options (docs/reproducing.md).
+    The distance is 1 - cosine of the embeddings. The paper gives none of these options (docs/reproducing.md).
     """
 
     views = 2
     draws = 1
+    capturable = True
 
     def head(self, width: int, data: Dataset) -> nn.Module:
         return nn.Linear(width, self.dimension)
 
     def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
-        return views(batch, 0), views(batch, 1), batch.own[:, 0].to(views.data.device)
+        return views(batch, 0), views(batch, 1), sent(batch.own[:, 0], views.data.device)
 
     def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
         first, second, drawn = parts
@@ -43,9 +45,9 @@ class Exemplar(Task, catalogue.Exemplar):
 
     @torch.inference_mode()
     def evaluate(self, net: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, float]:
-        """How often a view of a test image is nearer to another view of it than to one of another: chance is 50%.
+        """Percentage of test images whose two views are closer than the first is to another image's; chance is 50%.
 
-        The views are the same for everybody.
+        The views are the same in every training.
         """
         views = Views(data, data.test, recipe)
         generator = torch.Generator().manual_seed(seed_of("triplets"))
@@ -71,7 +73,7 @@ def triplet(anchors: Tensor, positives: Tensor, negatives: Tensor, margin: float
 
 
 def others(drawn: Tensor) -> Tensor:
-    """For each row another row, uniformly, by uniform numbers (n,) in [0, 1)."""
+    """For each row, draw the index of another by uniform numbers (n,) in [0, 1). Raises ValueError if n is 1."""
     n = len(drawn)
     if n < 2:
         raise ValueError("a triplet needs two samples or more in a batch")
@@ -80,7 +82,7 @@ def others(drawn: Tensor) -> Tensor:
 
 
 def semi_hard(anchors: Tensor, positives: Tensor) -> Tensor:
-    """For each anchor the row of the nearest other positive farther than its own, else of the farthest."""
+    """For each anchor, find the row of the nearest other positive farther than its own, or else of the farthest."""
     apart = 1 - anchors @ positives.T
     own = apart.diagonal()[:, None]
     same = torch.eye(len(apart), dtype=torch.bool, device=apart.device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from raysslprune import catalogue
 from raysslprune.data import IGNORED, Dataset
 from raysslprune.data.batches import Batch
+from raysslprune.data.dataset import sent
 from raysslprune.data.views import Views
 from raysslprune.evaluate.metrics import accuracy, multilabel_map
 from raysslprune.spec import Recipe
@@ -19,7 +20,9 @@ from raysslprune.tasks.task import Task
 
 @dataclass(kw_only=True)
 class Labels(Task, catalogue.Labels):
-    """One class for each image: cross-entropy, top-1. Several at once (VOC07): a logistic loss for each, mAP."""
+    """Labels: cross-entropy and top-1 for single labels, a logistic loss per class and mAP for several (VOC07)."""
+
+    capturable = True
 
     def head(self, width: int, data: Dataset) -> nn.Module:
         last = nn.Linear(width, data.classes)
@@ -27,7 +30,7 @@ class Labels(Task, catalogue.Labels):
 
     def sample(self, views: Views, batch: Batch) -> tuple[Tensor, Tensor]:
         labels = views.split.labels
-        return views(batch), labels[batch.index[:, 0].to(labels.device)]
+        return views(batch), labels[sent(batch.index[:, 0], labels.device)]
 
     def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
         images, labels = parts
@@ -41,6 +44,6 @@ class Labels(Task, catalogue.Labels):
 
 
 def logistic(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy summed over classes, ignored ones left out, averaged over samples. Both (n, classes)."""
+    """Binary cross-entropy, summed over the classes not ignored, averaged over samples. Arguments: (n, classes)."""
     each = F.binary_cross_entropy_with_logits(outputs, (labels == 1).to(outputs), reduction="none")
     return (each * (labels != IGNORED)).sum() / len(outputs)

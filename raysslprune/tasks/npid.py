@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raysslprune import catalogue, parallel
 from raysslprune.data import Dataset
 from raysslprune.data.batches import Batch
+from raysslprune.data.dataset import sent
 from raysslprune.data.views import Views
 from raysslprune.evaluate.metrics import features, knn_accuracy
 from raysslprune.spec import Recipe, seed_of
@@ -21,11 +22,11 @@ from raysslprune.tasks.task import Task
 
 @dataclass(kw_only=True)
 class NPID(Task, catalogue.NPID):
-    """An image's embedding is told from remembered embeddings of ``negatives`` others by noise-contrastive estimation.
+    """NPID: distinguish an image's remembered embedding from those of ``negatives`` others, by contrast with noise.
 
-    The memory bank holds an embedding of length 1 for each training image: after an update, those of its images move
-    towards what the network gave, on all ranks alike. The softmax's normalisation is estimated once, on the first
-    samples that BatchNorm sees together.
+    The memory bank has an embedding of length 1 for each training image. After each update, the embeddings of its
+    images move towards the network's outputs, equally on all ranks. The softmax's normalisation is estimated once, on
+    the first samples that share BatchNorm statistics.
 
     state: ``bank`` (training images, dimension); ``log_z``, the logarithm of the normalisation, NaN until known.
     """
@@ -43,14 +44,13 @@ class NPID(Task, catalogue.NPID):
         return nn.Linear(width, self.dimension)
 
     def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
-        return views(batch), batch.index[:, 0].to(views.data.device), batch.own[:, 0]
+        return views(batch), sent(batch.index[:, 0], views.data.device), batch.own[:, 0]
 
     def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
         images, index, drawn = parts
         embedded = F.normalize(net(images))
         bank, log_z = self.state["bank"], self.state["log_z"]
-        generator = torch.Generator(bank.device).manual_seed(seed_of("negatives", float(drawn[0])))
-        noise = torch.randint(len(bank), (len(index), self.negatives), generator=generator, device=bank.device)
+        noise = uniform(len(bank), (len(index), self.negatives), seed_of("negatives", float(drawn[0])), bank.device)
         positive = (embedded * bank[index]).sum(1) / self.temperature
         negative = torch.einsum("nd,nmd->nm", embedded, bank[noise]) / self.temperature
         if not self.z_known:
@@ -67,7 +67,7 @@ class NPID(Task, catalogue.NPID):
         remember(self.state["bank"], index, embedded, self.momentum)
 
     def evaluate(self, net: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, float]:
-        """Top-1 of the 200 nearest training images' labels, weighted as in the authors' code."""
+        """Top-1 by a vote of the 200 nearest training images, weighted as in the authors' code."""
         if data.multilabel:
             return {}
         known, asked = features(net, data, data.train), features(net, data, data.test)
@@ -75,8 +75,13 @@ class NPID(Task, catalogue.NPID):
         return {"knn_top1": knn_accuracy(known, labels[0], asked, labels[1], self.temperature)}
 
 
+def uniform(below: int, shape: tuple[int, int], seed: int, device: torch.device) -> Tensor:
+    """Integers uniform in [0, ``below``), drawn on the device; a GPU draws other numbers than the CPU."""
+    return torch.randint(below, shape, generator=torch.Generator(device).manual_seed(seed), device=device)
+
+
 def estimate_log_z(positive: Tensor, negative: Tensor, images: int) -> Tensor:
-    """log of (mean over all similarities of exp) * images. positive: (n,), negative: (n, m)."""
+    """Logarithm of images * mean(exp(similarity)) over all similarities. positive: (n,), negative: (n, m)."""
     every = torch.cat([positive[:, None], negative], dim=1).flatten()
     return every.logsumexp(0) - math.log(len(every)) + math.log(images)
 
@@ -93,9 +98,10 @@ def nce(positive: Tensor, negative: Tensor, log_z: Tensor, images: int) -> Tenso
 
 @torch.no_grad()
 def remember(bank: Tensor, index: Tensor, embedded: Tensor, momentum: float) -> None:
-    """Move the bank's rows at ``index`` towards ``embedded``, at length 1. Of an image that comes twice, the last."""
-    order = index.argsort(stable=True)
-    ascending = index[order]
-    last = order[torch.cat([ascending[1:] != ascending[:-1], ascending.new_ones(1, dtype=torch.bool)])]
-    rows = index[last]
-    bank[rows] = F.normalize(torch.lerp(embedded[last], bank[rows], momentum))
+    """Move the bank's rows at ``index`` towards ``embedded``, at length 1. If an image is there twice, its last counts.
+
+    Its earlier row gets the value of the last: to drop rows, the host would have to wait for the indices.
+    """
+    ascending, order = index.sort(stable=True)
+    last = order[torch.searchsorted(ascending, index, right=True) - 1]
+    bank[index] = F.normalize(torch.lerp(embedded[last], bank[index], momentum))

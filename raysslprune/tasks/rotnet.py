@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raysslprune import catalogue, parallel
 from raysslprune.data import Dataset
 from raysslprune.data.batches import Batch
+from raysslprune.data.dataset import sent
 from raysslprune.data.views import Views
 from raysslprune.evaluate.metrics import at_once, part
 from raysslprune.spec import Recipe
@@ -22,9 +23,10 @@ TURNS = 4
 
 @dataclass(kw_only=True)
 class RotNet(Task, catalogue.RotNet):
-    """A view in one of four turns, or in all of them."""
+    """RotNet: predict the turn of a view, which comes in one of four turns, or in all of them."""
 
     draws = 1
+    capturable = True
 
     def head(self, width: int, data: Dataset) -> nn.Module:
         return nn.Linear(width, TURNS)
@@ -32,7 +34,7 @@ class RotNet(Task, catalogue.RotNet):
     def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
         if self.all_turns:
             return (views(batch),)
-        turns = (batch.own[:, 0] * TURNS).long().to(views.data.device)
+        turns = sent((batch.own[:, 0] * TURNS).long(), views.data.device)
         return views(batch, turns=turns), turns
 
     def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ class RotNet(Task, catalogue.RotNet):
 
 
 def all_turns(images: Tensor) -> tuple[Tensor, Tensor]:
-    """(4 n, c, s, s): every image as it is, then all turned by one quarter, by two, by three; and the turns (4 n,)."""
+    """All images turned by none, one, two and three quarters, (4 n, c, s, s), in this order; and the turns (4 n,)."""
     turns = torch.arange(TURNS, device=images.device).repeat_interleave(len(images))
     turned = torch.cat([images.rot90(turn, (2, 3)) for turn in range(TURNS)])
     return turned.contiguous(memory_format=torch.channels_last), turns
@@ -53,7 +55,7 @@ def all_turns(images: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def rotation_accuracy(net: Callable[[Tensor], Tensor], data: Dataset) -> float:
-    """Of ``net``'s four outputs, over all turns of every test image, in percent."""
+    """Accuracy of ``net``'s four outputs over all turns of every test image, in percent."""
     hits = torch.zeros((), dtype=torch.int64, device=data.device)
     for images, _ in data.batches(part(data.test), max(1, at_once(data.test) // TURNS)):
         turned, turns = all_turns(images)

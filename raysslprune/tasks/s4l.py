@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raysslprune import catalogue
 from raysslprune.data import Dataset, subsets
 from raysslprune.data.batches import Batch
+from raysslprune.data.dataset import sent
 from raysslprune.data.views import Views
 from raysslprune.evaluate.metrics import accuracy
 from raysslprune.spec import Recipe
@@ -21,17 +22,18 @@ from raysslprune.tasks.task import Task
 
 @dataclass(kw_only=True)
 class S4L(Task, catalogue.S4L):
-    """A sample is a labelled image and another from the whole training set, both in all four turns.
+    """S4L: each sample is a labelled image and another of the whole training set, both in all four turns.
 
     The loss is the cross-entropy of the labels plus ``weight`` times the rotation loss on all turns of both images (the
-    paper's plain sum: 1). An epoch is one of the labelled images.
+    paper's plain sum: 1). An epoch is a pass over the labelled images.
     """
 
     views = 2
     partner = True
+    capturable = True
 
     def begin(self, data: Dataset, generator: torch.Generator) -> None:
-        self.part = subsets.of(data, self.labelled)
+        self.classes = subsets.of(data, self.labelled).classes
         self.index, labels = subsets.choose(data, self.labelled)
         self.labels = torch.full((len(data.train),), -1)
         self.labels[self.index] = labels
@@ -41,11 +43,11 @@ class S4L(Task, catalogue.S4L):
         return self.index
 
     def head(self, width: int, data: Dataset) -> nn.Module:
-        """Classes first, then the four turns."""
-        return nn.Linear(width, self.part.classes + TURNS)
+        """A linear layer whose outputs are the classes, then the four turns."""
+        return nn.Linear(width, self.classes + TURNS)
 
     def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
-        return views(batch, 0), views(batch, 1), self.labels[batch.index[:, 0].to(self.labels.device)]
+        return views(batch, 0), views(batch, 1), self.labels[sent(batch.index[:, 0], self.labels.device)]
 
     def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
         labelled, unlabelled, labels = parts
@@ -54,15 +56,15 @@ class S4L(Task, catalogue.S4L):
         return s4l(outputs, labels.repeat(TURNS if self.labels_turned else 1), turns.repeat(2), self.weight)
 
     def evaluate(self, net: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, float]:
-        classes = self.part.classes
+        classes, part = self.classes, subsets.of(data, self.labelled)
         return {
-            "top1": accuracy(lambda images: net(images)[:, :classes], self.part, self.part.test),
+            "top1": accuracy(lambda images: net(images)[:, :classes], part, part.test),
             "rotation_top1": rotation_accuracy(lambda images: net(images)[:, classes:], data),
         }
 
 
 def s4l(outputs: Tensor, labels: Tensor, turns: Tensor, weight: float) -> Tensor:
-    """Cross-entropy of as many rows as there are labels, the first, plus ``weight`` times that of all rows' turns.
+    """Cross-entropy of the labels, which the first rows have, plus ``weight`` times that of the turns of all rows.
 
     outputs: (n, classes + 4). labels: (labelled rows,). turns: (n,).
     """

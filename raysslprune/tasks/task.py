@@ -1,4 +1,4 @@
-"""What a task must provide: views, a head, a loss and a metric."""
+"""Interface of a task: views, a head, a loss and a metric."""
 
 from __future__ import annotations
 
@@ -19,38 +19,41 @@ from raysslprune.spec import Recipe
 class Task:
     """A task in one training. The dataclass fields of a subclass are its options, which a recipe may set.
 
-    views: how many views of a sample it wants. draws: uniform numbers of its own that it needs for each sample.
-    partner: whether the last view is of another image, drawn from the whole training set.
-    state: what it remembers between updates, by name; checkpointed, and rewound with the network.
+    views: number of views of a sample. draws: number of uniform numbers that the task itself needs for each sample.
+    partner: True if the last view is of another image, drawn from the whole training set.
+    capturable: True if its update can be recorded as a CUDA graph: :meth:`loss` and :meth:`updated` only compute
+        with tensors of fixed shapes, and Python reads no value of them.
+    state: tensors kept between updates, by name; checkpointed, and rewound with the network.
     """
 
     views: ClassVar[int] = 1
     draws: ClassVar[int] = 0
     partner: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False
     state: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def begin(self, data: Dataset, generator: torch.Generator) -> None:
-        """Called once, first of all. ``generator`` is the training's, for a state that is drawn; on the CPU."""
+        """Prepare for a training; called once, before anything else. generator: the training's, on the CPU."""
 
     def pool(self) -> Tensor | None:
-        """The training images that are samples, by index; None for all. Their number is an epoch."""
+        """Indices of the training images that are samples; None for all. Their number is the length of an epoch."""
         return None
 
     def head(self, width: int, data: Dataset) -> nn.Module:
-        """From a trunk's features (n, width) to what the loss wants; never pruned."""
+        """Make the layers from a trunk's features (n, width) to the input of the loss; they are never pruned."""
         raise NotImplementedError
 
     def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
-        """What the loss needs of these training samples: views, targets; each with a row for each sample."""
+        """Make the arguments of the loss for a batch of training samples: views, targets; a row for each sample."""
         raise NotImplementedError
 
     def loss(self, net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
-        """The mean loss over the samples whose parts these are, a scalar to call ``backward`` on."""
+        """The mean loss, a scalar to call ``backward`` on, over samples as :meth:`sample` returns them."""
         raise NotImplementedError
 
     def updated(self) -> None:
-        """Called after each update of the network: the time to change the state."""
+        """Change the state; called after each update of the network."""
 
     def evaluate(self, net: nn.Module, data: Dataset, recipe: Recipe) -> dict[str, float]:
-        """The task's own metrics on the test set, by name; the network in evaluation mode."""
+        """Measure the task's own metrics on the test set, by name. net: in evaluation mode."""
         raise NotImplementedError

@@ -1,1 +1,1 @@
-"""What a person reads in a terminal: tables, progress, explanations."""
+"""Output for people in a terminal: tables, progress, and explanations of results."""

@@ -1,7 +1,7 @@
-"""How far the sweep on a root is: written by the sweep, read from another terminal or another machine.
+"""Progress of the sweep on a root: written by the sweep, read from another terminal or another machine.
 
 A sweep writes a snapshot of its progress to ``status.json`` of its root every few seconds, and a last one when it ends.
-Whether it still runs is told by the root's lock and lease.
+The root's lock and lease show whether it still runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raysslprune.messages import sweep_command
-from raysslprune.paper.scales import SETTINGS
+from raysslprune.paper.scales import SETTINGS, given
 from raysslprune.plan.graph import Plan
 from raysslprune.store import lock
 from raysslprune.store.record import Record
@@ -28,10 +28,10 @@ from raysslprune.terminal.progress import Progress
 from raysslprune.words import duration, left_in_words
 
 EVERY = 3.0
-"""Seconds between snapshots in a folder; an object store gets one with each refresh of its lease."""
+"""Seconds between snapshots in a folder; in an object store they are lock.REFRESH seconds apart."""
 
 MAX_FAILURES = 20
-"""Failures that are told one by one."""
+"""Maximum number of failures that a snapshot lists."""
 
 RUNNING, ENDED, STOPPED_EARLY = "running", "ended", "stopped"
 
@@ -39,17 +39,20 @@ RUNNING, ENDED, STOPPED_EARLY = "running", "ended", "stopped"
 
 
 class Reporter:
-    """Writes snapshots of a sweep. Until ``progress`` is set they have what the store had when the sweep began."""
+    """Write snapshots of a sweep. Until ``progress`` is set, they show what the store had when the sweep began."""
 
     def __init__(
         self, store: Store, sweeps: Sequence[Sweep], scale: str, graph: Plan, records: Mapping[str, Record]
     ) -> None:
         self.store = store
         self.progress: Progress | None = None
+        seeds = max(({point.seed for point in sweep.points} for sweep in sweeps), key=len, default=set[int]())
+        usual = {*range(SETTINGS[scale].seeds)}
         self._sweep = {
             "sweeps": [sweep.name for sweep in sweeps],
             "scale": scale,
-            "seeds": max((len({point.seed for point in sweep.points}) for sweep in sweeps), default=0),
+            "seeds": len(seeds),
+            "given": {"scale": given(scale), "seeds": None if seeds == usual else sorted(seeds)},
             "process": os.getpid(),
             "host": platform.node(),
             "begun": _now(),
@@ -59,7 +62,7 @@ class Reporter:
 
     @contextmanager
     def reporting(self) -> Iterator[Reporter]:
-        """Write snapshots meanwhile, and the last one at the end. None that can't be written stops a sweep."""
+        """Write snapshots inside the block, and the last one at its end. A failed write does not stop the sweep."""
         ended = threading.Event()
         thread = threading.Thread(target=self._keep_writing, args=(ended,), name="status", daemon=True)
         self._write(RUNNING)
@@ -78,7 +81,7 @@ class Reporter:
             self._write(RUNNING)
 
     def _write(self, state: str) -> None:
-        with suppress(Exception):  # a full disk, say; whatever it is, no sweep ends for it
+        with suppress(Exception):  # such as a full disk: a missing snapshot must not end a sweep
             self.store.write(STATUS, json.dumps(self._snapshot(state), indent=1).encode())
 
     def _snapshot(self, state: str) -> dict[str, Any]:
@@ -104,10 +107,10 @@ def _now() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a root says of its sweep.
+    """State of the sweep on a root, as its files show it.
 
-    holder: who has the lease, None if nobody has. alive: whether they still run. snapshot: the last one, empty if there
-    is none that is whole. age: seconds since it was written, by this machine's clock.
+    holder: holder of the lease, or None. alive: True if it still runs. snapshot: the last one, empty if it is missing
+    or damaged. age: seconds since the snapshot was written, by this machine's clock.
     """
 
     holder: lock.Holder | str | None
@@ -123,58 +126,43 @@ class Seen:
 
     @property
     def is_holders(self) -> bool:
-        """Whether the snapshot is of the sweep that has the lease."""
-        holder = self.holder
-        return isinstance(holder, lock.Holder) and (holder.process, holder.host) == (
-            self.snapshot.get("process"),
-            self.snapshot.get("host"),
-        )
+        """True if the snapshot is of the sweep that holds the lease."""
+        known, holder = self.snapshot, self.holder
+        own = (known.get("process"), known.get("host"))
+        return isinstance(holder, lock.Holder) and (holder.process, holder.host) == own
 
     @property
     def state(self) -> str:
-        """In words."""
-        known, who = self.snapshot, f"process {self.snapshot.get('process')} on {self.snapshot.get('host')}"
+        """The state in words."""
+        known, age = self.snapshot, duration(self.age)
         if self.alive and not self.is_holders:
-            return f"a sweep has just begun: {self.holder}"
-        if self.alive and known["state"] == RUNNING:
-            since = f"running since {_local(known['begun'])}, {who}"
-            return f"{since}; last heard of {duration(self.age)} ago"
+            return f"a sweep has just started: {self.holder}"
         if not known:
-            return "no sweep is running, and none has left word of itself"
-        if known["state"] == RUNNING:
-            return (
-                f"no sweep is running: {who} was killed or cut off, last heard of {_local(known['written'])}; the same "
-                "command goes on from there"
-            )
-        return (
-            f"no sweep is running; the last one {known['state']} {_local(known['written'])}, {duration(self.age)} ago"
-        )
+            return "no sweep is running, and none has left a report"
+        who, written = f"process {known['process']} on {known['host']}", _local(known["written"])
+        if known["state"] != RUNNING:
+            return f"no sweep is running; the last one {known['state']} {written}, {age} ago"
+        if self.alive:
+            return f"running since {_local(known['begun'])}, {who}; last update {age} ago"
+        lost = f"{who} was killed or lost its connection; last update {written}"
+        return f"no sweep is running: {lost}; the same command resumes it"
+
+
+_FIELDS = {"sweeps", "scale", "seeds", "process", "host", "begun", "written", "state", "finished", "total", "running"}
+"""Fields that every snapshot has."""
 
 
 def _snapshot(store: Store) -> Mapping[str, Any]:
-    """The last snapshot; empty where there is none, or none that is whole."""
+    """Return the last snapshot; empty if it is missing or damaged."""
     try:
         found = json.loads(store.read(STATUS))
     except (FileNotFoundError, ValueError):
         return {}
-    wanted = (
-        "sweeps",
-        "scale",
-        "seeds",
-        "process",
-        "host",
-        "begun",
-        "written",
-        "state",
-        "finished",
-        "total",
-        "running",
-    )
-    return found if isinstance(found, dict) and all(name in found for name in wanted) else {}
+    return found if isinstance(found, dict) and found.keys() >= _FIELDS else {}
 
 
 def lines(store: Store, seen: Seen) -> Iterator[tuple[str, str]]:
-    """What is said of it: names and texts."""
+    """Yield the lines of the status as (name, text)."""
     known, live = seen.snapshot, seen.alive and seen.is_holders
     yield "root", store.path("").rstrip("/")
     yield "state", seen.state
@@ -182,11 +170,15 @@ def lines(store: Store, seen: Seen) -> Iterator[tuple[str, str]]:
         return
     seeds = f", {known['seeds']} seed{'s' * (known['seeds'] != 1)}" if known["seeds"] else ""
     yield "sweep", f"{', '.join(known['sweeps'])} at scale {known['scale']}{seeds}"
-    done = f"{known['finished']:,} of {known['total']:,} done"
-    asked = live and "seconds_left" in known
-    yield "trainings", f"{done}, {left_in_words(known['seconds_left'], known.get('guess', False))}" if asked else done
+    left, waiting = "", known.get("waiting") if live else ""
+    if live and "seconds_left" in known and not waiting:
+        left = f", {left_in_words(known['seconds_left'], known.get('guess', False))}"
+    yield "trainings", f"{known['finished']:,} of {known['total']:,} done{left}"
+    if waiting:
+        yield "now", waiting
     for job in known["running"] if live else ():
-        yield "now", f"{job['title']}{_percent(job)}"
+        seen_samples, end = job.get("samples") or (0, 0)
+        yield "now", job["title"] + (f" ({100 * seen_samples // end}%)" if end else "")
     if known.get("failures"):
         yield "failed", f"{known['failures']:,}, and {known['skipped']:,} that need them"
     for failure in known.get("failed", ()):
@@ -196,18 +188,14 @@ def lines(store: Store, seen: Seen) -> Iterator[tuple[str, str]]:
 
 
 def _drawing(snapshot: Mapping[str, Any], store: Store) -> str:
-    """The command that draws what is done; '' where nothing is, or all, or the sweep is a file of one's own."""
+    """Return the command that draws the finished part; '' if nothing or all is done, or the sweep is the user's own."""
     if not 0 < snapshot["finished"] < snapshot["total"] or not set(snapshot["sweeps"]) <= set(known()):
         return ""
-    seeds = snapshot["seeds"] if snapshot["seeds"] != SETTINGS[snapshot["scale"]].seeds else None
-    return f"{sweep_command(snapshot['sweeps'][0], snapshot['scale'], store.root, seeds)} --draw"
-
-
-def _percent(job: Mapping[str, Any]) -> str:
-    seen, end = job.get("samples") or (0, 0)
-    return f" ({100 * seen // end}%)" if end else ""
+    name, scale = snapshot["sweeps"][0], snapshot["scale"]
+    call = snapshot.get("given", {"scale": [scale], "seeds": snapshot["seeds"]})  # older snapshots have none
+    return f"{sweep_command(name, call['scale'], store.root, call['seeds'])} --draw"
 
 
 def _local(moment: str) -> str:
-    """A moment by this machine's time zone."""
+    """Format a moment in this machine's time zone."""
     return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M:%S}"

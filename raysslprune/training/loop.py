@@ -1,15 +1,15 @@
-"""THE training loop: one function for the pretext task, the rounds of a chain and re-training on labels.
+"""The one training loop: for pretext tasks, the rounds of a chain and re-training on labels.
 
-Linear classifiers on a frozen trunk and fine-tuning are trainings like any other. It knows torch but neither Ray nor
-the store: what must outlive the process goes through ``Hooks``.
+Linear classifiers on a frozen trunk and fine-tuning are trainings like any other. The loop uses neither Ray nor the
+store: ``Hooks`` pass on everything that must outlive the process.
 
-Several processes may share a training, by torch.distributed: each has whole parts of every batch, those that BatchNorm
-sees together, and all have the same network throughout. What one process gives and what several give differ by
-rounding only.
+Several processes may share a training through torch.distributed. Each gets some of the parts of every batch (the
+samples of a part share BatchNorm statistics), and all have the same network throughout. The results of one process and
+of several differ by rounding only.
 
 Three things are exact. A masked weight is 0 after every update. A training that is interrupted and resumed
-gives the same bits as one that is not (on the CPU). A training rewound to sample k of a dense run and left
-unmasked retraces that run from k on, but for the optimiser's state, which starts empty.
+gives the same bits as an uninterrupted one (on the CPU). A training rewound to sample k of a dense run and left
+unmasked retraces that run from k on, except for the optimiser's state, which starts empty.
 """
 
 from __future__ import annotations
@@ -17,31 +17,44 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raysslprune import masks, models, parallel, tasks
+from raysslprune.catalogue import VALIDATION
 from raysslprune.data import Dataset
 from raysslprune.data.batches import Batch, Feed
+from raysslprune.data.dataset import sent
 from raysslprune.data.views import Views, draws
 from raysslprune.evaluate.metrics import features, natural_sparsity
+from raysslprune.models import channels
 from raysslprune.spec import Init, Recipe, Train, seed_of
 from raysslprune.tasks.labels import Labels
 from raysslprune.tasks.task import Task
+from raysslprune.training.calibration import batch_norms, calibrate
+from raysslprune.training.device import UpdateGraph, arithmetic
 
 VIEWS_AT_ONCE = 1024
-"""Samples whose views are made in one go, at most, unless one batch has more."""
+"""Maximum samples whose views are made at once, unless one batch has more."""
 
 LOOK_EVERY = 0.5
-"""Seconds between looks at the loss and at what hooks want, about; each waits for the device, and for other ranks."""
+"""Approximate seconds between looks at the loss and calls of hooks; each look waits for the device and other ranks."""
 
 FIRST_LOOK = 1
-"""Updates before the first of them."""
+"""Updates before the first look."""
+
+WARM_UP = 3
+"""Updates before the one that is captured as a CUDA graph: they allocate the memory that all later updates use."""
+
+# One kernel for many small tensors, in place
+_copy_all, _add_all = torch._foreach_copy_, torch._foreach_add_  # pyright: ignore[reportPrivateImportUsage]
+_multiply_all, _zero_all = torch._foreach_mul_, torch._foreach_zero_  # pyright: ignore[reportPrivateImportUsage]
 
 State = dict[str, Tensor]
 """A network's parameters and buffers by name, on the CPU: ``trunk.*`` and ``head.*``; in snapshots ``task.*`` too."""
@@ -49,7 +62,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a training needs to go on: tensors by name, and the samples seen so far."""
+    """State from which a training can resume: tensors by name, and the number of samples seen."""
 
     seen: int
     tensors: State
@@ -57,9 +70,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """metrics: the task's own; ``density``, ``collapsed_layers``; natural_sparsity's; ``train_loss`` of the last epoch.
+    """Results of a training. metrics: the task's metrics, ``density``, ``collapsed_layers``, natural sparsities, and
+    ``train_loss``, the mean loss of the last epoch.
 
-    seconds: wall time of this process in the loop and the evaluation. images_per_second: of the loop alone.
+    seconds: wall time of this process in the loop and the evaluation. images_per_second: speed of the loop alone.
+    curve: the task's metrics at the points of a learning curve, by samples seen.
     """
 
     weights: State
@@ -67,15 +82,17 @@ class Outcome:
     metrics: dict[str, float]
     seconds: float
     images_per_second: float
+    curve: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """save: keep this checkpoint; called about every ``save_every`` seconds. progress: samples seen, and of all.
+    """Callbacks of a training. save: takes a checkpoint, about every ``save_every`` seconds. progress: takes the number
+    of samples seen, and their total.
 
-    curve: what a learning curve is drawn of, after so many samples: ``loss``, its mean over the epoch so far, and
-    ``learning_rate``; called about every ``look_every`` seconds, as progress is. Of several processes, only rank 0
-    calls them.
+    curve: takes the samples seen and the values of a learning curve: ``loss``, its mean over the epoch so far, and
+    ``learning_rate``. It is called about every ``look_every`` seconds, like progress; and with the task's metrics at
+    the points of Loop.curve_points. Only rank 0 calls hooks.
     """
 
     save: Callable[[Checkpoint], None] = lambda _: None
@@ -87,7 +104,14 @@ class Hooks:
 
 @dataclass(kw_only=True)
 class Loop:
-    """One training in progress. Build it, perhaps :meth:`restore` a checkpoint, then :meth:`run` it once."""
+    """A training in progress. Build it, perhaps :meth:`restore` a checkpoint, then :meth:`run` it once.
+
+    compiled: compute the network by torch.compile, which compiles once for all networks of one shape in a process.
+    graphed: launch each update as one CUDA graph where possible: on one GPU, for a ``capturable`` task.
+    Both change results by rounding only.
+    curve_points: number of points, evenly spaced from the start of the training to its end, at which the task's metrics
+    are measured; 0 for none. This changes no result.
+    """
 
     step: Train
     data: Dataset
@@ -96,6 +120,9 @@ class Loop:
     snapshots_at: Collection[int] = ()
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     hooks: Hooks = field(default_factory=Hooks)
+    compiled: bool = False
+    graphed: bool = False
+    curve_points: int = 0
 
     def __post_init__(self) -> None:
         step, recipe = self.step, self.step.recipe
@@ -105,27 +132,40 @@ class Loop:
         self.data = self.data.to(self.device)
         self.task.begin(self.data, torch.Generator().manual_seed(seed_of("task", step.seed)))
         net = starting_network(step, self.task, self.data, self.start).to(self.device)
-        self.net = net.to(memory_format=torch.channels_last)  # a third faster on the CPU, and what GPUs want
+        self.net = net.to(memory_format=torch.channels_last)  # a third faster on the CPU, and preferred by GPUs
         if step.keeps_head and self.start is not None:
             self.set_task_state(self.start)
         self.trained = net.head if step.trunk_frozen else net
         net.trunk.requires_grad_(not step.trunk_frozen)
-        self.optimizer = optimizer(recipe, self.trained)
+        self.graphed &= self.device.type == "cuda" and parallel.ranks() == 1 and self.task.capturable
+        self.optimizer = optimizer(recipe, self.trained, captured_on=self.device if self.graphed else None)
         weights = models.prunable(self.net.trunk)
         self.kept = self.mask or masks.full({name: w.shape for name, w in weights.items()})
         self.masked = list(weights.values()) if self.mask else []
         self.keeps = [torch.empty_like(w).copy_(self.kept[name]).detach() for name, w in weights.items() if self.mask]
+        if step.prunes_filters:
+            found = channels.outlined(step.arch, (self.data.channels, self.data.size, self.data.size))
+            affine = channels.affine_mask(found, self.kept)
+            parameters = dict(self.net.trunk.named_parameters())
+            self.masked += [parameters[name] for name in affine]
+            self.keeps += [torch.empty_like(parameters[name]).copy_(m).detach() for name, m in affine.items()]
         self.apply_mask()
+        if step.calibrated:
+            with arithmetic(recipe.precision, self.device):
+                calibrate(net.trunk, self.data)
         self.micro = recipe.batch // recipe.parts
         self.share = parallel.Share.of_this_process(recipe.batch, self.micro)
         self.parts = self.share.count // self.micro
-        self.norms = batch_norms(self.trained) if recipe.parts > 1 else []
-        self.statistics = [b for norm in self.norms for b in (norm.running_mean, norm.running_var) if b is not None]
-        self.tracked = [norm.num_batches_tracked for norm in self.norms if norm.num_batches_tracked is not None]
+        norms = batch_norms(self.trained) if recipe.parts > 1 else []
+        self.statistics = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        self.sums = [torch.zeros_like(statistic) for statistic in self.statistics]
+        self.tracked = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+        self.before = [torch.empty_like(buffer) for buffer in (*self.statistics, *self.tracked)]
         self.forward: nn.Module = self.net
         self.views = Views(self.data, self.data.train, recipe)
         if step.trunk_frozen and isinstance(self.task, Labels) and not self.views.random:
-            self.views = Features(net.eval().trunk, self.data)
+            with arithmetic(recipe.precision, self.device):
+                self.views = Features(net.eval().trunk, self.data)
             self.forward = self.net.head
         self.feed = Feed(
             self.data.train,
@@ -143,58 +183,31 @@ class Loop:
             self.forward = DistributedDataParallel(
                 self.forward, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
             )
-        self.seen = updates(step.first_sample, recipe.batch) * recipe.batch
-        self.end = updates(recipe.samples, recipe.batch) * recipe.batch
+        self.compute = torch.compile(self.forward) if self.compiled else self.forward
+        self.graph: UpdateGraph | None = None
+        self.seen = recipe.reached(step.begins_at)
+        self.end = recipe.reached(recipe.samples)
         self.position = self.share.begin(self.seen)
         self.losses, self.counted = torch.zeros((), device=self.device), 0
+        self.updates_done = 0
+        """Number of updates done by this process."""
         self.good: int | None = None
-        """Samples seen at the last checkpoint, all of whose weights are finite."""
+        """Samples seen at the last checkpoint, in which all weights are finite; None before the first."""
         self.snapshots: dict[int, State] = {}
+        self.curve: dict[int, dict[str, float]] = {}
+        self.curve_at = evenly_spaced(self.seen, self.end, recipe.batch, self.curve_points)
+        self.measuring = 0.0
+        """Seconds that the points of the learning curve took."""
         self.ready: list[tuple[Tensor, ...]] = []
 
     def run(self) -> Outcome:
-        """Train to the end and evaluate. Raises FloatingPointError where a loss, weight or metric is not finite."""
-        recipe, begun, first = self.recipe, time.perf_counter(), self.seen
-        looked, saved, pause, look_in = 0.0, 0.0, FIRST_LOOK, FIRST_LOOK
-        self.check()
-        self.net.eval()
-        self.trained.train()
-        self.take_snapshots()
-        while self.seen < self.end:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, self.seen)
-            self.optimizer.zero_grad()
-            self.accumulate()
-            self.optimizer.step()
-            self.apply_mask()
-            self.task.updated()
-            self.seen += recipe.batch
-            self.take_snapshots()
-            look_in -= 1
-            if look_in:  # counted in updates, as ranks' clocks differ
-                continue
-            loss = self.mean_loss()
-            now = self.clock(begun)
-            look_in = pause = max(1, int(pause * min(2.0, self.hooks.look_every / max(now - looked, 1e-9))))
-            looked = now
-            if parallel.rank() == 0:
-                self.hooks.progress(self.seen, self.end)
-                self.hooks.curve(self.seen, {"loss": loss, "learning_rate": self.optimizer.param_groups[0]["lr"]})
-            if now - saved >= self.hooks.save_every:
-                saved = now
-                self.check()
-                if parallel.rank() == 0:
-                    self.hooks.save(self.checkpoint())
-                self.good = self.seen
-        train_loss = self.mean_loss()
-        trained = time.perf_counter() - begun
-        self.check()
-        self.net.eval()
-        metrics = self.task.evaluate(self.net, self.data, recipe)
-        metrics["density"] = masks.density(self.kept)
-        metrics["collapsed_layers"] = float(len(masks.collapsed_layers(self.kept)))
-        metrics |= natural_sparsity(models.prunable(self.net.trunk), self.kept)
-        metrics["train_loss"] = train_loss
+        """Train to the end and evaluate. Raises FloatingPointError if a loss, weight or metric is not finite."""
+        with arithmetic(self.recipe.precision, self.device), self.own_stream():
+            start, first = time.perf_counter(), self.seen
+            self.train(start)
+            train_loss = self.mean_loss()
+            trained = time.perf_counter() - start - self.measuring
+            metrics = self.judged() | {"train_loss": train_loss}
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise self.not_finite(f"{name} is {value}")
@@ -202,100 +215,207 @@ class Loop:
             weights=_copy(self.net.state_dict()),
             snapshots=self.snapshots,
             metrics=metrics,
-            seconds=time.perf_counter() - begun,
+            seconds=time.perf_counter() - start,
             images_per_second=(self.seen - first) / trained,
+            curve=self.curve,
         )
 
-    def accumulate(self) -> None:
-        """The gradient of one update.
+    @property
+    def rounding(self) -> tuple[str, ...]:
+        """Features in use that may round differently each time, since sums may add up in another order."""
+        ways = {"compiled": self.compiled, "CUDA graphs": self.graphed, "cuDNN's choice": self.device.type == "cuda"}
+        return tuple(way for way, used in ways.items() if used)
 
-        Where BatchNorm sees less than the whole batch, the running statistics move once an update, by the mean over
-        its parts: what many GPUs with a part each would do, if they shared their statistics. They do, on however many
-        processes the parts are.
-        """
+    def own_stream(self) -> AbstractContextManager[object]:
+        """A new CUDA stream if updates are captured, since nothing can be captured on the default stream."""
+        if not self.graphed:
+            return nullcontext()
+        torch.cuda.synchronize(self.device)
+        return torch.cuda.stream(torch.cuda.Stream(self.device))
+
+    def train(self, start: float) -> None:
+        """Do all updates. start: time of the start, by ``time.perf_counter``."""
+        recipe, looked, saved, pause, look_in = self.recipe, 0.0, 0.0, FIRST_LOOK, FIRST_LOOK
+        self.check()
+        self.net.eval()
+        self.trained.train()
+        self.take_snapshots()
+        self.take_curve_point()
+        while self.seen < self.end:
+            rate = self.set_learning_rate()
+            self.next_update()
+            self.seen += recipe.batch
+            self.take_snapshots()
+            self.take_curve_point()
+            look_in -= 1
+            if look_in:  # counted in updates, as ranks' clocks differ
+                continue
+            loss = self.mean_loss()
+            now = self.clock(start)
+            look_in = pause = max(1, int(pause * min(2.0, self.hooks.look_every / max(now - looked, 1e-9))))
+            looked = now
+            if parallel.rank() == 0:
+                self.hooks.progress(self.seen, self.end)
+                self.hooks.curve(self.seen, {"loss": loss, "learning_rate": rate})
+            if now - saved >= self.hooks.save_every:
+                saved = now
+                self.check()
+                if parallel.rank() == 0:
+                    self.hooks.save(self.checkpoint())
+                self.good = self.seen
+
+    def judged(self) -> dict[str, float]:
+        """Compute the metrics of the task, the mask and the weights. Raises as :meth:`check` does."""
+        self.check()
+        metrics = self.measured()
+        if self.curve_at:
+            self.curve[self.seen] = metrics
+        metrics = metrics | masks.metrics(self.kept)
+        return metrics | natural_sparsity(models.prunable(self.net.trunk), self.kept)
+
+    def measured(self) -> dict[str, float]:
+        """Measure the task's metrics, also on images that are held out. Leaves the network in evaluation mode."""
+        self.net.eval()
+        metrics = self.task.evaluate(self.net, self.data, self.recipe)
+        if self.data.validation is not None:
+            held_out = self.task.evaluate(self.net, replace(self.data, test=self.data.validation), self.recipe)
+            metrics |= {f"{name}{VALIDATION}": value for name, value in held_out.items()}
+        return metrics
+
+    def take_curve_point(self) -> None:
+        """Measure the network at a point of the learning curve; at the last, :meth:`judged` does."""
+        if self.seen not in self.curve_at or self.seen in self.curve or self.seen == self.end:
+            return
+        begun = time.perf_counter()
+        self.curve[self.seen] = self.measured()
+        self.trained.train()  # as before: a frozen trunk stays in evaluation mode
+        if parallel.rank() == 0:
+            self.hooks.curve(self.seen, self.curve[self.seen])
+        self.measuring += time.perf_counter() - begun
+
+    def set_learning_rate(self) -> float:
+        """Set the learning rate of the next update and return it. Captured updates read it from a tensor."""
+        rate = learning_rate(self.recipe, self.seen)
+        for group in self.optimizer.param_groups:
+            if self.graphed:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        return rate
+
+    def next_update(self) -> None:
+        """Update the weights by the next batch, without waiting for the device."""
         if self.seen // self.feed.samples != (self.seen - self.recipe.batch) // self.feed.samples:
-            self.losses.zero_()  # the mean is of one epoch
+            self.losses.zero_()  # the mean is over one epoch
             self.counted = 0
-        before = [statistic.clone() for statistic in self.statistics]
-        updates_before = [count.clone() for count in self.tracked]
-        sums = [torch.zeros_like(statistic) for statistic in self.statistics]
-        for part in range(self.parts):
-            for statistic, old in zip(self.statistics, before, strict=True):
-                statistic.copy_(old)
-            with self.gradients_stay_here(part < self.parts - 1):
-                loss = self.task.loss(self.outputs, *self.next_batch())
+        self.counted += 1
+        self.updates_done += 1
+        if not self.graphed or self.updates_done <= WARM_UP:
+            self.update(self.next_batch() for _ in range(self.parts))
+            return
+        batch = [self.next_batch() for _ in range(self.parts)]
+        self.graph = self.graph or UpdateGraph(self.update, batch)
+        self.graph(batch)
+
+    def update(self, batch: Iterable[tuple[Tensor, ...]]) -> None:
+        """Update the weights by the parts of a batch, by kernels only: everything that changes is in tensors."""
+        self.optimizer.zero_grad()
+        self.accumulate(batch)
+        self.optimizer.step()
+        self.apply_mask()
+        self.task.updated()
+
+    def accumulate(self, batch: Iterable[tuple[Tensor, ...]]) -> None:
+        """Accumulate the gradient of one update.
+
+        If BatchNorm sees only parts of the batch, the running statistics move once per update, by the mean over all
+        parts, however many processes share these: as on many GPUs with one part each and common running statistics.
+        """
+        buffers = [*self.statistics, *self.tracked]
+        if buffers:
+            _copy_all(self.before, buffers)
+            _zero_all(self.sums)
+        for index, part in enumerate(batch):
+            if index and buffers:
+                _copy_all(buffers, self.before)
+            with self.gradients_stay_here(index < self.parts - 1):
+                loss = self.task.loss(self.outputs, *part)
                 (loss if self.parts == 1 else loss / self.parts).backward()
             self.losses += loss.detach() / self.parts
-            for total, statistic in zip(sums, self.statistics, strict=True):
-                total += statistic
-        if self.statistics:
-            self.share_statistics(sums)
-        for count, old in zip(self.tracked, updates_before, strict=True):
-            count.copy_(old + 1)
-        self.counted += 1
+            if buffers:
+                _add_all(self.sums, self.statistics)
+        if buffers:
+            self.share_statistics()
+            _copy_all(self.tracked, self.before[len(self.statistics) :])
+            _add_all(self.tracked, 1)
 
     def outputs(self, images: Tensor) -> Tensor:
-        """Of the network, in the recipe's precision; the loss is computed in float32 in any case."""
-        if self.recipe.precision == "float32":
-            return self.forward(images)
+        """Outputs of the network, computed in the recipe's precision, as float32 for the loss."""
+        if self.recipe.precision != "bf16":
+            return self.compute(images)
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.forward(images).float()
+            return self.compute(images).float()
 
     def gradients_stay_here(self, here: bool) -> AbstractContextManager[None]:
-        """Whether the gradients are added to this process's own only: ranks exchange them once an update."""
+        """Context in which ranks exchange no gradients if ``here`` is True: they exchange them once per update."""
         if here and isinstance(self.forward, DistributedDataParallel):
             return self.forward.no_sync()
         return nullcontext()
 
     @torch.no_grad()
-    def share_statistics(self, sums: list[Tensor]) -> None:
-        """Running statistics as the mean over all parts of the update, from the ``sums`` over this process's."""
-        flat = parallel.mean(torch.cat([total / self.parts for total in sums]))
-        for statistic, value in zip(self.statistics, flat.split([len(total) for total in sums]), strict=True):
-            statistic.copy_(value)
+    def share_statistics(self) -> None:
+        """Set running statistics to the mean over all parts of the update, from the sums over this process's parts."""
+        flat = parallel.mean(torch.cat(self.sums) / self.parts)
+        _copy_all(self.statistics, flat.split([len(total) for total in self.sums]))
 
     def next_batch(self) -> tuple[Tensor, ...]:
-        """Views are made for many updates at once: on small images the calls cost more than the pixels.
+        """The inputs of the loss for the next part of a batch.
 
-        Images on disk come in the parts that BatchNorm sees, decoded ahead by the feed.
+        Views are made for many updates at once: on small images the calls cost more than the pixels. Images on disk
+        are read part by part, decoded ahead by the feed.
         """
         if not self.ready:
             batch = self.recipe.batch
-            ahead = min(max(1, VIEWS_AT_ONCE // batch) * batch, self.end - self.seen)
-            ahead = ahead if self.share.count == batch else self.share.count
-            count = self.micro if self.feed.decodes else ahead
+            if self.feed.decodes:
+                count = self.micro
+            elif self.share.count < batch:
+                count = self.share.count
+            else:
+                count = min(max(1, VIEWS_AT_ONCE // batch) * batch, self.end - self.seen)
             parts = self.task.sample(self.views, self.feed.take(self.position, count))
             self.ready = list(zip(*(part.split(self.micro) for part in parts), strict=True))[::-1]
         self.position = self.share.after(self.position + self.micro)
         return self.ready.pop()
 
     def mean_loss(self) -> float:
-        """Over the epoch so far. The one place that waits for the device, so it is where NaN is found."""
+        """Mean loss over the epoch so far; waits for the device. Raises FloatingPointError if it is not finite."""
         mean = float(parallel.mean(self.losses)) / max(1, self.counted)
         if not math.isfinite(mean):
             raise self.not_finite(f"the loss is {mean}")
         return mean
 
     def not_finite(self, what: str) -> FloatingPointError:
-        good = "there is no checkpoint" if self.good is None else f"the last good checkpoint has {self.good:,}"
+        good = (
+            "there is no checkpoint" if self.good is None else f"the last good checkpoint is at {self.good:,} samples"
+        )
         return FloatingPointError(f"{what} after {self.seen:,} of {self.end:,} samples; {good}")
 
     @torch.no_grad()
     def apply_mask(self) -> None:
-        """After each update, not before it: momentum and weight decay would bring masked weights back."""
+        """Set masked weights to 0, after each update, since momentum and weight decay may change them in the update."""
         if self.masked:
-            torch._foreach_mul_(self.masked, self.keeps)  # pyright: ignore[reportPrivateImportUsage]
+            _multiply_all(self.masked, self.keeps)
 
-    def clock(self, begun: float) -> float:
-        """Seconds since ``begun``, by the clock of rank 0."""
-        seconds = time.perf_counter() - begun
+    def clock(self, start: float) -> float:
+        """Seconds since ``start``, by the clock of rank 0."""
+        seconds = time.perf_counter() - start
         if parallel.ranks() == 1:
             return seconds
         return float(parallel.from_first(torch.tensor(seconds, dtype=torch.float32, device=self.device)))
 
     def check(self) -> None:
-        """Raises RuntimeError where ranks have come apart, or a masked weight is not exactly 0; FloatingPointError."""
-        if parallel.ranks() > 1:  # first: then what follows is raised by all or by none
+        """Raise RuntimeError if ranks differ or a masked weight is not 0, FloatingPointError for NaN or infinity."""
+        if parallel.ranks() > 1:  # first, so that either all ranks raise the errors below or none does
             digest = hashlib.sha256(str(self.seen).encode())
             for tensor in (*self.keeps, *self.net.state_dict().values()):
                 digest.update(tensor.detach().cpu().contiguous().numpy().data)
@@ -305,12 +425,11 @@ class Loop:
             raise self.not_finite("a weight is not finite")
         for weight, keep in zip(self.masked, self.keeps, strict=True):
             if weight.detach()[keep == 0].any():
-                raise RuntimeError(f"a pruned weight came back to life after {self.seen:,} samples")
+                raise RuntimeError(f"a pruned weight is no longer 0 after {self.seen:,} samples")
 
     def take_snapshots(self) -> None:
         for samples in self.snapshots_at:
-            at = updates(samples, self.recipe.batch) * self.recipe.batch
-            if samples not in self.snapshots and at == self.seen:
+            if samples not in self.snapshots and self.recipe.reached(samples) == self.seen:
                 self.snapshots[samples] = _copy(self.net.state_dict()) | self.task_state()
 
     def task_state(self) -> State:
@@ -321,7 +440,7 @@ class Loop:
             tensor.copy_(state[f"task.{name}"])
 
     def checkpoint(self) -> Checkpoint:
-        """All that changes during training, as flat tensors: nothing needs unpickling to come back."""
+        """All state that changes in training, as flat tensors, so that no unpickling is needed to restore it."""
         tensors = {f"net.{name}": t for name, t in _copy(self.net.state_dict()).items()}
         tensors |= self.task_state()
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -329,13 +448,15 @@ class Loop:
             tensors |= {f"optimizer.{index}.{key}": t for key, t in _copy(kept).items()}
         for samples, snapshot in self.snapshots.items():
             tensors |= {f"snapshot.{samples}.{name}": t.clone() for name, t in snapshot.items()}
+        for samples, metrics in self.curve.items():
+            tensors |= {f"curve.{samples}.{name}": _double(value) for name, value in metrics.items()}
         tensors["losses"] = self.losses.cpu().clone()
         tensors["counted"] = torch.tensor(self.counted)
         return Checkpoint(seen=self.seen, tensors=tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from ``checkpoint`` as if there had been no interruption."""
-        groups: dict[str, dict[str, Tensor]] = {"net": {}, "task": {}, "optimizer": {}, "snapshot": {}}
+        """Resume from ``checkpoint`` as if there had been no interruption."""
+        groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("net", "task", "optimizer", "snapshot", "curve")}
         for name, tensor in checkpoint.tensors.items():
             kind, _, rest = name.partition(".")
             if rest:
@@ -347,36 +468,38 @@ class Loop:
         for name, tensor in groups["optimizer"].items():
             index, _, key = name.partition(".")
             like = parameters[int(index)]
-            if tensor.shape == like.shape:  # in the parameter's memory format: fused kernels pair bytes, not indices
+            if tensor.shape == like.shape:  # in the parameter's memory format: fused kernels go by memory order
                 tensor = torch.empty_like(like).copy_(tensor).detach()
             state.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         for name, tensor in groups["snapshot"].items():
             samples, _, key = name.partition(".")
             self.snapshots.setdefault(int(samples), {})[key] = tensor
+        for name, tensor in groups["curve"].items():
+            samples, _, key = name.partition(".")
+            self.curve.setdefault(int(samples), {})[key] = float(tensor)
         self.losses.copy_(checkpoint.tensors["losses"])
         self.counted = int(checkpoint.tensors["counted"])
-        self.good = checkpoint.seen
-        self.seen = checkpoint.seen
+        self.good = self.seen = checkpoint.seen
         self.position = self.share.begin(self.seen)
         self.ready = []
 
 
 class Features(Views):
-    """In the place of views where they are not random and the trunk is frozen: its features, computed once."""
+    """Features of a frozen trunk, computed once, instead of views that are not random."""
 
     def __init__(self, trunk: nn.Module, data: Dataset) -> None:
         self.data, self.split = data, data.train
         self.rows = features(trunk, data, data.train).to(data.device)
 
     def __call__(self, batch: Batch, view: int = 0, turns: Tensor | int = 0) -> Tensor:
-        return self.rows[batch.index[:, view].to(self.rows.device)]
+        return self.rows[sent(batch.index[:, view], self.rows.device)]
 
 
 def starting_network(step: Train, task: Task, data: Dataset, start: State | None) -> models.Network:
-    """The network as ``step.start`` says, on the CPU. ``start``: the state where it is a Rewind or Final.
+    """Make the network that ``step.start`` describes, on the CPU. start: the state, for a Rewind or Final.
 
-    Raises ValueError where that state is of another network.
+    Raises ValueError if the state is missing or does not fit.
     """
     origin = step.start
     key = (origin.seed, origin.draw) if isinstance(origin, Init) else (step.seed, 0)
@@ -385,7 +508,7 @@ def starting_network(step: Train, task: Task, data: Dataset, start: State | None
     if isinstance(origin, Init):
         return net
     if start is None:
-        raise ValueError("a training that starts from another needs its state")
+        raise ValueError("a training that starts from another one needs its state")
     own = net.state_dict()
     brought = {name: t for name, t in start.items() if name.startswith("trunk.")}
     head = {name: t for name, t in (start if step.keeps_head else own).items() if name.startswith("head.")}
@@ -396,35 +519,46 @@ def starting_network(step: Train, task: Task, data: Dataset, start: State | None
     return net
 
 
-def batch_norms(module: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
-    """Its BatchNorm layers."""
-    return [part for part in module.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+def optimizer(recipe: Recipe, module: nn.Module, captured_on: torch.device | None = None) -> torch.optim.Optimizer:
+    """A fresh optimiser over all parameters, with weight decay on all of them, as was usual at the paper's time.
 
-
-def optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
-    """A fresh optimiser over all parameters; weight decay on all of them, as in the paper's time."""
+    captured_on: the GPU on which a graph captures its steps, if any; the learning rate is then a tensor there.
+    """
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    extra = {"momentum": recipe.momentum, "nesterov": recipe.nesterov} if recipe.optimizer == "sgd" else {}
-    return kinds[recipe.optimizer](
-        module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra
-    )
+    rate = torch.tensor(recipe.lr, device=captured_on) if captured_on else recipe.lr
+    extra: dict[str, Any] = {"capturable": captured_on is not None}
+    if recipe.optimizer == "sgd":  # always capturable
+        extra = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+    return kinds[recipe.optimizer](module.parameters(), lr=rate, weight_decay=recipe.weight_decay, fused=True, **extra)
 
 
 def learning_rate(recipe: Recipe, seen: int) -> float:
-    """For the update that begins after ``seen`` samples. Warm-up is linear and reaches 1 at its last update."""
+    """Learning rate of the update after ``seen`` samples. Warm-up is linear; its last update has the full rate."""
     rate = recipe.lr
     if recipe.warmup:
         rate *= min(1.0, (seen + recipe.batch) / recipe.warmup)
     if recipe.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, seen / recipe.samples)))
+    elif recipe.schedule == "linear":
+        rate *= min(1.0, max(0.0, recipe.samples - seen) / (recipe.samples - recipe.warmup))
     elif recipe.schedule == "steps":
         rate *= 0.1 ** sum(seen >= at for at in recipe.decay_at)
     return rate
 
 
-def updates(samples: int, batch: int) -> int:
-    """Updates after which at least ``samples`` samples have been seen. 50,000 / 512: 98, as in the paper's epoch."""
-    return -(-samples // batch)
+def evenly_spaced(start: int, end: int, batch: int, count: int) -> set[int]:
+    """So many points from ``start`` to ``end``, both included, in samples seen after whole updates; one: the end.
+
+    There are fewer if there are fewer updates.
+    """
+    if count < 2:
+        return {end} if count else set()
+    updates = (end - start) // batch
+    return {start + batch * round(updates * number / (count - 1)) for number in range(count)}
+
+
+def _double(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _copy(state: State) -> State:

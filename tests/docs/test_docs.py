@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import table
 from raysslprune import __main__ as command
 from raysslprune.sweep_loader import known
 from tests.helpers import CHECKOUT
@@ -26,9 +28,15 @@ PROJECT = CHECKOUT
 DOCS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
 TEXT = {path.name: path.read_text() for path in DOCS}
 BY_MODULE = {"raysslprune": "", "raysslprune.sweep": "sweep", "benchmarks": "benchmarks"}
+BY_MODULE |= {name: name for name in ("benchmarks.gpu", "benchmarks.gpu.table")}
 """What `python -m` is given, and the command that it is."""
 
-OWN = {"bites.py": "README.md", "stripes.py": "extending.md"}
+OWN = {
+    "bites.py": "README.md",
+    "pretrained.py": "export.md",
+    "rewinding.py": "question-to-sweep.md",
+    "stripes.py": "extending.md",
+}
 """Sweep files that a document has the reader write, and which document. Other tests run them."""
 
 ELSEWHERE = {
@@ -48,6 +56,7 @@ ELSEWHERE = {
     "split": "",
     "ssh": "needs other machines: tests/ray/test_ray_up.py",
     "tar": "",
+    "torchrun": "starts python -m benchmarks.gpu several times: tests/unit/benchmarks/test_gpu.py",
     "uv": "the set-up, as pip",
 }
 """Programs in the documents' shell blocks that are not ours, and why they are not run here; '': plain shell."""
@@ -111,7 +120,7 @@ def shown() -> dict[tuple[str, str], tuple[str, list[str]]]:
         inline = [
             s
             for s in spans(text)
-            if re.match(r"(\.venv/bin/)?(python -m (raysslprune[\w.]*|benchmarks)|raysslprune) \S", s)
+            if re.match(r"(\.venv/bin/)?(python -m (raysslprune[\w.]*|benchmarks[\w.]*)|raysslprune) \S", s)
         ]
         for piece in [*blocks(text), *inline]:
             for words in commands(piece):
@@ -143,9 +152,9 @@ ray exec c.yaml 'cd x && python -m raysslprune.sweep "my file.py"' | cat
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:
-    if name == "benchmarks":
-        return benchmarks._parser()
-    return command.COMMANDS[name].load()._parser() if name else command._parser()
+    if name.startswith("benchmarks"):
+        return {"benchmarks": benchmarks, "benchmarks.gpu": gpu, "benchmarks.gpu.table": table}[name]._parser()
+    return command.load(name)._parser() if name else command._parser()
 
 
 @pytest.mark.parametrize(("document", "line"), SHOWN, ids=[" ".join(key) for key in SHOWN])
@@ -159,7 +168,7 @@ def test_a_command_is_taken(document: str, line: str, capsys: pytest.CaptureFixt
             pytest.fail(capsys.readouterr().err)
         return
     given = [*getattr(options, "sweeps", []), *filter(None, [getattr(options, "sweep", None)])]
-    for sweep in given if name != "benchmarks" else []:
+    for sweep in given if not name.startswith("benchmarks") else []:
         assert sweep in {*known(), "all"} or sweep in OWN
 
 
@@ -210,13 +219,6 @@ def test_the_size_of_a_root_is_what_the_dry_run_says(
     assert f"about {size} when all is done" in capsys.readouterr().out
 
 
-def test_the_checks_are_those_of_ci() -> None:
-    (checks,) = (block for block in blocks(TEXT["CONTRIBUTING.md"]) if "pyright" in block)
-    ci = (PROJECT / ".ci/run").read_text() + TEXT["README.md"]
-    for line in checks.splitlines():
-        assert line in ci
-
-
 # ------------------------------------------------------------------------------------- links
 
 
@@ -257,13 +259,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 SAID = (
     "SweepError",
+    "ScaleError",
+    "Unfit",
     "StoreError",
     "ClusterError",
     "DataError",
     "BrokenImage",
-    "Taken",
     "FloatingPointError",
-    "ExportError",
+    "UserError",
     "QueryError",
     "NoPicture",
 )
@@ -279,19 +282,21 @@ def text_of(node: ast.expr) -> str | None:
     return None
 
 
-def sources() -> Iterator[tuple[str, ast.AST]]:
-    for path in sorted((PROJECT / "raysslprune").rglob("*.py")):
+def sources(*folders: str) -> Iterator[tuple[str, ast.AST]]:
+    for path in sorted(path for folder in folders for path in (PROJECT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             yield path.name, node
 
 
-STRINGS = [text for _, node in sources() if isinstance(node, ast.expr) and (text := text_of(node))]
+STRINGS = [
+    text for _, node in sources("raysslprune", "benchmarks") if isinstance(node, ast.expr) and (text := text_of(node))
+]
 
 
 def raised() -> dict[str, str]:
     """Every message of SAID, to the file that it is in; but for those that hand on what another error says."""
     found: dict[str, str] = {}
-    for file, node in sources():
+    for file, node in sources("raysslprune"):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in SAID and node.args:
             text = text_of(node.args[0])
             if text and len(re.sub(r"\W", "", text)) > 8:
@@ -424,5 +429,5 @@ def test_a_ray_with_fewer_cores(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     assert (tmp_path / "runs/results/smoke/fig3.parquet").is_file()
-    assert "1 of 24 trainings" not in run.stderr
-    assert "24 of 24 trainings to run" in run.stderr
+    assert "1 of 28 trainings" not in run.stderr
+    assert "28 of 28 trainings to run" in run.stderr

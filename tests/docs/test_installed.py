@@ -74,8 +74,8 @@ def test_everything_works_in_an_empty_folder(programs: Path, finished: Finished,
     assert table_of(here / "runs") == finished.table
     assert done("python", "-m", "raysslprune.sweep", "fig3", "--scale", "smoke").count("fig3.parquet") == 1
     assert table_of(here / "runs") == finished.table
-    assert "24 of 24 done" in done("raysslprune", "status")
-    assert done("raysslprune", "sweep", "fig3", "--scale", "smoke", "--draw").count("drafts") == 4
+    assert "28 of 28 done" in done("raysslprune", "status")
+    assert done("raysslprune", "sweep", "fig3", "--scale", "smoke", "--draw").count("drafts") == 5
 
     assert done("raysslprune", "report") == "report.html\n"
     page = (here / "report.html").read_text()

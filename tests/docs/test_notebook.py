@@ -76,7 +76,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
     plans, runs = ([cell for cell in code if f".{verb}()" in cell.source] for verb in ("plan", "run"))
     assert ["done" in said(cell, "stdout") for cell in plans] == [True, True]
-    for cell, trainings in zip(runs, ("48 of 48", "5 of 17"), strict=True):
+    for cell, trainings in zip(runs, ("56 of 56", "5 of 17"), strict=True):
         assert f"{trainings} trainings to run" in said(cell, "stderr")
         assert "trainings, " in said(cell, "stderr")
         assert "mean ± standard error over n seeds" in said(cell, "stdout")
@@ -87,7 +87,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     last = said(book.cells[-1], "stdout")
     assert all(word in last for word in ("printed", "written", "echoed"))
 
-    for name, count in (("fig3", 2 * 17), ("other", 2 * 2 * 3)):
+    for name, count in (("fig3", 2 * 21), ("other", 2 * 2 * 3)):
         table = results.load(name, root=str(tmp_path / "runs"), scale="smoke")
         assert len(table) == count
     store = Store(str(tmp_path / "runs"))

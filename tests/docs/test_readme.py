@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysslprune import results
 from raysslprune.plan.graph import make_plan
 from raysslprune.store.steps import Store
-from raysslprune.sweep import load
+from raysslprune.sweep_loader import load
 from tests.helpers import CHECKOUT
 from tests.helpers.commands import sweep
 
@@ -23,7 +23,7 @@ QUERY, SWEEP = re.findall(r"```python\n(.*?)```", README, re.S)
 def test_the_query_runs(tmp_path: Path) -> None:
     row = {"figure": "fig3", "scale": "laptop", "task": "rotnet", "init": "winning ticket", "level": 3, "density": 0.5}
     row |= {"metric": "top1", "collapsed_layers": 0, "step": "0" * 16, "panel": "digits, four convolutions"}
-    row |= {"density_of_all": 0.5, "rewind": 1_200, "data": "digits", "arch": "conv4"}
+    row |= {"density_of_all": 0.5, "rewind": 1_200, "data": "digits", "arch": "conv4", "design": 2}
     rows = [{**row, "seed": seed, "value": 97.0 + seed} for seed in (0, 1)]
     store = Store(str(tmp_path / "runs"))
     store.create()

@@ -1,4 +1,4 @@
-"""A disk that is full, or can't be written any more, in the middle of a sweep: one sentence, and later it goes on.
+"""A disk that is full or no longer writable in the middle of a sweep: one sentence, and the sweep can be resumed.
 
 A real sweep with Ray, on a root in a tmpfs of its own, in a mount namespace of its own. Needs root's rights.
 """
@@ -27,14 +27,14 @@ SIZE = 64 << 20
 
 
 class Disk:
-    """A tmpfs that only what is started here sees."""
+    """A tmpfs that only the processes started here see."""
 
     def __init__(self, folder: Path, holder: int) -> None:
         self.folder, self.holder = folder, holder
 
     @property
     def root(self) -> Path:
-        """Of the sweep, as it is seen from here."""
+        """The sweep's folder, as seen from here."""
         return Path(f"/proc/{self.holder}/root{self.folder}/runs")
 
     def start(self, *command: str) -> subprocess.Popen[str]:
@@ -48,7 +48,7 @@ class Disk:
         )
 
     def done(self, *command: str) -> bool:
-        """Whether it could be done."""
+        """Run a command; return whether it succeeded."""
         process = self.start(*command)
         self.complaint = process.communicate(timeout=60)[1]
         return process.returncode == 0
@@ -61,7 +61,7 @@ class Disk:
         return self.start(sys.executable, *command)
 
     def fill(self) -> Path:
-        """To the last byte; gives the file that does it."""
+        """Fill it to the last byte; return the file that does so."""
         filler = self.root.parent / "filler"
         with open(filler, "wb", 0) as file:
             try:
@@ -102,11 +102,11 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def ended(process: subprocess.Popen[str], words: str) -> Command:
-    """A sweep whose disk failed: exit code 1, and a last sentence with these words, without a traceback."""
+    """Check a sweep whose disk failed: exit code 1, and a last sentence with these words, without a traceback."""
     command = finish(process)
     assert command.code == 1, command
     assert "Traceback" not in command.err + command.out
-    assert "a fault in raysslprune" not in command.err
+    assert "internal error in raysslprune" not in command.err
     said = [line for line in command.err.splitlines() if not re.match(r"\d+ of \d+ (steps|trainings)", line)]
     assert len([line for line in said if words in line]) == 1, command.err
     assert said[-1].startswith("raysslprune: "), command.err
@@ -116,7 +116,7 @@ def ended(process: subprocess.Popen[str], words: str) -> Command:
 
 
 def goes_on(disk: Disk, finished: Finished, before: dict[str, int]) -> None:
-    """The same command does the rest, keeps what was done, and gives the table of an undisturbed one."""
+    """The same command does the rest, keeps what was done, and gives the table of an undisturbed sweep."""
     assert before, "it failed before anything was finished"
     again = finish(disk.sweep())
     assert again.code == 0, again.err
@@ -138,7 +138,7 @@ def test_a_disk_that_is_full(disk: Disk, finished: Finished) -> None:
 
 
 def test_a_disk_that_turns_read_only(disk: Disk, finished: Finished) -> None:
-    """What a sweep holds open, its log and its lock, is on another one: with these no disk can be made so by a user."""
+    """The files that a sweep holds open (log, lock) are on another disk: with open files none can be remounted."""
     disk.do(
         sys.executable,
         "-c",

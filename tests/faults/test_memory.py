@@ -1,4 +1,4 @@
-"""What a sweep takes and gives back: memory, files, processes. The whole is soak_memory.py, with 2,000 steps."""
+"""Memory, files and processes that a sweep uses and frees. soak_memory.py does the same with 2,000 steps."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_tunes_statistics_of_a_trial_are_let_go() -> None:
     for name in ("a", "b"):
         Trial.run_metadata.update_metric(name, 1.0, 1)  # pyright: ignore[reportArgumentType]
     assert Trial.run_metadata.metric_n_steps
-    tune.TrialDeaths(None).on_trial_complete(1, [], Trial)  # pyright: ignore[reportArgumentType]
+    tune.TrialEvents(None).on_trial_complete(1, [], Trial)  # pyright: ignore[reportArgumentType]
     assert Trial.run_metadata.metric_n_steps == Trial.run_metadata.metric_analysis == {}
 
 
@@ -66,7 +66,7 @@ def test_tunes_statistics_of_a_trial_are_let_go() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_hundred_steps() -> None:
-    """Bounds ten times as wide, since what grows once for all weighs more than in 2,000: 22 MB in all for workers."""
+    """Bounds ten times as wide, because growth at the start weighs more than in 2,000 steps: 22 MB for workers."""
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:  # short: Ray's sockets are in it
         soak, faults = soak_memory.run(150, 1.0, Path(folder))
     wide = {role: 10 * bound for role, bound in soak_memory.GROWTH.items()}
@@ -108,7 +108,7 @@ def test_a_process_that_runs_several_sweeps_gets_its_files_and_processes_back(tm
 
 
 def ended(family: dict[int, str], seconds: float) -> bool:
-    """Whether all of these processes, by their ids and starts, are gone in time."""
+    """Return whether all these processes, by their ids and start times, end in time."""
     try:
         wait_until(lambda: all(begun(pid) != since for pid, since in family.items()), seconds)
     except TimeoutError:
@@ -118,7 +118,7 @@ def ended(family: dict[int, str], seconds: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A sweep at work and the processes that it started, id to start; Ray's two agents apart."""
+    """A running sweep, the processes that it started (id to start time), and separately Ray's two agents."""
 
     process: subprocess.Popen[str]
     others: dict[int, str]
@@ -126,7 +126,7 @@ class Family:
 
 
 def at_work(folder: Path, seeds: int) -> Family:
-    """Start a sweep of tiny trainings, in a folder of its own with TMPDIR in it."""
+    """Start a sweep of tiny trainings, in a folder of its own that has TMPDIR in it."""
     (folder / "tiny.py").write_text(soak_memory.SWEEP)
     (folder / "tmp").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -144,7 +144,7 @@ def at_work(folder: Path, seeds: int) -> Family:
 
 @pytest.fixture(scope="module")
 def orphans(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """The agents of a sweep that was killed: they wait a minute for a head that does not answer, beside other tests."""
+    """The agents of a killed sweep: they wait a minute for a head that does not answer."""
     family = at_work(tmp_path_factory.mktemp("killed"), seeds=200)
     family.process.kill()
     assert finish(family.process).code == -signal.SIGKILL
@@ -156,14 +156,14 @@ def orphans(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
 @pytest.mark.usefixtures("orphans")
 @pytest.mark.parametrize("how", ["success", "Ctrl-C"])
 def test_no_process_outlives_a_sweep(how: str, tmp_path: Path) -> None:
-    """Ray's agents, too; and a local one leaves nothing of its own in the folder for temporary files."""
+    """Ray's agents too; and a local Ray leaves nothing in the folder for temporary files."""
     family = at_work(tmp_path, seeds=20 if how == "success" else 200)
     if how == "Ctrl-C":
         os.kill(family.process.pid, signal.SIGINT)
     command = finish(family.process, 120)
     assert command.code == {"success": 0, "Ctrl-C": 130}[how], command.err
     if how == "Ctrl-C":
-        assert command.err.splitlines()[-1].startswith("raysslprune: stopped; every finished step is kept")
+        assert command.err.splitlines()[-1].startswith("raysslprune: stopped; finished steps are kept; ")
         assert "Traceback" not in command.err
         assert command.out == ""
     assert ended(family.others | family.agents, 15)

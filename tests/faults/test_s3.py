@@ -1,4 +1,4 @@
-"""Roots on s3://, against a server that speaks S3: moto's, in a process of its own on this machine."""
+"""Roots on s3://, on a local server that speaks S3: moto, in a process of its own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import pytest
 from raysslprune import __main__ as command
 from raysslprune.plan.graph import make_plan
 from raysslprune.spec import Init, Prune, Recipe, Step, Train
-from raysslprune.store import lock
+from raysslprune.store import leftovers, lock
 from raysslprune.store.record import MASK, WEIGHTS, Damaged, StoreError
-from raysslprune.store.steps import STATUS, Store
+from raysslprune.store.steps import INDEX, STATUS, Store
 from raysslprune.sweep_loader import load
 from raysslprune.terminal import status
 from tests.helpers.commands import Command, Finished, finish, start
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of nobody; and no others are looked for."""
+    """Credentials of nobody; pyarrow looks for no others."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
@@ -172,8 +172,29 @@ print("written", flush=True)
 """
 
 
+def test_leftovers_are_deleted_and_nothing_else(store: Store) -> None:
+    """Also those of an interrupted deletion, which has deleted SUCCESS and no more."""
+    for seed in range(3):
+        commit(store, train(seed))
+        store.save_checkpoint(train(seed).id, b"checkpoint")
+    store.remove(f"steps/{train(2).id}/SUCCESS")
+    store.survey([train(0).id, train(1).id])
+    before = objects(store)
+    found = leftovers.find(store, {train(0).id})
+    assert {(one.step, one.kind) for one in found.unneeded} == {
+        (train(1).id, leftovers.TRAINING),
+        (train(2).id, leftovers.UNFINISHED),
+        *((train(seed).id, leftovers.CHECKPOINT) for seed in (1, 2)),
+    }
+    with store.lock() as lock:
+        leftovers.delete(store, found.unneeded, lock.check)
+    kept = {name: data for name, data in before.items() if train(1).id not in name and train(2).id not in name}
+    assert {name: data for name, data in objects(store).items() if name != INDEX} == kept
+    assert set(store.survey([train(0).id, train(1).id])[0]) == {train(0).id}
+
+
 def test_a_write_is_whole_or_not_there(store: Store, server: Server) -> None:
-    """Also where it goes out in several parts, and the process is killed between them."""
+    """Also if it is uploaded in several parts, and the process is killed between them."""
     store.write("steps/x/weights", b"old")
     sent = len(server.calls())
     writer = subprocess.Popen([sys.executable, "-c", WRITER, store.address], stdout=subprocess.PIPE, text=True)
@@ -192,7 +213,7 @@ def test_a_write_is_whole_or_not_there(store: Store, server: Server) -> None:
 def test_a_folder_of_somebody_else_is_refused(server: Server) -> None:
     store = Store(server.root(server.bucket()))
     store.write("thesis.tex", b"x")
-    with pytest.raises(StoreError, match="holds other files") as caught:
+    with pytest.raises(StoreError, match="contains other files but no ") as caught:
         store.create()
     assert "endpoint_override" not in str(caught.value)
     assert set(objects(store)) == {"thesis.tex"}
@@ -212,7 +233,7 @@ def test_the_endpoint_may_come_from_the_environment(server: Server, monkeypatch:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's times are whole seconds."""
+    """The server's times are in whole seconds."""
     monkeypatch.setattr(lock, "REFRESH", 0.5)
     monkeypatch.setattr(lock, "STALE", 2.0)
 
@@ -290,7 +311,7 @@ def test_the_status_of_a_sweep_is_told_from_another_machine(
     with store.lock(), status.Reporter(store, [sweep], "smoke", make_plan(sweep.points), {}).reporting():
         before = objects(store)
         assert "running since " in said()
-        assert "0 of 24 done" in said()
+        assert "0 of 28 done" in said()
         assert objects(store) == before, "to look changes nothing"
     assert "the last one ended " in said()
     (running,) = (data for name, data in before.items() if name == STATUS)
@@ -299,7 +320,7 @@ def test_the_status_of_a_sweep_is_told_from_another_machine(
     assert "running since " in said()
     now = time.time
     monkeypatch.setattr(lock.time, "time", lambda: now() + lock.STALE + 1)
-    assert "was killed or cut off" in said()
+    assert "was killed or lost its connection" in said()
 
 
 # ------------------------------------------------------------------ the command
@@ -310,7 +331,7 @@ def fig3(root: str, *more: str) -> subprocess.Popen[str]:
 
 
 def refused(command: Command) -> str:
-    """The one sentence on stderr."""
+    """Return the one sentence on stderr."""
     assert command.code == 1
     assert command.out == ""
     (sentence,) = command.err.splitlines()
@@ -328,7 +349,7 @@ def test_a_bucket_that_is_not_there(server: Server) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_is_not_there_is_said_within_a_minute() -> None:
-    """Two at once: one refuses connections; with the other they are made, and nothing is ever said."""
+    """Two kinds at once: one refuses connections, the other accepts them and never answers."""
     with socket.socket() as closed, socket.socket() as silent:
         for nobody in (closed, silent):
             nobody.bind(("127.0.0.1", 0))
@@ -379,7 +400,7 @@ def test_a_sweep_on_s3_is_killed_waits_goes_on_and_gives_the_same_table(
     first.communicate()
     killed, before = time.monotonic(), done()
     assert len(before) < len(of.ids)
-    assert "goes on in" in refused(finish(fig3(root), 60))
+    assert "if it was killed, retry in" in refused(finish(fig3(root), 60))
     wait_until(lambda: time.monotonic() - killed > lock.STALE + 1, 90)
     last = finish(fig3(root))
     assert last.code == 0, last.err

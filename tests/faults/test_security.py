@@ -1,4 +1,4 @@
-"""Nothing in a root is run, and nothing leads out of it; who has no token is refused; secrets stay where they are."""
+"""Nothing in a root is executed or leads out of it; without the token nobody is let in; secrets do not leak."""
 
 from __future__ import annotations
 
@@ -131,10 +131,11 @@ def points(scale, seed):
         yield Point(step=ticket, panel=PANEL, task=TASK, init="../../init", level=1, seed=seed)
 """
 PLAIN = SWEEP.replace("PANEL", "f'../../{rewind}'")
-SEARCH = SWEEP.replace("PANEL", "''").replace(
-    'FIGURE = Figure(title="../../title"', 'FIGURE = Search(title="t", trials=2'
-)
-SEARCH = re.sub(r", references=.*", ")", SEARCH)
+SEARCH = SWEEP.replace("PANEL", "''").replace('FIGURE = Figure(title="../../title"', 'FIGURE = Search(title="t"')
+SEARCH = re.sub(r", references=.*", ")", SEARCH).replace('"digits"', '"digits:25%-held-out"')
+SEARCH += "\n\n_shown = points\n\n\ndef points(scale, seed):\n    for point in _shown(scale, seed):\n"
+SEARCH += "        yield point\n        yield replace(point, metric=FIGURE.objective)\n"
+SEARCH = f"from dataclasses import replace\n{SEARCH}"
 WHERE = ("--scale", "smoke")
 
 
@@ -149,7 +150,7 @@ def saved_by_torch(target: Path) -> bytes:
 
 
 def in_parquet(target: Path) -> bytes:
-    """A column of the type by which old versions of Arrow unpickled what a file says; and pandas' own words."""
+    """A column of the type by which old versions of Arrow unpickled a file's content; and pandas' metadata."""
     names = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickled(target)}
     schema = pa.schema([pa.field("step", pa.binary(), metadata=names), pa.field("seed", pa.int32())])
     buffer = io.BytesIO()
@@ -159,7 +160,7 @@ def in_parquet(target: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def finished_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sweeps, done and drawn, with names that would lead elsewhere."""
+    """Two finished and drawn sweeps, with names that would lead out of the root."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "plain.py").write_text(PLAIN)
     (folder / "search.py").write_text(SEARCH)
@@ -173,7 +174,7 @@ def finished_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def there(finished_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, where the test is."""
+    """A copy of that root, for one test."""
     shutil.copytree(finished_root, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
@@ -184,7 +185,7 @@ def ticket() -> Train:
 
 
 def all_commands() -> None:
-    """Every command that reads a root, to whatever end; and a job that starts from what is there."""
+    """Every command that reads a root, and a job that starts from its files."""
     step = ticket()
     assert step.mask is not None
     for main, arguments in (
@@ -206,7 +207,7 @@ def all_commands() -> None:
 
 
 def vouched_for(folder: Path) -> None:
-    """Write SUCCESS anew, as whoever wrote the other files can: a checksum is no signature."""
+    """Rewrite SUCCESS, as anyone who can write the other files can: a checksum is no signature."""
     record = Record.from_bytes((folder / "SUCCESS").read_bytes(), folder.name)
     found = {name: (folder / name).read_bytes() for name in record.files}
     files = {name: File(size=len(d), sha256=hashlib.sha256(d).hexdigest()) for name, d in found.items()}
@@ -290,7 +291,7 @@ def committed(store: Store, step: Train) -> str:
 def test_a_root_can_not_make_anything_be_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Names of the form module:attribute are for sweep files: one in a root would be whatever somebody wrote."""
+    """Names of the form module:attribute are for sweep files: in a root, anybody could have written one."""
     monkeypatch.chdir(tmp_path)
     recipe, store = Recipe(samples=64, batch=64, lr=0.1), Store("runs")
     common: dict[str, Any] = {"task": "labels", "recipe": recipe, "seed": 0, "start": Init(seed=0)}
@@ -300,7 +301,10 @@ def test_a_root_can_not_make_anything_be_imported(
     behind = Train(data="digits", arch="conv4", **{**common, "start": Final(of=other)})
     for step in (evil, other, behind):
         assert export.main([committed(store, step), "--out", "out"]) == 1
-        assert "which is code from outside this package" in capsys.readouterr().err
+        assert (
+            "which is code from outside this package; if you trust whoever wrote this root, add --trust"
+            in capsys.readouterr().err
+        )
     mask = Prune(of=evil, keep=0.5)
     store.commit(mask, {}, {}, {})
     assert export.main([mask.id, "--out", "out"]) == 1
@@ -320,7 +324,7 @@ def test_no_id_leads_out_of_the_root(walk: str, there: Path, capsys: pytest.Capt
         lambda: store.set_aside(walk),
         lambda: store.save_checkpoint(walk, b""),
     ):
-        with pytest.raises(StoreError, match="leads out of runs"):
+        with pytest.raises(StoreError, match="' is outside runs"):
             call()
     folder = there / "runs/steps" / ticket().id
     plain = to_plain(ticket())
@@ -328,7 +332,7 @@ def test_no_id_leads_out_of_the_root(walk: str, there: Path, capsys: pytest.Capt
     (folder / "spec.json").write_text(json.dumps(plain))
     vouched_for(folder)
     assert export.main([ticket().id, "--out", "out"]) == 1
-    assert "leads out of runs" in capsys.readouterr().err
+    assert "' is outside runs" in capsys.readouterr().err
     assert export.main([walk, "--out", "out"]) == 2
     assert sweep.main(["plain.py", *WHERE, "--explain", walk]) == 2
 
@@ -338,7 +342,7 @@ def test_an_experiments_name_is_a_name(name: str, tmp_path: Path) -> None:
     def points(scale: str, seed: int) -> Iterator[Point]:
         yield Point(step=ticket(), task="a", init="b", level=0, seed=seed)
 
-    with pytest.raises(sweep_loader.SweepError, match="has a name of letters and digits"):
+    with pytest.raises(sweep_loader.SweepError, match="must have only letters, digits, _ and"):
         experiment.Experiment.of(points, Figure(title="t"), name=name, root=str(tmp_path))
 
 
@@ -389,7 +393,7 @@ PRIVATE = (
 
 @dataclass
 class Seen:
-    """What could be seen of a real sweep on s3://, with a dashboard and secrets in its environment."""
+    """What others can see of a real sweep on s3://, with a dashboard and secrets in its environment."""
 
     command: Command
     listening: dict[str, str]
@@ -406,7 +410,7 @@ class Seen:
 
 
 def visit(address: str, **environment: str) -> tuple[int, str]:
-    """Go to a Ray at a loopback address, which Ray's clients else take for their own machine's other one."""
+    """Connect to a Ray at a loopback address, which Ray's clients would replace by the machine's other address."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     command = [sys.executable, "-c", VISITOR, address]
@@ -415,7 +419,7 @@ def visit(address: str, **environment: str) -> tuple[int, str]:
 
 
 def listening(pids: set[int]) -> dict[str, str]:
-    """Where these processes listen: address and port to the process's command line."""
+    """Listening sockets of these processes: address and port to the process's command line."""
     inodes = sockets_of(pids)
     return {address: inodes[inode] for inode, address in listeners().items() if inode in inodes}
 
@@ -433,7 +437,7 @@ def sockets_of(pids: set[int]) -> dict[str, str]:
 
 
 def listeners() -> dict[str, str]:
-    """All sockets of this machine that listen, each to its address and port, by the kernel's table."""
+    """All listening sockets of this machine, each to its address and port, from the kernel's table."""
     found: dict[str, str] = {}
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -495,7 +499,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 @contextmanager
 def short_folder() -> Iterator[Path]:
-    """Ray's sockets are in it, and their paths may not be long."""
+    """A folder for Ray's sockets, with a short path."""
     with tempfile.TemporaryDirectory(prefix="sec-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
@@ -509,7 +513,7 @@ def page(url: str) -> tuple[int, str]:
 
 
 def answering_elsewhere(where: Iterable[str], family: set[int]) -> list[str]:
-    """The addresses and ports of ``where`` that take a connection on another interface than loopback.
+    """The addresses and ports of ``where`` that accept a connection on another interface than loopback.
 
     Another program, such as the Ray of another test, may listen there on the same port.
     """
@@ -533,7 +537,7 @@ def takes_a_connection(ip: str, port: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_all_of_a_sweeps_ray_listens_on_loopback_alone(seen: Seen) -> None:
-    """Its dashboard and metrics, which ask for no token, and all else: by the kernel's table, and by connecting."""
+    """Its dashboard and metrics, which require no token, and all else: by the kernel's table, and by connecting."""
     names = " ".join(seen.listening.values())
     for part in ("gcs_server", "raylet", "dashboard.py", "DashboardAgent", "JobTrial"):
         assert part in names
@@ -552,7 +556,7 @@ def test_who_has_not_the_token_is_refused(seen: Seen) -> None:
         code, said = seen.visits[token]
         assert code != 0, said
         assert '"CPU"' not in said
-    own = re.search(r"http://127\.0\.0\.1:(\d+), which asks for your token", seen.command.out + seen.command.err)
+    own = re.search(r"http://127\.0\.0\.1:(\d+); log in with your token", seen.command.out + seen.command.err)
     assert own
     assert seen.pages[own[1], "/"][0] == 200
     assert {path: seen.pages[own[1], path][0] for path in PRIVATE} == dict.fromkeys(PRIVATE, 401)
@@ -563,11 +567,11 @@ def test_who_has_not_the_token_is_refused(seen: Seen) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_secret_is_written_or_shown(seen: Seen) -> None:
-    """Not in the root, not in what Ray wrote, not on the terminal, and not where `ps` shows it to everybody."""
+    """Not in the root, in Ray's files, on the terminal, or where `ps` shows it to everybody."""
     shown = seen.command.out + seen.command.err + seen.command_lines + "".join(said for _, said in seen.pages.values())
     assert any("gcs_server" in name for name in seen.left)
     assert any(name.endswith("weights.safetensors") for name in seen.left)
-    assert "which asks for your token" in shown
+    assert "; log in with your token" in shown
     for secret in (KEY, SECRET, OTHER, TOKEN):
         assert secret not in shown, secret
         assert [name for name, said in seen.left.items() if secret.encode() in said] == []

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from raysslprune import experiment, sweep
+from raysslprune import execution, sweep, sweep_loader
 from raysslprune.plan.graph import Plan, make_plan
 from raysslprune.spec import Mask, Step, Train
 from raysslprune.store.record import MASK, WEIGHTS, snapshot_name
@@ -110,12 +110,12 @@ def check_refused(called: Called, code: int) -> None:
 
 @pytest.fixture
 def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    def no_training(run: experiment._Run, *_: object) -> int:
+    def no_training(run: execution.Execution, *_: object) -> int:
         assert run.schedule.finished, "this call came as far as training"
         return 0
 
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(experiment._Run, "train", no_training)
+    monkeypatch.setattr(execution.Execution, "train", no_training)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.chdir(tmp_path)
@@ -138,7 +138,7 @@ def refuse_file(cli: Cli, source: str) -> str:
     return sentence
 
 
-SEARCHES = ": all candidates are counted; Optuna trains "
+SEARCHES = ": the table counts all seeds of all candidates; "
 
 
 def rows(called: Called) -> dict[str, str]:
@@ -163,7 +163,7 @@ def commit(store: Store, steps: Iterable[Step], graph: Plan, speed: float = 1000
 
 
 def smoke(seeds: int = 1) -> Plan:
-    return make_plan(sweep.load("fig3", "smoke", seeds).points)
+    return make_plan(sweep_loader.load("fig3", "smoke", seeds).points)
 
 
 def steps_of(graph: Plan) -> list[Step]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,16 @@ class Command:
     err: str
 
 
-def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """``python -m raysslprune.sweep`` with these arguments, as a user starts it, in a process group of its own."""
+SWEEP = (sys.executable, "-m", "raysslprune.sweep")
+
+
+def start(*arguments: str, cwd: Path | None = None, program: Sequence[str] = SWEEP) -> subprocess.Popen[str]:
+    """``python -m raysslprune.sweep`` with these arguments, as a user starts it, in a process group of its own.
+
+    program: another program in its place.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "raysslprune.sweep", *arguments],
+        [*program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

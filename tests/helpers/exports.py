@@ -51,6 +51,9 @@ TRAININGS: dict[str, Train] = {
     "pretext": ROTNET.rounds[1],
     "classifier": linear(ROTNET.rounds[1], data="digits", recipe=CLASSIFIER),
     "random": random_reinit(RANDOM, like=ROTNET.dense, task="labels", recipe=LABELS),
+    "erk": random_reinit(
+        dataclasses.replace(RANDOM, allocation="erk"), like=ROTNET.dense, task="labels", recipe=LABELS
+    ),
     "shuffled": random_reinit(
         Shuffle(of=cast(Any, ROTNET.masks[1]), seed=1), like=ROTNET.dense, task="labels", recipe=LABELS
     ),

@@ -41,21 +41,21 @@ def points(steps: Iterable[Train]) -> list[Point]:
 
 
 def made_up(seed: int = 0) -> list[Point]:
-    """A sweep with every kind of step: tickets on two tasks, drawn weights, random, shuffled, twice shuffled masks."""
+    """A sweep with every kind of step: tickets on two tasks, drawn weights, random and shuffled masks."""
     labels, rotnet = chain(seed=seed), chain("rotnet", seed=seed)
     dense = labels.dense
     random = random_prune(like=dense, keep=0.5, level=2)
-    twice = Shuffle(of=Shuffle(of=random, seed=seed), seed=seed + 1)
+    permuted = Shuffle(of=random, seed=seed + 1)
     return points(
         [
             winning_ticket(rotnet, 3, task="labels", recipe=RECIPE),
-            drawn(twice, dense),
+            drawn(permuted, dense),
             drawn(random, dense),
             drawn(random, dense, LONG),
             winning_ticket(labels, 2, task="labels", recipe=RECIPE),
             drawn(shuffled(labels, 3), dense),
             drawn(labels.masks[1], dense),
-            drawn(Shuffle(of=shuffled(rotnet, 1), seed=5), dense),
+            drawn(shuffled(rotnet, 1), dense),
             dense,
         ]
     )

@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_safetensors
 from raysslprune import results, sweep
 from raysslprune.commands import report as command
 from raysslprune.plan.graph import make_plan
-from raysslprune.spec import Train, target_density
+from raysslprune.spec import Train
 from raysslprune.store.record import MASK, WEIGHTS, snapshot_name
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import load
@@ -62,7 +62,7 @@ def finish(names: list[str], root: Path, seeds: int) -> None:
     store.create()
     graph = make_plan(point for name in names for point in load(name, "smoke", seeds).points)
     masks = [mask for job in graph.jobs.values() for mask in job.masks]
-    left = {mask.id: target_density(mask) for mask in masks}
+    left = {mask.id: mask.target_density for mask in masks}
     weights = to_safetensors({"trunk.weight": np.logspace(-9, 0, 100).reshape(10, 10)})
     for mask in masks:
         store.commit(mask, {MASK: b"mask"}, {"density_in_scope": left[mask.id]}, {"versions": VERSIONS})
@@ -70,6 +70,8 @@ def finish(names: list[str], root: Path, seeds: int) -> None:
         density = 1.0 if job.train.mask is None else left[job.train.mask.id]
         metrics = {"top1": value(job.train), "density": density, "collapsed_layers": 0.0, "train_loss": 0.25}
         metrics |= dict.fromkeys(SPARSITIES, 12.5)
+        if "held-out" in job.train.data:
+            metrics["top1_validation"] = metrics["top1"] - 1
         facts = {"seconds": 2.0 + number, "images_per_second": 1000.0, "begun": BEGUN + 60 * number}
         files = [WEIGHTS, *map(snapshot_name, job.snapshots)]
         where = {"host": "<b>box</b>", "device": "cpu", "versions": VERSIONS}

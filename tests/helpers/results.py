@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 
 from raysslprune import results
-from raysslprune.spec import Mask, closure, target_density
-from raysslprune.store.record import Record
+from raysslprune.results import claims
+from raysslprune.spec import Mask, closure
+from raysslprune.store.record import LAYERS, MULTIPLY_ADDS, Record
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import load
 
@@ -29,8 +31,9 @@ def record(step: Any) -> Record:
     """What a step could have come to: all of it a function of its id."""
     drawn = random.Random(step.id)
     if isinstance(step, Mask):
-        return Record(step=step.id, metrics={"density_in_scope": target_density(step)}, facts={}, files={})
-    density = target_density(step.mask)
+        facts = {LAYERS: {"layers.conv1.weight": step.target_density}}
+        return Record(step=step.id, metrics={"density_in_scope": step.target_density}, facts=facts, files={})
+    density = step.target_density
     collapsed = density < 0.02 and drawn.random() < 0.2
     facts = {
         "seconds": drawn.uniform(1, 3),
@@ -41,21 +44,43 @@ def record(step: Any) -> Record:
         "device": drawn.choice(["cpu", "cuda (H100)"]),
         "workers": drawn.choice([1, 2]),
         "versions": VERSIONS,
+        LAYERS: {"layers.conv1.weight": density},
+        MULTIPLY_ADDS: drawn.randrange(1_000_000),
     }
     metrics = {"density": density, "collapsed_layers": float(collapsed), "train_loss": drawn.random()}
     metrics["top1"] = 10.0 if collapsed else 98 - drawn.random() - 60 * (1 - density) ** 30 * drawn.random()
+    if "held-out" in step.data:
+        metrics["top1_validation"] = metrics["top1"] + drawn.random() - 1
     return Record(step=step.id, metrics=metrics, facts=facts, files={})
 
 
 def write(store: Store, name: str, scale: str, seeds: int) -> None:
     """The tables of a sweep, as the command writes them."""
-    points = load(name, scale, seeds).points
-    records = {step.id: record(step) for step in closure(point.step for point in points)}
-    for suffix, table in {
-        "": results.table(name, scale, points, records),
-        "-runs": results.provenance(points, records),
+    sweep = load(name, scale, seeds)
+    records = {step.id: record(step) for step in closure(point.step for point in sweep.points)}
+    table = results.table(name, scale, sweep.points, records)
+    for suffix, one in {
+        "": table,
+        "-runs": results.provenance(sweep.points, records),
+        "-steps": results.steps(sweep.points, records),
+        "-claims": claims.table(claims.judge(sweep.claims, table)),
     }.items():
-        store.write(f"results/{scale}/{name}{suffix}.parquet", results.to_parquet(table))
+        store.write(f"results/{scale}/{name}{suffix}.parquet", results.to_parquet(one))
+
+
+def write_of_earlier_design(store: Store, name: str, scale: str, seeds: int) -> int:
+    """A sweep's table as the command wrote it before labels were counted. Returns how many of its rows are unfair.
+
+    Then tickets went on where their chain was, whatever the task, and untrained weights were not calibrated.
+    """
+    points = [
+        replace(point, step=replace(point.step, first_sample=None, calibrated=False))
+        for point in load(name, scale, seeds).points
+    ]
+    records = {step.id: record(step) for step in closure(point.step for point in points)}
+    table = results.table(name, scale, points, records).drop_columns(["label_samples", "design"])
+    store.write(f"results/{scale}/{name}.parquet", results.to_parquet(table))
+    return sum(point.init == "winning ticket" and point.task != "labels" for point in points)
 
 
 @pytest.fixture(scope="module")

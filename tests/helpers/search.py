@@ -11,7 +11,7 @@ from raysslprune.plan.cost import cost_of
 from raysslprune.plan.graph import Job, make_plan
 from raysslprune.plan.schedule import Schedule
 from raysslprune.plan.search import Studies
-from raysslprune.spec import Prune, Recipe
+from raysslprune.spec import Prune, Recipe, Rewind, Train
 from raysslprune.store.record import snapshot_name, snapshots_in
 from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
@@ -19,7 +19,6 @@ from raysslprune.sweepfile import Point
 RECIPE = Recipe(samples=1600, batch=64, lr=0.05)
 REWINDS = tuple(range(0, 1600, 160))
 LEVELS = (1, 2, 3)
-TRIALS = 6
 
 
 def hill(top: float, width: float = 300.0) -> Callable[[int], float]:
@@ -50,7 +49,7 @@ def response(job: Job) -> float:
     while isinstance(mask, Prune):
         level, mask = level + 1, mask.of.mask
     noise = random.Random(job.id).gauss(0, 0.2)
-    return hill(300 + 200 * level + (400 if "rotnet" in job.title else 0))(step.first_sample) + noise
+    return hill(300 + 200 * level + (400 if "rotnet" in job.title else 0))(rewound_to(step)) + noise
 
 
 class Killed(Exception):
@@ -68,7 +67,6 @@ class World:
         broken: Callable[[Job], bool] = lambda job: False,
         ordinary: Sequence[Point] = (),
         workers: int = 3,
-        trials: int = TRIALS,
     ) -> None:
         self.grid, self.broken, self.workers = grid, broken, workers
         self.store = Store(str(root))
@@ -81,8 +79,7 @@ class World:
         pending = {job.id for job in self.plan.pending(records)}
         self.schedule = Schedule([job for job in self.plan.behind(first) if job.id in pending], seconds)
         self.notes: list[str] = []
-        self.studies = Studies("rewind-laptop", trials, grid, self.plan, self.schedule, records, self.store,
-                               self.notes.append)  # fmt: skip
+        self.studies = Studies("rewind-laptop", grid, self.plan, self.schedule, records, self.store, self.notes.append)
         self.trained: list[str] = []
 
     def run(self, kill_after: int | None = None, *, told: bool = True, shuffle: random.Random | None = None) -> World:
@@ -120,4 +117,8 @@ def make(store: Store, job: Job) -> None:
 
 
 def rewind_of(point: Point) -> int:
-    return point.step.first_sample
+    return rewound_to(point.step)
+
+
+def rewound_to(step: Train) -> int:
+    return step.start.samples if isinstance(step.start, Rewind) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -54,6 +55,15 @@ def svms(draw: st.DrawFn) -> SVM:
     return SVM(costs=tuple(costs), folds=draw(st.integers(2, 9)), positive_weight=draw(st.floats(0.1, 10)))
 
 
+CRITERIA: list[dict[str, Any]] = [
+    {},
+    {"criterion": "relative-magnitude", "allocation": "erk"},
+    {"criterion": "snip", "samples": 64, "passes": 3},
+    {"criterion": "mine:score", "allocation": "lamp"},
+]
+"""Further fields of a pruning."""
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> list[Step]:
     """Steps that grow on each other, in the order in which they were made."""
@@ -71,10 +81,11 @@ def graphs(draw: st.DrawFn) -> list[Step]:
                     of=draw(st.sampled_from(trains)),
                     keep=keep,
                     scope=draw(st.sampled_from(["all", "convs", "convs:2"])),
+                    **draw(st.sampled_from(CRITERIA)),
                 )
             )
         elif kind == "shuffle":
-            steps.append(Shuffle(of=draw(st.sampled_from(made)), seed=seed))
+            steps.append(Shuffle(of=draw(st.sampled_from([mask.origin for mask in made])), seed=seed))
         elif kind == "random":
             keep, level = draw(st.floats(0.01, 0.99)), draw(st.integers(0, 30))
             steps.append(
@@ -93,7 +104,7 @@ def graphs(draw: st.DrawFn) -> list[Step]:
             how = draw(st.sampled_from(["draw", "rewind", "final"]))
             if trains and how != "draw":
                 of = draw(st.sampled_from(trains))
-                rewound = st.integers(of.first_sample, of.recipe.samples)
+                rewound = st.integers(of.begins_at, of.recipe.samples)
                 start = Final(of=of) if how == "final" else Rewind(of=of, samples=draw(rewound))
             recipe: Recipe | SVM = draw(recipes() | svms())
             if isinstance(recipe, Recipe) and isinstance(start, Rewind) and start.samples >= recipe.samples:

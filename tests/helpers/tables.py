@@ -58,6 +58,7 @@ def rows(
             "density": density(level),
             "density_of_all": density(level),
             "rewind": rewind,
+            "label_samples": None,
             "seed": seed,
             "metric": metric,
             "value": value(task, init, level, seed),
@@ -65,6 +66,7 @@ def rows(
             "data": "d",
             "arch": "a",
             "step": "x",
+            "design": 2,
         }
         for task, init in curves
         for level in levels
@@ -81,6 +83,15 @@ def figure_3(panel: str = "") -> list[Row]:
     curves = [(task, init) for task in ("labels", "rotnet") for init in (TICKET, REINIT)]
     curves += [("random", REINIT), ("shuffled labels", REINIT)]
     return rows([("labels", TICKET)], levels=(0,), panel=panel) + rows(curves, panel=panel)
+
+
+def bimodal() -> list[Row]:
+    """Two curves of three seeds; a layer of ``random`` is empty in one seed at level 10, and in all at level 14."""
+    some = rows([("labels", TICKET), ("random", REINIT)])
+    for row in some:
+        if row["task"] == "random" and (row["level"] == 14 or (row["level"], row["seed"]) == (10, 1)):
+            row |= {"value": 10.0, "collapsed_layers": 2}
+    return some
 
 
 def without(some: Iterable[Row], task: str, init: str, level: int, seeds: Sequence[int] = (0, 1, 2)) -> list[Row]:

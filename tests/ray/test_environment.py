@@ -1,4 +1,4 @@
-"""The environment while a sweep runs and afterwards, and what becomes of a Ray that the program started itself."""
+"""The environment during and after a sweep, and a Ray that the program started itself."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ print(json.dumps({"changes": changes, "address": where["NodeManagerAddress"], "l
 
 
 def program(source: str, *arguments: str, home: Path, **environment: str) -> dict[str, Any]:
-    """Run a program in a new home; gives the JSON in its last line."""
+    """Run a program in a new home; return the JSON in its last line."""
     home.mkdir()
     given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     given |= {"HOME": str(home), "RAY_worker_niceness": "0", **environment}
@@ -125,7 +125,7 @@ def program(source: str, *arguments: str, home: Path, **environment: str) -> dic
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_rays_program_keeps_it(tmp_path: Path) -> None:
-    """Twice in a row, without a new Ray, and all that the program has there goes on."""
+    """Twice in a row, without a new Ray; the program's other work on its Ray continues."""
     how = json.dumps({"address": "local", "num_cpus": 2, "include_dashboard": False, "namespace": "mine"})
     found = program(BEFORE, str(tmp_path), how, home=tmp_path / "home")
     assert found == {"rows": [1, 1], "same": True, "up": True, "mine": True}
@@ -141,7 +141,7 @@ def test_an_interrupted_sweep_leaves_no_worker_on_a_ray_that_goes_on(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_later_ray_of_the_program_is_as_without_a_sweep(tmp_path: Path) -> None:
-    """By what the same program does without this package; the sweep itself writes no token."""
+    """Compared with the same program without this package; the sweep itself writes no token."""
     shared = {"RAY_ADDRESS": "", "TMPDIR": str(tmp_path / "Münch" / ("x" * 60))}
     Path(shared["TMPDIR"]).mkdir(parents=True)
     shared["RAY_TMPDIR"] = "/tmp"
@@ -181,7 +181,7 @@ def as_another_user(command: list[str], user: int, needed: Iterable[Path], aside
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_users_with_one_temporary_folder_are_in_nobodys_way(tmp_path: Path) -> None:
-    """One owns ``ray`` in TMPDIR, and the other's sweep runs all the same, and writes nothing there."""
+    """One owns ``ray`` in TMPDIR; the other's sweep runs, and writes nothing there."""
     if os.geteuid() or not shutil.which("setpriv") or not shutil.which("unshare"):
         pytest.skip("needs root, setpriv and unshare")
     user = 65534

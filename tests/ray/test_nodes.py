@@ -1,4 +1,4 @@
-"""Nodes that come, die, or can't do it; workers that die, alone or with others that share their training."""
+"""Nodes that join, die, or are unsuitable; workers that die, alone or with others that share their training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import raysslprune
 from raysslprune.cluster.tune import RETRIES
-from tests.helpers.commands import SHAREABLE, Command, Finished, done_steps, finish, start, sweep, table_of
+from tests.helpers.commands import (
+    SHAREABLE,
+    STARTED,
+    SWEEP,
+    Command,
+    Finished,
+    done_steps,
+    finish,
+    start,
+    sweep,
+    table_of,
+)
 from tests.helpers.processes import descendants, frozen_at_work, trials, wait_until
 
 HELPER = """
@@ -27,7 +39,9 @@ from ray.cluster_utils import Cluster
 
 cluster = Cluster()
 for line in sys.stdin:
-    node = cluster.add_node(num_cpus=1, include_dashboard=False, env_vars=json.loads(line))
+    variables = json.loads(line)
+    gpus = int(variables.pop("GPUS", 0))
+    node = cluster.add_node(num_cpus=1, num_gpus=gpus, include_dashboard=False, env_vars=variables)
     print(cluster.address, node.all_processes["raylet"][0].process.pid, node.node_id, flush=True)
 cluster.shutdown()
 """
@@ -35,7 +49,7 @@ UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
 
 
 class Nodes:
-    """Raylets on this machine, of one core each, that take themselves for nodes; the head is the first."""
+    """Raylets on this machine, with one core each, as nodes; the first is the head."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack
@@ -60,7 +74,7 @@ class Nodes:
             self.helper.communicate()
 
     def add(self, **environment: str) -> int:
-        """A node, which hands these variables on to its workers. Gives its raylet's process id."""
+        """Add a node whose workers get these variables; GPUS is its number of GPUs. Return its raylet's process id."""
         assert self.helper.stdin
         assert self.helper.stdout
         print(json.dumps(environment), file=self.helper.stdin, flush=True)
@@ -70,7 +84,7 @@ class Nodes:
         return int(raylet)
 
     def add_elsewhere(self, mount: str) -> subprocess.Popen[str]:
-        """A node with a file system of its own, in which the shell command ``mount`` is run. Needs root."""
+        """Add a node with its own mounts, made by the shell command ``mount``. Needs root."""
         command = f"mount --make-rprivate / && {mount} && exec {sys.executable} -m ray.scripts.scripts start"
         process = subprocess.Popen(
             [*UNSHARE, "--kill-child", "bash", "-c", f"{command} --address={self.address} --num-cpus=1 --block"],
@@ -88,13 +102,13 @@ class Nodes:
                 return process
         raise OSError(said)
 
-    def start(self, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
-        """The command, on these nodes."""
+    def start(self, *arguments: str, cwd: Path | None = None, program: Sequence[str] = SWEEP) -> subprocess.Popen[str]:
+        """Start the command, or another program, on these nodes."""
         environment = {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            return start(*arguments, cwd=cwd)
+            return start(*arguments, cwd=cwd, program=program)
 
 
 @pytest.fixture
@@ -104,7 +118,7 @@ def nodes() -> Iterator[Nodes]:
 
 
 def drain(address: str, node: str) -> None:
-    """What a cloud's notice of a spot machine's end becomes."""
+    """As a cloud's notice that it will end a spot machine."""
     reason = (
         "--reason",
         "DRAIN_NODE_REASON_PREEMPTION",
@@ -139,7 +153,7 @@ def points(scale, seed):
 
 @pytest.mark.slow
 def test_what_launched_a_node_is_not_taken_for_a_team(nodes: Nodes, tmp_path: Path) -> None:
-    """Neither by who trains alone nor by a team: torchrun's variables are in the environment of Ray's nodes."""
+    """Neither by a single worker nor by a team: torchrun's variables are in the environment of Ray's nodes."""
     (tmp_path / "launched.py").write_text(LAUNCHED)
     left = {"RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "127.0.0.1"}
     left |= {"GROUP_RANK": "0", "ROLE_RANK": "1", "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True"}
@@ -151,7 +165,7 @@ def test_what_launched_a_node_is_not_taken_for_a_team(nodes: Nodes, tmp_path: Pa
 
 
 def kill_all(ancestor: int) -> None:
-    """A process and all that it started at once: of a raylet, as when its machine is taken away."""
+    """Kill a process and its descendants at once; for a raylet, as if its machine were taken away."""
     for pid in (ancestor, *(pid for pid, _ in descendants(ancestor))):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -187,7 +201,7 @@ def test_a_node_dies_another_joins_and_the_table_is_the_same(
 
 
 def complains(result: Command, root: Path, *parts: str) -> None:
-    """One sentence, no traceback, and nothing was trained."""
+    """Check for one sentence, no traceback, and no training."""
     assert result.code == 1
     said = result.err.splitlines()[-1]
     assert said.startswith("raysslprune: node "), result.err
@@ -221,11 +235,11 @@ in_namespaces = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("mount", "sentence"),
     [
-        ("mount -t tmpfs none {root}", "does not see the root {root} of this sweep there; it must be shared"),
+        ("mount -t tmpfs none {root}", "does not see the root {root} of this sweep; it must be shared"),
         (
             "mount -t tmpfs none {own} && mkdir {own}/up {own}/work && "
             "mount -t overlay -o lowerdir={root},upperdir={own}/up,workdir={own}/work none {root}",
-            "writes to another {root} than this process; the root must be shared",
+            "does not write to the same {root} as this process; the root must be shared",
         ),
         ("mount -t tmpfs none {data}", "lacks data: "),
     ],
@@ -321,6 +335,160 @@ def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(head: Nod
     assert len(done_steps(root)) >= 2
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine that can't compute on a GPU")
+def test_a_node_whose_gpu_can_not_compute_is_named_before_it_trains(nodes: Nodes, tmp_path: Path) -> None:
+    """On one machine by its first worker; on several before the sweep starts, where what has no GPU is not asked."""
+    for gpus in ("1", "0"):
+        nodes.add(GPUS=gpus)
+        root = tmp_path / gpus
+        result = finish(nodes.start("fig3", "--scale", "smoke", "--gpus-per-worker", "1", "--root", str(root)))
+        complains(result, root, " can't compute on its GPU: ", f"(driver none; torch {torch.__version__}, built for ")
+        assert "failed: " not in result.err
+
+
+SLOW = """
+import sys, time
+from raysslprune import sweep
+from raysslprune.cluster import nodes, tune
+
+nodes.SILENT = 10.0
+check = tune.check_nodes
+
+
+def slow(*arguments, **more):
+    check(*arguments, **more)
+    time.sleep(13)
+
+
+tune.check_nodes = slow
+sys.exit(sweep.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_slow_checks_of_nodes_are_not_taken_for_a_dead_ray(nodes: Nodes, tmp_path: Path) -> None:
+    for _ in range(2):
+        nodes.add()
+    (tmp_path / "own.py").write_text(SHAREABLE)
+    program = (sys.executable, "-c", SLOW)
+    result = finish(nodes.start("own.py", "--scale", "smoke", cwd=tmp_path, program=program))
+    assert result.code == 0, result.err
+
+
+# ------------------------------------------------------------------------------------- several sweeps, and their slots
+
+
+def at_once(err: str) -> int:
+    """Return how many jobs were handed out at once, at most, by the lines of JSON of a sweep."""
+    most, running = 0, 0
+    for line in err.splitlines():
+        event = json.loads(line)["event"] if line.startswith("{") else ""
+        running += (event == "started") - (event in ("done", "failed", "lost"))
+        most = max(most, running)
+    return most
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_slots_bound_a_sweep_and_are_the_cores_of_an_own_ray(finished: Finished, nodes: Nodes, tmp_path: Path) -> None:
+    """One of a cluster's two, and three on a Ray that the sweep starts, whatever this machine has."""
+    for _ in range(2):
+        nodes.add()
+    for name, slots, begin in (("cluster", "1", nodes.start), ("own", "3", start)):
+        root = tmp_path / name
+        result = finish(begin("fig3", "--scale", "smoke", "--root", str(root), "--slots", slots, "--json-lines"))
+        assert result.code == 0, result.err
+        assert at_once(result.err) == int(slots)
+        assert table_of(root) == finished.table
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_second_sweep_says_that_others_hold_the_cores(head: Nodes, tmp_path: Path) -> None:
+    first = head.start("fig3", "--scale", "smoke", "--root", str(tmp_path / "first"))
+    still = frozen_at_work(head.raylets[0])
+    (tmp_path / "own.py").write_text(SHAREABLE)
+    second = head.start("own.py", "--scale", "smoke", "--json-lines", cwd=tmp_path)
+    try:
+        assert second.stderr
+        lines = (json.loads(line) for line in second.stderr)
+        event = next(line for line in lines if line["event"] == "waiting")
+        assert (event["for"], event["text"]) == (
+            "cores",
+            "waiting for cores: others hold the cluster's cores; `ray status` shows what is in use",
+        )
+    finally:
+        os.kill(still, signal.SIGCONT)
+    assert finish(first).code == 0
+    assert finish(second).code == 0
+
+
+EXCHANGE = """
+import sys
+import ray
+from ray.exceptions import RayError
+from raysslprune.cluster import shared
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+context = ray.get_runtime_context()
+
+
+def node_of(exchange):
+    return ray.get(exchange.actor.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id()))
+
+
+print(*(node_of(shared.Exchange.start()) == context.get_node_id() for _ in range(6)), flush=True)
+
+
+class Elsewhere:
+    get_job_id = context.get_job_id
+    get_node_id = staticmethod(lambda: sys.argv[2])
+
+
+shared.ray.get_runtime_context = Elsewhere
+exchange, get, failed = shared.Exchange.start(), ray.get, []
+exchange.training()
+print("started", flush=True)
+sys.stdin.readline()
+
+
+def noting(*arguments, **more):
+    try:
+        return get(*arguments, **more)
+    except RayError as error:
+        failed.append(error)
+        raise
+
+
+shared.ray.get = noting
+found = [exchange.get("mask") for _ in range(100)]
+print("\\nfound", found.count(None), len(failed), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_the_exchange_is_on_the_drivers_node_and_calls_do_not_wait_for_one_that_is_gone(nodes: Nodes) -> None:
+    """Started six times among three nodes; then on another node, which dies, so that it can't be restarted."""
+    *_, doomed = nodes.add(), nodes.add(), nodes.add()
+    program = subprocess.Popen(
+        [sys.executable, "-c", EXCHANGE, nodes.address, nodes.ids[doomed]],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    STARTED.append(program)
+    assert program.stdout
+    assert program.stdin
+    assert program.stdout.readline().split() == ["True"] * 6
+    assert program.stdout.readline() == "started\n"
+    kill_all(doomed)
+    out, _ = program.communicate("go\n", timeout=120)
+    (found,) = (line for line in out.splitlines() if line.startswith("found "))  # Ray prints here, too
+    assert found == "found 100 1", "only the first asked"
+
+
 # ------------------------------------------------------------------------------------- steps that can never be held
 
 
@@ -328,8 +496,8 @@ def test_one_that_joins_late_ends_the_sweep_and_what_is_finished_stays(head: Nod
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        (("--gpus-per-worker", "1"), "a step wants 1 GPU and a core; this cluster has 0 GPUs and "),
-        (("--workers-per-step", "64"), "a step wants 64 workers with a core each; this cluster has 0 GPUs and "),
+        (("--gpus-per-worker", "1"), "a step needs 1 GPU and a core; this cluster has 0 GPUs and "),
+        (("--workers-per-step", "64"), "a step needs 64 workers with a core each; this cluster has 0 GPUs and "),
     ],
 )
 def test_a_step_that_the_cluster_can_never_hold(
@@ -346,7 +514,7 @@ def test_a_step_that_the_cluster_can_never_hold(
 
 
 def test_a_worker_that_can_not_start_is_told_in_one_sentence(tmp_path: Path) -> None:
-    """Here: by data that only a worker can't look for."""
+    """Here by data that only a worker can't look for."""
     (tmp_path / "own.py").write_text(SHAREABLE.replace("digits", "probe:Source"))
     (tmp_path / "probe.py").write_text(PROBE.replace("if not (", "if not {True: 1}[fetch] and not ("))
     result = sweep("own.py", "--scale", "smoke", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What a node shows to Prometheus while a sweep runs, and what Grafana asks for."""
+"""What a node publishes for Prometheus while a sweep runs, and what Grafana queries."""
 
 from __future__ import annotations
 
@@ -47,12 +47,18 @@ with played.monitor.watching(exchange.training):
             break
 print(json.dumps({"text": text, "seen": seen}))
 """
+EXPORTED = {
+    *(f"ray_{prometheus.PREFIX}{name}" for name in prometheus.GAUGES),
+    *(f"ray_{prometheus.PREFIX}{name}_total" for name in prometheus.COUNTERS),
+}
+"""Names of all the sweep's metrics in Prometheus."""
+
 ON_GPUS = {"ray_node_gpus_utilization", "ray_node_gram_used"}
-"""Of a node with GPUs only, where no test runs; held against the names that Ray's own agent registers."""
+"""Published only by a node with GPUs; compared with the names that Ray's own agent registers."""
 
 
 def asked() -> set[str]:
-    """The metrics in Grafana's dashboard."""
+    """Names of the metrics in Grafana's dashboard."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
     assert all("ray_" in query and '{SessionName=~"$session"' in query for query in queries)
@@ -61,7 +67,7 @@ def asked() -> set[str]:
 
 @pytest.fixture(scope="module")
 def endpoint() -> tuple[dict[tuple[str, frozenset[tuple[str, str]]], float], int]:
-    """A node's metrics, by name and labels, while a made schedule runs; and the samples seen by what runs."""
+    """A node's metrics, by name and labels, while a made-up schedule runs; and the samples seen by the running job."""
     pytest.importorskip("opentelemetry.exporter.prometheus", reason="metrics need ray[default]")
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"RAY_metrics_report_interval_ms": "300", "RAY_AUTH_MODE": "disabled"}
@@ -104,9 +110,9 @@ def test_prometheus_is_shown_what_the_sweep_does(endpoint: Any) -> None:
 
 def test_grafana_asks_for_what_there_is(endpoint: Any) -> None:
     names = {name for name, _ in endpoint[0]}
-    assert len(asked() & prometheus.EXPORTED) >= 6
+    assert len(asked() & EXPORTED) >= 6
     assert asked() - names == ON_GPUS
-    assert names >= prometheus.EXPORTED
+    assert names >= EXPORTED
     from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
     assert {name.removeprefix("ray_") for name in ON_GPUS} <= METRICS_GAUGES.keys()

@@ -1,4 +1,4 @@
-"""What a person sees: commands in a real terminal, with the keys and signals that people send, to their end."""
+"""Commands in a real terminal, with keys and signals, to their end."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ STOPPED = f"raysslprune: {KEPT}"
 
 
 def clean(text: str) -> None:
-    """Nothing that only a developer understands."""
-    for word in ("Traceback", "Exception ignored", "WARNING", "a fault in raysslprune"):
+    """Check that there is nothing that only a developer understands."""
+    for word in ("Traceback", "Exception ignored", "WARNING", "internal error in raysslprune"):
         assert word not in text, text
 
 
@@ -31,7 +31,7 @@ def test_a_sweep_ends_with_its_results(tmp_path: Path, finished: Finished) -> No
     shown = sweep(*FIG3, str(root))
     assert shown.finish() == 0, shown.text
     clean(shown.text)
-    assert "24 of 24 trainings to run" in shown.text
+    assert "28 of 28 trainings to run" in shown.text
     assert "pruning       labels seed 0" in shown.text, "the live display"
     assert shown.text.rstrip().splitlines()[-1].endswith("fig3.pdf"), "nothing comes after the results"
     assert table_of(root) == finished.table
@@ -41,6 +41,7 @@ def test_a_sweep_ends_with_its_results(tmp_path: Path, finished: Finished) -> No
     assert "trainings to run" not in again.text, "all is done"
 
 
+@pytest.mark.slow
 def test_ctrl_c_again_and_again_while_trainings_run(tmp_path: Path, finished: Finished) -> None:
     root = tmp_path / "runs"
     shown = sweep(*FIG3, str(root))
@@ -126,7 +127,7 @@ def test_narrow_and_wide_and_plain(columns: int, environment: dict[str, str], tm
 
 @pytest.mark.slow
 def test_each_stream_may_be_a_file(tmp_path: Path) -> None:
-    """What is in a file has no colours, and what is in the terminal nothing of the other."""
+    """Output to a file has no colours, and the terminal shows none of it."""
     out, err = tmp_path / "out", tmp_path / "err"
     shown = sweep("fig6", "--scale", "smoke", "--root", str(tmp_path / "runs"), stdout=out)
     assert shown.finish() == 0
@@ -177,7 +178,7 @@ def test_the_other_commands(finished: Finished, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_closed_streams(tmp_path: Path) -> None:
-    """All at once; each alone: test_process."""
+    """All of them together; test_process has each alone."""
     command = f"{sys.executable} -m raysslprune.sweep fig6 --scale smoke --root {tmp_path / 'runs'} >&- 2>&- <&-"
     assert os.waitstatus_to_exitcode(os.system(command)) == 0
     assert (tmp_path / "runs" / "results" / "smoke" / "fig6.pdf").exists()

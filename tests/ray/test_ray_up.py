@@ -132,7 +132,7 @@ def write_yaml(shared: Path, head: Host, workers: list[Host]) -> None:
 
 
 def as_if_installed(host: Host) -> None:
-    """This test's own environment in the place of the one that the setup commands would download."""
+    """This test's environment in place of the one that the setup commands would download."""
     wanted = (CHECKOUT / "pyproject.toml").read_bytes() + (CHECKOUT / "constraints.txt").read_bytes()
     stamp = f"{hashlib.sha256(wanted).hexdigest()}  -"
     script = f"ln -s {sys.prefix} ~/raysslprune-env && echo '{stamp}' > ~/.raysslprune-installed"
@@ -144,13 +144,13 @@ def path() -> str:
 
 
 def on(host: Host, *command: str) -> list[str]:
-    """In the checkout, with Ray at hand."""
+    """Run in the checkout, with Ray on the PATH."""
     inside = ["bash", "-c", f'cd {CHECKOUT} && exec "$@"', "bash", *command]
     return host.command(*inside, PATH=path(), **ENVIRONMENT)
 
 
 def ray(host: Host, *arguments: str) -> str:
-    """A command of Ray's that must succeed; gives what it printed."""
+    """Run a Ray command that must succeed; return its output."""
     began = time.monotonic()
     done = subprocess.run(
         on(host, "ray", *arguments),
@@ -177,7 +177,7 @@ def wait_for_nodes(operator: Host, count: int) -> None:
 
 @contextmanager
 def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process and its children, ended in the end."""
+    """A process that is ended with its children at the end."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -204,7 +204,7 @@ def intruder(operator: Host) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def dashboard(operator: Host) -> Iterator[str]:
-    """`ray dashboard`; gives where the dashboard is to be found, for the operator."""
+    """Run `ray dashboard`; yield the address at which the operator finds the dashboard."""
     address = "http://127.0.0.1:18265"
     with running(on(operator, "ray", "dashboard", "--port", "18265", YAML)):
         for _ in wait(30):
@@ -216,7 +216,7 @@ def dashboard(operator: Host) -> Iterator[str]:
 
 
 def fetch(host: Host, address: str) -> dict[str, list[int | str]]:
-    """The status of some pages: without a token, with a wrong one, with the cluster's. ``refused``: none at all."""
+    """Status of some pages: without a token, with a wrong one, with the cluster's. ``refused``: no answer."""
     done = host.run(sys.executable, "-c", FETCH, address, f"{HOME}/.ray/auth_token")
     assert done.returncode == 0, done.stdout
     return {
@@ -226,7 +226,7 @@ def fetch(host: Host, address: str) -> dict[str, list[int | str]]:
 
 
 def wait_until_idle(host: Host) -> None:
-    """Nothing is left but the sshd that listens."""
+    """Check that only the listening sshd is left."""
     left: list[str] = []
     for _ in wait(30):
         left = [line for line in host.processes() if not line.startswith("sshd: /")]

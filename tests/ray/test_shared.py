@@ -1,4 +1,4 @@
-"""Masks through Ray's object store on a real Ray: who may die, and what then."""
+"""Masks through Ray's object store on a real Ray, and the death of each process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def board() -> Iterator[Exchange]:
 
 
 def put_by_another(mask_id: str, size: int = 1_000_000) -> None:
-    """A process puts a mask, as a trial does, and is killed."""
+    """A process that puts a mask, as a trial does, is killed."""
 
     class Producer:  # inside, so that it travels by value: the worker can't import this file
         def put(self) -> None:
@@ -82,5 +82,9 @@ def test_when_the_actor_dies_the_file_is_read(board: Exchange, tmp_path: Path) -
     again = Runner(store=store, exchange=board).masks.get(step)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert masks.density(again) == pytest.approx(0.125, abs=1e-4)
-    # it is put into the restarted, empty actor again; to start one takes longer than a get waits, on a busy machine
-    wait_until(lambda: board.get(step.id) is not None)
+
+    def put_again() -> bool:  # into the restarted, empty actor; what is put before it has started is lost
+        Runner(store=store, exchange=board).masks.get(step)
+        return board.get(step.id) is not None
+
+    wait_until(put_again)

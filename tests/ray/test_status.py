@@ -1,4 +1,4 @@
-"""A sweep seen from another terminal, killed, and gone on with."""
+"""A sweep seen from another terminal, killed, and resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def said(root: Path | str, capsys: Capture) -> dict[str, list[str]]:
-    """What ``raysslprune status`` prints: texts by their names."""
+    """Output of ``raysslprune status``: values by name."""
     assert command.main(["status", "--root", str(root)]) == 0
     told = capsys.readouterr()
     assert told.err == ""
@@ -43,4 +43,4 @@ def test_a_real_sweep_is_looked_at_killed_and_goes_on(tmp_path: Path, capsys: Ca
     assert last.code == 0, last.err
     told = said(root, capsys)
     assert "the last one ended" in told["state"][0]
-    assert told["trainings"] == ["24 of 24 done"]
+    assert told["trainings"] == ["28 of 28 done"]

@@ -1,4 +1,4 @@
-"""``Experiment.run`` where a program calls it: in a thread, with signal handlers of its own, with a Ray that dies."""
+"""``Experiment.run`` in a program: in a thread, with the program's signal handlers, with a Ray that dies."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_run_in_a_thread_changes_nothing_of_the_program(tmp_path: Path, finish
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_ray_that_dies_ends_the_run_and_not_the_program(tmp_path: Path) -> None:
-    """The first run by the death of one part, the second by that of the other."""
+    """The first run by the death of one part, the second by the death of the other."""
     root = tmp_path / "runs"
     call = [sys.executable, "-c", PROGRAM, str(root)]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
@@ -70,7 +70,7 @@ def test_a_ray_that_dies_ends_the_run_and_not_the_program(tmp_path: Path) -> Non
             os.kill(pid, 9)
         out, err = program.communicate(timeout=250)
     assert program.returncode == 3, err
-    assert out.count("raised StoreError Ray died: ") == 2, out
+    assert out.count("raised ClusterError Ray died: ") == 2, out
     assert out.endswith("on\n")
     assert "Traceback" not in err
 
@@ -82,7 +82,7 @@ READS_ALL = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root, and setpriv")
 def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
-    """As in a container with a random user: neither HOME nor an entry in passwd."""
+    """As in a container with a random user: no HOME, no entry in passwd."""
     folder = Path(f"/tmp/raysslprune-{os.getpid()}")  # pytest's own folders are root's alone
     folder.mkdir()
     try:
@@ -95,7 +95,7 @@ def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
         )
         assert run.returncode == 1, run.stderr
         assert run.stderr.splitlines()[-1] == (
-            "raysslprune: Ray wants a home folder, and this user has none: set HOME to a folder that is this user's own"
+            "raysslprune: Ray needs a home folder, and this user has none; set HOME to a folder that this user owns"
         )
         run = subprocess.run(
             [*NOBODY, *READS_ALL, *call],

@@ -1,4 +1,4 @@
-"""Several workers that share a training: what one alone gives, and deaths among them."""
+"""Several workers that share a training: the same result as one alone, and deaths among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole sweeps in which things break."""
+"""Whole sweeps in which something fails."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Source:
 
 
 def test_what_fails_is_named_with_its_log_and_the_rest_is_shown(tmp_path: Path) -> None:
-    """Among them data that a worker finds gone: it looks where --data says, as seen from the command's folder."""
+    """One of them: a worker finds the data gone. It looks in --data, relative to the command's folder."""
     (tmp_path / "broken.py").write_text(BROKEN)
     (tmp_path / "probe.py").write_text(PROBE)
     result = sweep("broken.py", "--scale", "smoke", "--data", "sets", cwd=tmp_path)
@@ -74,7 +74,7 @@ def test_what_fails_is_named_with_its_log_and_the_rest_is_shown(tmp_path: Path) 
         log = next(word.rstrip(";") for word in line.split() if ".log" in word)
         assert "Traceback" in Path(log).read_text()
     assert result.err.splitlines()[-1] == (
-        "raysslprune: steps that failed or were skipped: 4; the results above are without them"
+        "raysslprune: steps that failed or were skipped: 4; the results above do not include them"
     )
     assert "good" in result.out
     assert "wild" not in result.out
@@ -108,7 +108,7 @@ def points(scale, seed):
 
 
 def trained_by(folder: Path) -> dict[str, str]:
-    """Step to the worker process that trained it, in that order for each, by the logs that Ray keeps of its actors."""
+    """The worker process of each step, in the order of each worker, from Ray's logs of its actors."""
     logs = sorted(folder.glob("ray/session_*/logs/worker-*.out"))
     return {step: log.stem for log in logs for step in re.findall("^([0-9a-f]{16}): ", log.read_text(), re.MULTILINE)}
 
@@ -153,4 +153,21 @@ def test_two_sweeps_on_one_root_at_once(finished: Finished, tmp_path: Path) -> N
         f"raysslprune: another sweep (process {first.pid}) is running on {root}; wait for it, or use another --root\n"
     )
     assert finish(first).code == 0
+    assert table_of(root) == finished.table
+
+
+@pytest.mark.slow
+def test_a_sweep_waits_for_another_on_its_root_if_asked_to(finished: Finished, tmp_path: Path) -> None:
+    """And then finds the steps of the other done, and trains none."""
+    root = tmp_path / "runs"
+    first = start("fig3", "--scale", "smoke", "--root", str(root))
+    wait_until(lambda: (root / "lock").exists() and (root / "lock").read_text() == str(first.pid))
+    second = start("fig3", "--scale", "smoke", "--root", str(root), "--wait")
+    assert finish(first).code == 0
+    done = done_steps(root)
+    result = finish(second)
+    assert result.code == 0, result.err
+    assert result.err.count(f"waiting for {root}: another sweep (process {first.pid}) is running on {root}") == 1
+    assert "trainings to run" not in result.err
+    assert done_steps(root) == done
     assert table_of(root) == finished.table

@@ -157,9 +157,9 @@ QUERIES = (
 LINES = (
     "raise ValueError('no')", "raise SystemExit", "raise SystemExit('bye')", "raise SystemExit(0)", "exit(3)",
     "import nothing_of_this_name", "from raysslprune import nothing", "def", "(", "'", "\t x", "x = \x00", "\ufeff",
-    "½", "raise KeyError", "raise BaseException('x')", "raise GeneratorExit", "raise KeyboardInterrupt",
+    "½", "raise KeyError", "raise KeyboardInterrupt",
     "import mine", "1/0", "assert False", "open('nothing')", "print('x')", "raise Exception('a\\nb')",
-    "raise Exception('\\x1b[31m')", "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
+    "raise Exception('\\x1b[31m')",
     "raise Exception('x' * 10**6)", "raise ExceptionGroup('g', [ValueError(1)])", "def f(): f()\nf()",
     "x = [] \nfor _ in range(10**5): x = [x]\nrepr(x)", "FIGURE = None", "FIGURE = 1", "FIGURE = Figure",
     "FIGURE = Figure()", "FIGURE = Figure(title=1)", "CLAIMS = 1", "FIGURE = Figure(title='x', inits=('y',))",
@@ -184,13 +184,12 @@ LINES = (
     "CURVE = Curve(task=1, init=None)\nFIGURE = Figure(title='x', references=(CURVE,))",
     "from raysslprune.sweepfile import *\nFIGURE = Listing(title='x', columns=('a',))",
     "from raysslprune.sweepfile import *\nFIGURE = Listing(title='x', columns=('a', 'a'))\nrows = lambda s: [(1, 2)]",
-    "from raysslprune.sweepfile import *\nFIGURE = Listing(title='x', columns=('a',))\nrows = lambda s: [(2**70,)]",
     "from raysslprune.sweepfile import *\nFIGURE = Listing(title='', columns=('',))\nrows = lambda s: [('\\ud800',)]",
     "from raysslprune.sweepfile import *\nFIGURE = Listing(title='x', columns=('a',))\nrows = lambda s: [(1j,)]",
     "from raysslprune.sweepfile import *\nFIGURE = Listing(title='', columns=('a',))\nrows = lambda s: iter(list, 1)",
-    "from raysslprune.sweepfile import *\nFIGURE = Search(title='x', trials=1)\nCLAIMS = ()",
-    "from raysslprune.sweepfile import *\nFIGURE = Search(title='x', trials='y')",
-    "from raysslprune.sweepfile import *\nFIGURE = Search(title='x', trials=10**30)",
+    "from raysslprune.sweepfile import *\nFIGURE = Search(title='x')\nCLAIMS = ()",
+    "from raysslprune.sweepfile import *\nFIGURE = Search(title='x', objective=5)",
+    "from raysslprune.sweepfile import *\nFIGURE = Search(title='x', objective='y' * 10**6)",
     "from raysslprune.sweepfile import *\nFIGURE = Magnitudes(title='x')",
 )  # fmt: skip
 """More of a sweep file, behind GOOD."""
@@ -276,6 +275,7 @@ BASES: dict[str, Sequence[Sequence[str]]] = {
         ("mine.py", "--scale", "smoke", "--explain", "0"),
         ("mine.py", "--scale", "smoke", "--seeds", "2", "--keep", "needed", "--json-lines", "--curves"),
         ("mine.py", "--scale", "smoke", "--gpus-per-worker", "0.5", "--workers-per-step", "1"),
+        ("mine.py", "--scale", "smoke", "--slots", "1", "--address", "local", "--wait"),
         ("fig3", "--scale", "smoke", "--root", "new", "--dry-run", "--data", "data"),
     ),
     "results": (
@@ -690,9 +690,9 @@ def _give_up_privileges() -> None:
 
 def _called(arguments: list[str]) -> int:
     """What the interpreter makes of a call of the command: the exit code."""
-    from raysslprune import experiment
+    from raysslprune import execution
 
-    experiment._Run.train = lambda run, *_: len(run.schedule.waiting)  # pyright: ignore[reportAttributeAccessIssue]
+    execution.Execution.train = lambda run, *_: len(run.schedule.waiting)  # pyright: ignore[reportAttributeAccessIssue]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8", "strict")
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True)
@@ -752,7 +752,7 @@ def _faults(case: Case, ended: Ended) -> Iterator[str]:
         yield f"it did not end within {PATIENCE:.0f} s"
     elif ended.code not in (0, FAILED, USAGE, STOPPED):
         yield f"exit code {ended.code}"
-    for words in ("Traceback (most recent", "a fault in raysslprune itself", "Exception ignored", "Warning: "):
+    for words in ("Traceback (most recent", "internal error in raysslprune", "Exception ignored", "Warning: "):
         if words in ended.err + ended.out:
             yield f"it says {words!r}"
     if ended.code == USAGE and (len(lines) != 1 or not ended.err.startswith("raysslprune: ")):

@@ -16,7 +16,7 @@ from raysslprune import results
 from raysslprune.spec import Imported
 from raysslprune.store.record import MASK, WEIGHTS
 from raysslprune.store.steps import Store
-from raysslprune.sweep import load
+from raysslprune.sweep_loader import load
 from tests.helpers.chains import execute
 from tests.helpers.commands import sweep
 from tests.tools import same_results
@@ -149,6 +149,6 @@ def test_a_root_that_this_code_runs_again(tmp_path: Path) -> None:
     assert sweep("fig3", "--scale", "smoke", "--root", str(root)).code == 0
     code, printed = same(root)
     assert code == 0, printed
-    assert "records, with times: 37 compared, 0 differ" in printed
+    assert "records, with times: 45 compared, 0 differ" in printed
     flip("results/smoke/fig3.parquet")(root)
     assert same(root)[0] == 1

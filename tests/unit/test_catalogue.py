@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raysslprune import catalogue
+from raysslprune.lottery import finetune, linear
+from raysslprune.paper.scales import FEW, SETTINGS
+from raysslprune.spec import Recipe
+from raysslprune.sweep_loader import load
 from tests.helpers.cli import NAMED, USAGE, Cli, refuse_file
 
 
@@ -41,7 +46,7 @@ def test_an_unknown_name_is_told_the_nearest_and_all(
     assert ("did you mean" in sentence) == (near is not None)
     if near:
         assert f"did you mean {near!r}? " in sentence
-    assert sentence.endswith(f"Known: {', '.join(table)}; or module:attribute")
+    assert sentence.endswith(f"{'Known' if near else 'known'}: {', '.join(table)}, or use module:attribute")
     with pytest.raises(ValueError, match="is not known"):
         catalogue.resolve(kind, table, name)
 
@@ -54,6 +59,46 @@ def test_known_names_and_those_of_a_users_modules_are_taken() -> None:
     ):
         for name in (*table, "mine:Task", "a_package.module:Name", "b:_c"):
             catalogue.check(kind, table, name)
+
+
+def test_both_sides_of_figure_3_have_seen_as_many_labels() -> None:
+    """Tickets of labels, RotNet and Exemplar, re-inits, and random and shuffled masks; before, some saw fewer."""
+    points = load("fig3", "laptop", 1).points
+    assert {catalogue.label_samples(point.step) for point in points} == {14_400}  # 12 epochs of 1,200 images
+    before = {
+        (point.task, point.init): catalogue.label_samples(replace(point.step, first_sample=None))
+        for point in points
+        if point.level
+    }
+    fewer = {curve: seen for curve, seen in before.items() if seen != 14_400}
+    assert fewer == {(task, "winning ticket"): 14_400 - 19 * 64 for task in ("rotnet", "exemplar")}  # rewound to 1,200
+
+
+def test_labels_seen_by_hand() -> None:
+    s = SETTINGS["laptop"]
+    few, s4l = (s.imp(f"{task}:{FEW}", seed=0, levels=1, keep=0.5) for task in ("labels", "s4l"))
+    assert [catalogue.label_samples(chain.dense) for chain in (few, s4l)] == [7_200, 7_200]
+    # Rewound to 1,200: 25 updates of 48, or 75 of 16, each with one labelled image; then all labels
+    assert [catalogue.label_samples(s.ticket(chain, 1)) for chain in (few, s4l)] == [15_600, 15_600]
+    npid = s.imp("npid", seed=0, levels=1, keep=0.5).dense
+    probe, svms = s.linear
+    assert catalogue.label_samples(npid) == 0
+    assert catalogue.label_samples(linear(npid, data="digits", recipe=probe.recipe)) == 72_000
+    assert catalogue.label_samples(linear(few.dense, data="digits", recipe=probe.recipe)) == 79_200
+    assert catalogue.label_samples(linear(npid, data="digits", recipe=svms.recipe)) is None
+    own = replace(npid, task="mine:Task")
+    assert catalogue.label_samples(own) is None
+    assert catalogue.label_samples(finetune(own, data="digits", recipe=s.finetune.recipe)) is None
+
+
+def test_labels_are_counted_along_a_chain_of_any_length() -> None:
+    step = SETTINGS["smoke"].imp("labels", seed=0, levels=1, keep=0.5).dense
+    each, recipe = catalogue.label_samples(step), step.recipe
+    assert each
+    assert isinstance(recipe, Recipe)
+    for _ in range(2_000):
+        step = finetune(step, data="digits", recipe=recipe)
+    assert catalogue.label_samples(step) == 2_001 * each
 
 
 def test_a_name_is_resolved_to_the_code_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +144,7 @@ def test_the_parts_of_a_data_sets_name(text: str, parts: tuple[str, str, str]) -
     "subset", ["10%", "0%-of-images", "100%-of-images", "05%-of-images", "10%-of-pixels", "10%-of-images ", "1.5%-of-x"]
 )
 def test_a_subset_of_another_form_is_refused(subset: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"subset {subset!r} is not of the form '10%-of-images' or")):
+    with pytest.raises(ValueError, match=re.escape(f"subset {subset!r} is not of the form '10%-of-images', ")):
         catalogue.data_parts(f"imagenet:{subset}")
 
 
@@ -124,8 +169,8 @@ WITH_OPTIONS = NAMED.replace(
 ).replace("{}", "[('exemplar', 'digits', 'conv4')]")
 WITH_OPTIONS = f"from dataclasses import replace\n{WITH_OPTIONS}"
 WRONG_OPTIONS = {
-    "(('margn', 0.5),)": "task exemplar has no option 'margn', only dimension, margin, negatives",
-    "(('margin', '0.5'),)": "option margin of task exemplar is of type float, not '0.5'",
+    "{'margn': 0.5}": "task exemplar has no option 'margn'; its options: dimension, margin, negatives",
+    "{'margin': '0.5'}": "option margin of task exemplar must be of type float, not '0.5'",
     "(('margin', -1.0),)": "Exemplar needs a dimension of at least 1 and a margin above 0",
 }
 
@@ -137,7 +182,7 @@ def test_a_wrong_option_of_a_task_is_refused_before_anything_trains(wrong: str, 
 
 
 def test_options_of_a_users_own_task_are_left_to_its_class(cli: Cli) -> None:
-    text = WITH_OPTIONS.replace("OPTIONS", "(('depth', 3),)").replace("'exemplar'", "'theirs:Jigsaw'")
+    text = WITH_OPTIONS.replace("OPTIONS", "{'depth': 3}").replace("'exemplar'", "'theirs:Jigsaw'")
     (cli.folder / "mine.py").write_text(text.replace('task="labels"', 'task="theirs:Jigsaw"'))
     assert cli("mine.py", "--dry-run").code == 0
 
@@ -145,8 +190,8 @@ def test_options_of_a_users_own_task_are_left_to_its_class(cli: Cli) -> None:
 def test_wrong_names_are_found_without_torch(tmp_path: Path) -> None:
     code = """
 import sys
-from raysslprune import experiment, sweep
-experiment._Run.train = None  # a wrong name that is taken must not start Ray
+from raysslprune import execution, sweep
+execution.Execution.train = None  # a wrong name that is taken must not start Ray
 codes = [sweep.main([f"{name}.py", *more]) for name in sys.argv[1:] for more in ([], ["--dry-run"])]
 print(codes, {"torch", "ray"} & set(sys.modules))
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from raysslprune.training.runner import Runner, name_of
 from tests.helpers.processes import on_ranks
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+COMPILER = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
 TASKS = {
     "labels": (),
@@ -74,6 +76,40 @@ def test_a_gpu_gives_what_the_cpu_gives_but_for_rounding(task: str, device: str)
             torch.testing.assert_close(there.weights[name], tensor, rtol=5e-2, atol=5e-3, msg=name)
     assert there.metrics.keys() == here.metrics.keys()
     assert all(tensor.device.type == "cpu" for tensor in there.weights.values())
+
+
+@CUDA
+@pytest.mark.parametrize("task", TASKS)
+def test_an_update_waits_for_no_gpu(task: str) -> None:
+    """As tests/unit/training/test_device.py has it without one; NPID's first update asks once."""
+    loop = Loop(step=step(task), data=some_digits(), mask=mask(), device=torch.device("cuda"))
+    loop.trained.train()
+    for mode in ("default", "default", "error"):
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            loop.set_learning_rate()
+            loop.next_update()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        loop.seen += loop.recipe.batch
+
+
+@pytest.mark.parametrize(
+    ("device", "compiled"),
+    [("cpu", False), pytest.param("cuda", False, marks=CUDA), pytest.param("cuda", True, marks=[CUDA, COMPILER])],
+)
+def test_captured_updates_are_the_same_but_for_rounding(device: str, compiled: bool) -> None:
+    """On the CPU there is nothing to capture; on a GPU the first updates are not."""
+    made = step("labels", schedule="cosine")
+    eager = run(made, device)
+    loop = Loop(
+        step=made, data=some_digits(), mask=mask(), device=torch.device(device), compiled=compiled, graphed=True
+    )
+    captured = loop.run()
+    assert (loop.graph is not None) == (device == "cuda")
+    assert_pruned(captured)
+    for name, tensor in eager.weights.items():
+        torch.testing.assert_close(captured.weights[name], tensor, rtol=1e-2, atol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("device", DEVICES)

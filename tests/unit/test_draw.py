@@ -82,7 +82,8 @@ def test_a_draft_of_what_is_done_while_a_sweep_runs(half: Path) -> None:
     draft, imported = run.stderr.splitlines()
     assert draft == "raysslprune: tickets: 1 of 3 points are not done; this is a draft of what is done"
     assert imported == "", "neither Ray nor torch"
-    drafts = {f"drafts/smoke/tickets{suffix}" for suffix in (".parquet", "-runs.parquet", ".png", ".pdf")}
+    tables = [f"{end}.parquet" for end in ("", "-runs", "-steps", "-claims")]
+    drafts = {f"drafts/smoke/tickets{suffix}" for suffix in (*tables, ".png", ".pdf")}
     assert after.keys() - before.keys() == drafts
     assert {name: file for name, file in after.items() if name in before} == before, "all else is as it was"
     assert pq.read_table(root / "drafts/smoke/tickets.parquet").column("level").to_pylist() == [0, 1]
@@ -93,7 +94,7 @@ def test_a_draft_of_what_is_done_while_a_sweep_runs(half: Path) -> None:
 def test_nothing_to_draw_is_said(half: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(half)
     Store(str(tmp_path / "made")).create()
-    for root, why in (("made", "tickets: none of its 3 points is done"), ("none", "there are no results in ")):
+    for root, why in (("made", "tickets: none of its 3 points is finished"), ("none", "there are no results in ")):
         assert command.main(["sweep", *DRAW, "--root", str(tmp_path / root)]) == 1
         assert capsys.readouterr().err.startswith(f"raysslprune: {why}")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["raysslprune.json"]
@@ -106,7 +107,7 @@ def test_a_search_and_a_listing_are_drawn(tmp_path: Path, capsys: Capture) -> No
     before = everything(root)
     assert command.main(["sweep", "rewind", "table1", "--scale", "smoke", "--root", str(root), "--draw"]) == 0
     told = capsys.readouterr()
-    assert "What Optuna found" in told.out
+    assert "What was chosen" in told.out
     assert told.err == "raysslprune: rewind: its search has not ended; this is a draft of what is done\n"
     new = everything(root).keys() - before.keys()
     assert {"drafts/smoke/rewind.png", "drafts/smoke/table1.parquet"} <= new
@@ -116,4 +117,4 @@ def test_a_search_and_a_listing_are_drawn(tmp_path: Path, capsys: Capture) -> No
 @pytest.mark.parametrize("other", [["--dry-run"], ["--explain", "0"]])
 def test_one_look_at_a_time(other: list[str], capsys: Capture) -> None:
     assert command.main(["sweep", "fig3", "--draw", *other]) == 2
-    assert capsys.readouterr().err == "raysslprune: --draw goes neither with --dry-run nor with --explain\n"
+    assert capsys.readouterr().err == "raysslprune: --draw can't be combined with --dry-run or --explain\n"

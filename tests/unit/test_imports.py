@@ -40,8 +40,8 @@ for path in {paths}:
 
 
 HEAVY_NAMES = {
-    "Experiment", "Failed", "Task", "accuracy", "from_torch_prune", "keep_pruned", "load_mask", "load_subnetwork",
-    "resident", "to_torch_prune",
+    "Experiment", "Failed", "Task", "Training", "accuracy", "from_torch_prune", "keep_pruned", "load_mask",
+    "load_subnetwork", "resident", "to_torch_prune", "train",
 }  # fmt: skip
 """What the package offers to notebooks, and to modules with a task, a network or a data set of one's own."""
 
@@ -86,8 +86,11 @@ def test_the_command_starts_without_torch_ray_and_matplotlib() -> None:
     assert not found & {"torch", "ray", "matplotlib", "sklearn", "scipy", "optuna"}
 
 
-OTHERS = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "RAY_CLIENT_MODE", "TORCHINDUCTOR_CACHE_DIR"}
-"""What scikit-learn, Ray and torch themselves set when they are imported."""
+OTHERS = {
+    *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "RAY_CLIENT_MODE", "TORCHINDUCTOR_CACHE_DIR"),
+    *("_RJEM_MALLOC_CONF", "_MLFLOW_TELEMETRY_SESSION_ID"),
+}
+"""What scikit-learn, Ray, torch and MLflow themselves set when they are imported."""
 
 
 def test_to_import_the_package_changes_no_environment() -> None:
@@ -188,6 +191,8 @@ MAY_IMPORT = {
     "tensorboardX": {"training/runner.py"},
     "optuna": {"plan/search.py"},
     "shtab": {"commands/completion.py"},
+    "mlflow": {"trackers/mlflow.py"},
+    "wandb": {"trackers/wandb.py"},
     "jinja2": {"report/page.py"},
     "PIL": {"data/images.py"},
     "torchvision": {"data/cifar.py", *(f"models/{name}.py" for name in ("alexnet", "resnet", "small", "vgg"))},
@@ -197,6 +202,7 @@ MAY_IMPORT = {
         "figures",
         "terminal/tables.py",
         "report/contents.py",
+        "kinds.py",
         "present.py",
         "experiment.py",
         "data/parquet.py",
@@ -224,7 +230,7 @@ PURE = (
     "lottery.py",
     "sweepfile.py",
     "words.py",
-    *(f"paper/{name}.py" for name in ("recipes", "scales", "experiments")),
+    *(f"paper/{name}.py" for name in ("recipes", "scales", "experiments", "scalefile", "scaletext")),
     *(f"plan/{name}.py" for name in ("graph", "schedule", "cost", "time_left")),
 )
 MAY_NOT = {

@@ -121,6 +121,7 @@ def test_the_ticket_of_another_task_takes_the_trunk_and_a_new_head() -> None:
         ticket = winning_ticket(made, level, task="labels", recipe=OTHER)
         assert ticket.start == Rewind(of=made.dense, samples=1_200)
         assert ticket.keeps_head is False
+        assert ticket.begins_at == 0, "as many samples of labels as a training from drawn weights"
         assert (ticket.task, ticket.recipe, ticket.mask) == ("labels", OTHER, made.masks[level])
         assert ticket.seed == made.dense.seed
 
@@ -132,6 +133,7 @@ def test_the_ticket_by_another_recipe_is_a_training_of_its_own() -> None:
         assert ticket != made.rounds[level]
         assert isinstance(ticket.start, Rewind)
         assert ticket.keeps_head is True
+        assert ticket.begins_at == 1_200
 
 
 def test_random_reinit_differs_from_the_dense_training_in_draw_and_mask_only() -> None:
@@ -144,7 +146,7 @@ def test_random_reinit_differs_from_the_dense_training_in_draw_and_mask_only() -
     assert step.start.seed == dense.start.seed
     assert step.start.draw != dense.start.draw
     assert step.mask == made.masks[2]
-    assert step.first_sample == 0
+    assert step.begins_at == 0
 
 
 def test_random_reinit_without_a_mask_is_a_dense_training_from_another_draw() -> None:
@@ -165,6 +167,9 @@ def test_random_prune_is_as_sparse_as_the_chain_and_independent_of_it() -> None:
     assert made == RandomPrune(arch="conv4", data="digits", keep=0.8, level=4, seed=6)
     assert made == random_prune(like=chain("labels", seed=6).dense, keep=0.8, level=4)
     assert made.parents == ()
+    made = random_prune(like=chain(seed=6).dense, keep=0.8, level=4, scope="convs:2", allocation="erk")
+    expected = RandomPrune(arch="conv4", data="digits", keep=0.8, level=4, seed=6, scope="convs:2", allocation="erk")
+    assert made == expected
 
 
 def test_shuffled_is_the_chains_mask_permuted_by_its_seed() -> None:
@@ -224,7 +229,7 @@ def test_pruning_during_transfer_written_out() -> None:
     round_2 = dataclasses.replace(round_1, mask=mask_2)
     assert made.rounds == (dense, round_1, round_2)
     assert made.masks == (None, mask_1, mask_2, Prune(of=round_2, keep=0.5))
-    assert [step.first_sample for step in made.rounds] == [0, 0, 0]
+    assert [step.begins_at for step in made.rounds] == [0, 0, 0]
     assert [step.keeps_head for step in made.rounds] == [False, True, True]
     assert {step.task for step in closure([made.rounds[-1]]) if isinstance(step, Train)} == {"rotnet", "labels"}
 
@@ -268,8 +273,12 @@ def test_linear_classifiers_are_on_the_final_weights_under_the_training_s_own_ma
         trunk_frozen=True,
     )
     control = untrained(of, data="places205", recipe=recipe)
-    assert differing(step, control) == {"start"}
+    assert differing(step, control) == {"start", "calibrated"}
     assert control.start == Init(seed=3)
+    assert control.calibrated
+    anew = untrained(of, data="places205", recipe=recipe, draw=1)
+    assert differing(control, anew) == {"start"}
+    assert anew.start == Init(seed=3, draw=1)
 
 
 def test_the_control_shares_no_training_with_what_is_judged_but_its_mask() -> None:
@@ -318,3 +327,5 @@ def test_semi_supervised_is_the_chain_on_another_task_or_on_a_subset() -> None:
     assert tenth.rounds[1].keeps_head
     ticket = winning_ticket(chain("s4l"), 2, task="labels", recipe=OTHER)
     assert ticket.keeps_head is False
+    of_a_tenth = winning_ticket(tenth, 2, task="labels", recipe=RECIPE, data="imagenet")
+    assert (of_a_tenth.keeps_head, of_a_tenth.begins_at) == (False, 0)

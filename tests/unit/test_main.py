@@ -30,8 +30,8 @@ def call(*arguments: str) -> int:
 def test_the_help_names_all_commands_and_exit_codes(capsys: Capture) -> None:
     assert call("--help") == 0
     said = capsys.readouterr().out
-    for name, kind in command.COMMANDS.items():
-        assert re.search(rf"^    {name}\s+{re.escape(kind.says[:20])}", said, re.M)
+    for name, says in command.COMMANDS.items():
+        assert re.search(rf"^    {name}\s+{re.escape(says[:20])}", said, re.M)
     assert "example: raysslprune sweep fig3" in said
     assert re.search("exit codes: 0 .*; 1 .*; 2 .*; 130 ", said)
 
@@ -72,7 +72,7 @@ def test_every_program_of_the_package_is_a_command() -> None:
 def test_a_commands_help_is_its_parsers(name: str, capsys: Capture) -> None:
     assert call(name, "--help") == 0
     said = capsys.readouterr().out
-    assert said == command.COMMANDS[name].load()._parser().format_help()
+    assert said == command.load(name)._parser().format_help()
     called = "python -m raysslprune.sweep" if name == "sweep" else f"raysslprune {name}"
     assert said.startswith(f"usage: {called} ")
     assert re.search(rf"^example: {re.escape(called)}\b", said, re.M)
@@ -115,7 +115,7 @@ def test_a_wrong_call_is_one_sentence(arguments: list[str], word: str, capsys: C
 
 
 def test_the_exit_codes_are_those_of_the_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    """README, --help and what happens."""
+    """docs/sweeping.md, --help and what happens."""
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("mine")
     Path("stops.py").write_text("raise KeyboardInterrupt")
@@ -128,18 +128,19 @@ def test_the_exit_codes_are_those_of_the_help(tmp_path: Path, monkeypatch: pytes
     assert list(given) == list(given.values())
     capsys.readouterr()
     call("sweep", "--help")
-    readme = (PROJECT / "README.md").read_text()
-    (told,) = re.findall(r"Exit codes: ([^.]*)\.", " ".join(readme.split()))
+    page = (PROJECT / "docs/sweeping.md").read_text()
+    (told,) = re.findall(r"Exit codes: ([^.]*)\.", " ".join(page.split()))
     (helped,) = re.findall(r"^exit codes: (.*)$", capsys.readouterr().out, re.M)
     for text in (told, helped):
-        assert [int(code) for code in re.findall(r"(?:^|; )(\d+) ", text)] == list(given)
+        codes = [int(code) for code in re.findall(r"(?:^|; )(\d+) ", text)]
+        assert codes == sorted([*given, 75])  # tests/ray/test_growing.py sees a cluster without machines
 
 
 def test_a_stop_while_a_command_is_imported_is_one_sentence(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.Command, "load", stop)
+    monkeypatch.setattr(command, "load", stop)
     assert call("sweep", "fig3") == 130
     assert capsys.readouterr().err == "raysslprune: stopped\n"
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from raysslprune import masks
-from raysslprune.spec import survivors
+from raysslprune import criteria, masks
+from raysslprune.spec import NATURAL_SPARSITIES, survivors
 
 TINY = 2.0**-149
 """The smallest float32 above 0: a denormal."""
@@ -34,10 +35,23 @@ def plain(mask: masks.Mask) -> dict[str, list[bool]]:
     return {name: m.flatten().tolist() for name, m in mask.items()}
 
 
-def naive_prune(
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def prune(
+    weights: dict[str, Tensor], mask: masks.Mask, keep: float, scope: Iterable[str] | None = None, seed: int = 0
+) -> masks.Mask:
+    return masks.prune(weights, mask, keep, seeded(seed), scope).mask
+
+
+def by_position(
     weights: dict[str, Tensor], mask: masks.Mask, keep: float, scope: Iterable[str]
-) -> dict[str, list[bool]]:
-    """The definition: sort what is left in scope by (|w|, position) and drop from the front."""
+) -> tuple[dict[str, list[bool]], int]:
+    """The rule up to version 0.1: sort what is left in scope by (|w|, position) and drop from the front.
+
+    Also the number of weights that have the magnitude at which it cuts, if some of these stay and some go.
+    """
     stays = plain(mask)
     scope = set(scope)
     entries: list[tuple[float, int, str, int]] = []
@@ -46,8 +60,28 @@ def naive_prune(
             if name in scope and stays[name][i]:
                 entries.append((abs(w), len(entries), name, i))
     entries.sort()
-    for _, _, name, i in entries[: len(entries) - round(len(entries) * keep)]:
+    gone = len(entries) - round(len(entries) * keep)
+    for _, _, name, i in entries[:gone]:
         stays[name][i] = False
+    sizes = [size for size, *_ in entries]
+    decided = 0 < gone < len(entries) and sizes[gone - 1] == sizes[gone]
+    return stays, sizes.count(sizes[gone]) if decided else 0
+
+
+def naive_prune(
+    weights: dict[str, Tensor], mask: masks.Mask, keep: float, scope: Iterable[str], seed: int = 0
+) -> dict[str, list[bool]]:
+    """The definition: as by position, but where the cut divides equal magnitudes, those that stay are drawn."""
+    scope = set(scope)
+    stays, tied = by_position(weights, mask, keep, scope)
+    if tied:
+        inside = [(abs(w), name, i) for name in mask for i, w in enumerate(weights[name].flatten().tolist())]
+        inside = [(w, name, i) for w, name, i in inside if name in scope and mask[name].flatten()[i]]
+        cut = min(w for w, name, i in inside if stays[name][i])
+        ties = [(name, i) for w, name, i in inside if w == cut]
+        kept = sum(stays[name][i] for name, i in ties)
+        for (name, i), place in zip(ties, torch.randperm(tied, generator=seeded(seed)).tolist(), strict=True):
+            stays[name][i] = place < kept
     return stays
 
 
@@ -72,11 +106,25 @@ def networks(draw: st.DrawFn) -> tuple[dict[str, Tensor], masks.Mask]:
 # ------------------------------------------------------------------------------------- magnitude pruning
 
 
-@given(network=networks(), keep=KEEP)
+@given(network=networks(), keep=KEEP, seed=st.integers(0, 2**62))
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-def test_prune_is_the_definition(network: tuple[dict[str, Tensor], masks.Mask], keep: float) -> None:
+def test_prune_is_the_definition(network: tuple[dict[str, Tensor], masks.Mask], keep: float, seed: int) -> None:
     weights, mask = network
-    assert plain(masks.prune(weights, mask, keep)) == naive_prune(weights, mask, keep, weights)
+    made, tied = masks.prune(weights, mask, keep, seeded(seed))
+    assert plain(made) == naive_prune(weights, mask, keep, weights, seed)
+    assert tied == by_position(weights, mask, keep, weights)[1]
+
+
+@given(network=networks(), keep=KEEP, seed=st.integers(0, 2**62))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+def test_masks_without_ties_are_those_by_position(
+    network: tuple[dict[str, Tensor], masks.Mask], keep: float, seed: int
+) -> None:
+    """With any seed, so masks that are stored need not be made again; equal weights away from the cut do no harm."""
+    weights, mask = network
+    older, tied = by_position(weights, mask, keep, weights)
+    assume(not tied)
+    assert plain(prune(weights, mask, keep, seed=seed)) == older
 
 
 @given(network=networks(), keep=KEEP)
@@ -84,7 +132,7 @@ def test_prune_is_the_definition(network: tuple[dict[str, Tensor], masks.Mask], 
 def test_prune_in_scope_is_the_definition(network: tuple[dict[str, Tensor], masks.Mask], keep: float) -> None:
     weights, mask = network
     scope = list(weights)[:2]
-    assert plain(masks.prune(weights, mask, keep, scope)) == naive_prune(weights, mask, keep, scope)
+    assert plain(prune(weights, mask, keep, scope)) == naive_prune(weights, mask, keep, scope)
 
 
 @given(network=networks(), keep=KEEP)
@@ -95,14 +143,14 @@ def test_masks_only_lose_weights_and_by_the_stated_count(
     weights, mask = network
     for _ in range(3):
         before = plain(mask)
-        mask = masks.prune(weights, mask, keep)
+        mask = prune(weights, mask, keep)
         after = plain(mask)
         assert not any(a and not b for name in after for a, b in zip(after[name], before[name], strict=True))
         left = sum(map(sum, before.values()))
         assert sum(map(sum, after.values())) == round(left * keep)
 
 
-def test_200_of_300_exact_zeros_go_and_the_first_ones() -> None:
+def test_200_of_300_exact_zeros_go_and_nothing_else() -> None:
     """Natural sparsity: a threshold rule would prune all 300, or none."""
     rng = np.random.default_rng(0)
     values = rng.uniform(0.1, 1.0, 1000)
@@ -110,40 +158,111 @@ def test_200_of_300_exact_zeros_go_and_the_first_ones() -> None:
     values[zeros] = 0.0
     values[zeros[::2]] *= -1  # a negative zero is as small as a positive one
     weights = {"a": torch.tensor(values[:400]).float().view(20, 20), "b": torch.tensor(values[400:]).float()}
-    made = masks.prune(weights, all_left(weights), 0.8)
+    made, tied = masks.prune(weights, all_left(weights), 0.8, seeded(0))
     gone = np.flatnonzero(~np.concatenate([made["a"].flatten().numpy(), made["b"].numpy()]))
-    assert gone.tolist() == zeros[:200].tolist()
+    assert (len(gone), tied) == (200, 300)
+    assert set(gone) <= set(zeros)
 
 
-def test_equal_magnitudes_go_by_position_in_the_order_of_the_mask() -> None:
-    weights = tensors({"late": [1.0] * 4, "early": [-1.0] * 4})
-    mask = {name: torch.ones(4, dtype=torch.bool) for name in ("early", "late")}
-    made = masks.prune(weights, mask, 0.25)
-    assert plain(made) == {"early": [False] * 4, "late": [False, False, True, True]}
+LAYERS, ZEROS = [f"layer{number}" for number in range(20)], 845
+"""Twenty layers of 1,000 weights, of which so many are exactly 0: the 84.5% that VGG-19 has in the paper."""
+
+
+def net_of_zeros() -> dict[str, Tensor]:
+    rng = np.random.default_rng(2)
+    values = rng.uniform(0.1, 1, (len(LAYERS), 1000)).astype(np.float32)
+    for layer in values:
+        layer[rng.permutation(1000)[:ZEROS]] = 0
+    return dict(zip(LAYERS, torch.from_numpy(values), strict=True))
+
+
+def test_no_layer_loses_its_zeros_first() -> None:
+    """By position the first layers lost all zeros, and the last ones none; by a draw, all lose the same share."""
+    weights = net_of_zeros()
+    mask = all_left(weights)
+    for seed in range(4):
+        mask = prune(weights, mask, 0.8, seed=seed)
+    older, _ = by_position(weights, all_left(weights), 0.8**4, weights)
+    assert sum(map(sum, plain(mask).values())) == sum(map(sum, older.values())) == 8_192
+    for stays in (older, plain(mask)):
+        assert all(bit for name in LAYERS for bit, w in zip(stays[name], weights[name].tolist(), strict=True) if w)
+    zeros_left = [sum(older[name]) - (1000 - ZEROS) for name in LAYERS]
+    assert zeros_left[:13] == [0] * 13
+    assert zeros_left[-6:] == [ZEROS] * 6
+    share = (8_192 - 20 * (1000 - ZEROS)) / (20 * ZEROS)
+    for name in LAYERS:
+        drawn = int(mask[name].sum()) - (1000 - ZEROS)
+        assert abs(drawn - share * ZEROS) < 5 * math.sqrt(ZEROS * share * (1 - share))
+
+
+def test_pruned_weights_do_not_compete_with_zeros_that_are_left() -> None:
+    """They are exactly 0, too."""
+    weights = tensors({"a": [0.0, 0.0, 0.0, 0.0, 1.0], "b": [0.0] * 5})
+    mask = {"a": torch.tensor([False, False, True, True, True]), "b": torch.tensor([True, False, False, False, True])}
+    kept = [plain(prune(weights, mask, 0.6, seed=seed)) for seed in range(40)]
+    assert all(made["a"][4] and sum(made["a"]) + sum(made["b"]) == 3 for made in kept)
+    pairs = {(*made["a"][:4], *made["b"]) for made in kept}
+    assert len(pairs) == 6, "any two of the four zeros that are left"
+    assert not any(pair[i] for pair in pairs for i in (0, 1, 5, 6, 7))
+
+
+def test_tied_weights_stay_equally_often_and_in_every_combination() -> None:
+    """Two of five, over three layers: each of the ten pairs as often as any other."""
+    weights = tensors({"a": [0.5, 2.0, -0.5], "b": [0.5], "c": [0.1, 0.5, -0.5, 3.0]})
+    draws = 1000
+    made = [plain(prune(weights, all_left(weights), 0.5, seed=seed)) for seed in range(draws)]
+    pairs = Counter((*m["a"], *m["b"], *m["c"]) for m in made)
+    assert len(pairs) == 10
+    assert sum((count - draws / 10) ** 2 / (draws / 10) for count in pairs.values()) < 33.7  # 9 degrees, p = 1e-4
+
+
+def test_a_draw_depends_on_its_generator_alone() -> None:
+    weights = net_of_zeros()
+    one, other = prune(weights, all_left(weights), 0.8, seed=1), prune(weights, all_left(weights), 0.8, seed=2)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            torch.rand(3)
+            assert plain(prune(weights, all_left(weights), 0.8, seed=1)) == plain(one)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(before)
+    unlike = sum(int((one[name] != other[name]).sum()) for name in LAYERS)
+    zeros, gone = 16_900, 4_000
+    assert abs(unlike / (2 * gone * (zeros - gone) / zeros) - 1) < 0.05, "as many as two independent draws"
+
+
+def test_the_layout_of_the_weights_does_not_matter() -> None:
+    """Channels-last weights have another order in memory."""
+    weights = {"a": torch.zeros(4, 6, 3, 3), "b": torch.zeros(8, 4, 3, 3)}
+    last = {name: weight.to(memory_format=torch.channels_last) for name, weight in weights.items()}
+    assert plain(prune(last, all_left(weights), 0.5)) == plain(prune(weights, all_left(weights), 0.5))
 
 
 def test_denormals_are_told_apart() -> None:
     weights = tensors({"a": [3 * TINY, -TINY, 0.0, 2 * TINY]})
-    assert plain(masks.prune(weights, all_left(weights), 0.5)) == {"a": [True, False, False, True]}
-    assert plain(masks.prune(weights, all_left(weights), 0.75)) == {"a": [True, True, False, True]}
+    assert plain(prune(weights, all_left(weights), 0.5)) == {"a": [True, False, False, True]}
+    assert plain(prune(weights, all_left(weights), 0.75)) == {"a": [True, True, False, True]}
 
 
 def test_infinities_are_the_largest_and_tie_with_each_other() -> None:
     weights = tensors({"a": [math.inf, 3e38, -math.inf, math.inf]})
-    assert plain(masks.prune(weights, all_left(weights), 0.75)) == {"a": [True, False, True, True]}
-    assert plain(masks.prune(weights, all_left(weights), 0.25)) == {"a": [False, False, False, True]}
+    assert plain(prune(weights, all_left(weights), 0.75)) == {"a": [True, False, True, True]}
+    one = [plain(prune(weights, all_left(weights), 0.25, seed=seed))["a"] for seed in range(30)]
+    assert {tuple(map(bool, made)) for made in one} == {tuple(i == j for i in range(4)) for j in (0, 2, 3)}
 
 
 @pytest.mark.parametrize(("keep", "stays"), [(0.8, True), (0.4, False)])
 def test_one_weight(keep: float, stays: bool) -> None:
     weights = tensors({"a": [0.3]})
-    assert plain(masks.prune(weights, all_left(weights), keep)) == {"a": [stays]}
+    assert plain(prune(weights, all_left(weights), keep)) == {"a": [stays]}
 
 
 def test_nothing_left() -> None:
     weights = tensors({"a": [1.0, 2.0], "b": [3.0]})
     nothing = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in weights.items()}
-    assert plain(masks.prune(weights, nothing, 0.5)) == {"a": [False, False], "b": [False]}
+    assert plain(prune(weights, nothing, 0.5)) == {"a": [False, False], "b": [False]}
 
 
 @pytest.mark.parametrize("position", [0, 7])
@@ -151,18 +270,18 @@ def test_a_weight_that_is_no_number_is_refused(position: int) -> None:
     weights = {"a": torch.arange(8.0)}
     weights["a"][position] = math.nan
     with pytest.raises(ValueError, match="NaN"):
-        masks.prune(weights, all_left(weights), 0.8)
+        prune(weights, all_left(weights), 0.8)
 
 
 def test_what_is_out_of_scope_is_neither_counted_nor_pruned() -> None:
     weights = tensors({"a": [5.0, 6.0, 7.0, 8.0], "b": [0.0] * 4, "c": [1.0, 2.0, 3.0, 4.0]})
-    made = masks.prune(weights, all_left(weights), 0.5, ["a", "c"])
+    made = prune(weights, all_left(weights), 0.5, ["a", "c"])
     assert plain(made) == {"a": [True] * 4, "b": [True] * 4, "c": [False] * 4}
 
 
 def test_scope_may_be_any_iterable() -> None:
     weights = tensors({"a": [5.0, 6.0, 7.0, 8.0], "b": [0.0] * 4, "c": [1.0, 2.0, 3.0, 4.0]})
-    made = masks.prune(weights, all_left(weights), 0.5, (name for name in ("a", "c")))
+    made = prune(weights, all_left(weights), 0.5, (name for name in ("a", "c")))
     assert plain(made) == {"a": [True] * 4, "b": [True] * 4, "c": [False] * 4}
 
 
@@ -170,7 +289,7 @@ def test_prune_changes_neither_weights_nor_the_mask_it_is_given() -> None:
     weights = {"a": torch.randn(50, generator=torch.Generator().manual_seed(0)).requires_grad_()}
     mask = {"a": torch.arange(50) % 3 > 0}
     weights_before, mask_before = weights["a"].detach().clone(), mask["a"].clone()
-    made = masks.prune(weights, mask, 0.5)
+    made = prune(weights, mask, 0.5)
     made["a"].fill_(True)
     assert torch.equal(weights["a"], weights_before)
     assert torch.equal(mask["a"], mask_before)
@@ -194,7 +313,7 @@ def test_agrees_with_torch_where_nothing_ties(seed: int) -> None:
             pruning_method=torch_prune.L1Unstructured,
             amount=left - round(left * 0.7),
         )
-        mask, left = masks.prune(weights, mask, 0.7), round(left * 0.7)
+        mask, left = prune(weights, mask, 0.7), round(left * 0.7)
         for name, layer in layers.items():
             assert torch.equal(mask[name], layer.get_buffer("weight_mask").bool())
 
@@ -314,6 +433,80 @@ def test_random_draws_every_eligible_weight_equally_often(scope: list[str] | Non
     assert abs(of_a.var() / variance - 1) < 0.2
 
 
+def naive_erk(shapes: dict[str, torch.Size], density: float) -> dict[str, float]:
+    """Densities as Evci et al. (2020) find them, in floats: the layers most above 1 are made dense, one by one."""
+    dense: set[str] = set()
+    total = sum(math.prod(shape) for shape in shapes.values())
+    while True:
+        sparse = {name: shape for name, shape in shapes.items() if name not in dense}
+        raw = {name: sum(shape) / math.prod(shape) for name, shape in sparse.items()}
+        wanted = density * total - sum(math.prod(shapes[name]) for name in dense)
+        scale = wanted / sum(raw[name] * math.prod(shape) for name, shape in sparse.items()) if sparse else 0.0
+        worst = max(raw, key=lambda name: raw[name], default=None)
+        if worst is None or scale * raw[worst] <= 1:
+            return {name: 1.0 if name in dense else scale * raw[name] for name in shapes}
+        dense.add(worst)
+
+
+LAYER = st.one_of(
+    st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    st.tuples(st.integers(1, 48), st.integers(1, 48), st.integers(1, 5), st.integers(1, 5)),
+)
+
+
+@given(layers=st.lists(LAYER, min_size=1, max_size=8), share=st.floats(0, 1))
+@settings(max_examples=200)
+def test_erk_gives_each_layer_the_papers_density_up_to_one_weight_and_the_exact_total(
+    layers: list[tuple[int, ...]], share: float
+) -> None:
+    shapes = {f"layer {n}": torch.Size(layer) for n, layer in enumerate(layers)}
+    total = sum(math.prod(layer) for layer in layers)
+    count = round(share * total)
+    kept = masks.erk(shapes, count)
+    assert list(kept) == list(shapes)
+    assert sum(kept.values()) == count
+    for name, density in naive_erk(shapes, count / total).items():
+        size = math.prod(shapes[name])
+        assert 0 <= kept[name] <= size
+        assert abs(kept[name] - density * size) < 1 + 1e-6
+
+
+def test_erk_by_hand() -> None:
+    """Sums of shapes 5, 22 and 30; 100 + 25 + 36 weights."""
+    small, wide, kernel = torch.Size([3, 2]), torch.Size([20, 2]), torch.Size([4, 20, 3, 3])
+    shapes = {"small": small, "wide": wide, "kernel": kernel}
+    # 57 weights, as many as the sums of the shapes: a density of sum / product each
+    assert masks.erk(shapes, 57) == {"small": 5, "wide": 22, "kernel": 30}
+    # 100: small would keep 8.8 of 6, so it is dense; of the other 94, wide gets 22/52, 39.8, kernel 54.2
+    assert masks.erk(shapes, 100) == {"small": 6, "wide": 40, "kernel": 54}
+    # 110: then wide would keep 44 of 40, so it is dense too
+    assert masks.erk(shapes, 110) == {"small": 6, "wide": 40, "kernel": 64}
+    # 10: 0.877, 3.860 and 5.263: two are left after rounding down, for the largest fractions
+    assert masks.erk(shapes, 10) == {"small": 1, "wide": 4, "kernel": 5}
+    assert masks.erk(shapes, 0) == dict.fromkeys(shapes, 0)
+    assert masks.erk(shapes, 766) == {"small": 6, "wide": 40, "kernel": 720}
+
+
+def test_erk_gives_a_weight_between_equal_layers_to_the_first() -> None:
+    shapes = {name: torch.Size([5, 5]) for name in "bac"}
+    assert masks.erk(shapes, 10) == {"b": 4, "a": 3, "c": 3}
+    assert masks.erk(shapes, 11) == {"b": 4, "a": 4, "c": 3}
+
+
+def test_random_in_layers_draws_each_layers_number_equally_often_everywhere() -> None:
+    counts, draws = {"a": 7, "c": 40}, 2000
+    generator = torch.Generator().manual_seed(0)
+    drawn = [plain(masks.random_in_layers(SHAPES, counts, generator)) for _ in range(draws)]
+    assert all(all(one["b"]) for one in drawn), "a layer without a number is whole"
+    for name, count in counts.items():
+        bits = np.array([one[name] for one in drawn])
+        assert {*bits.sum(1)} == {count}
+        share = count / SHAPES[name].numel()
+        assert np.abs(bits.mean(0) - share).max() < 5 * math.sqrt(share * (1 - share) / draws)
+    mask = masks.random_in_layers(SHAPES, counts, generator)
+    assert {name: m.shape for name, m in mask.items()} == SHAPES
+
+
 def net_with_zeros(share: float) -> dict[str, Tensor]:
     """A made network of 1,000 weights, of which exactly that share is naturally zero."""
     rng = np.random.default_rng(1)
@@ -344,7 +537,7 @@ def test_random_adjusted_for_natural_zeros_never_keeps_one(level: int, left: int
 
 
 def test_a_natural_zero_is_at_most_float32s_machine_precision() -> None:
-    assert torch.finfo(torch.float32).eps == masks.NATURAL_ZERO
+    assert torch.finfo(torch.float32).eps == NATURAL_SPARSITIES["natural_sparsity"]
     edge = np.float32(2.0**-23)
     above = float(np.nextafter(edge, np.float32(1)))
     weights = {"a": torch.tensor([float(edge), above, -float(edge), -above, 0.0, -0.0, 1e-40, 1.0, -math.inf])}
@@ -467,7 +660,7 @@ def test_left_after_is_what_pruning_leaves() -> None:
     weights = {"a": torch.randn(1001, generator=torch.Generator().manual_seed(0))}
     mask = all_left(weights)
     for level in range(1, 25):
-        mask = masks.prune(weights, mask, 0.8)
+        mask = prune(weights, mask, 0.8)
         assert int(mask["a"].sum()) == masks.left_after(1001, 0.8, level)
 
 
@@ -486,4 +679,145 @@ def test_full_keeps_everything() -> None:
 
 def test_collapsed_layers_are_those_without_a_weight() -> None:
     mask = {"a": torch.tensor([False, False]), "b": torch.tensor([False, True]), "c": torch.zeros(2, 2).bool()}
-    assert masks.collapsed_layers(mask) == ["a", "c"]
+    assert masks.metrics(mask) == {"density": 1 / 8, "collapsed_layers": 2.0}
+
+
+def test_the_count_is_exact_for_tensors_of_several_dtypes() -> None:
+    """0.1 in float32 is a little more than 0.1 in float64, unless one is rounded to the other's type."""
+    weights = {"a": torch.tensor([0.1]), "b": torch.tensor([0.1], dtype=torch.float64)}
+    pruned = prune(weights, masks.full({name: w.shape for name, w in weights.items()}), 0.5)
+    assert {name: m.tolist() for name, m in pruned.items()} == {"a": [True], "b": [False]}
+
+
+# ------------------------------------------------------------------------------------- any scores
+
+SIGNED = st.sampled_from([0.0, -0.0, TINY, -TINY, 0.5, -0.5, 1.0, -1.0, -3e38, math.inf])
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[dict[str, Tensor], masks.Mask]:
+    """One to three layers of signed scores, many of them equal, some layers of one or no row, and a mask with holes."""
+    scores: dict[str, Tensor] = {}
+    mask: masks.Mask = {}
+    for name in ["first", "second", "third"][: draw(st.integers(1, 3))]:
+        shape = (draw(st.integers(1, 4)), draw(st.integers(1, 6)))
+        count = math.prod(shape)
+        scores[name] = torch.tensor(draw(st.lists(SIGNED, min_size=count, max_size=count))).view(shape)
+        mask[name] = torch.tensor(draw(st.lists(st.booleans(), min_size=count, max_size=count))).view(shape)
+    return scores, mask
+
+
+def naive_best(
+    scores: dict[str, Tensor], mask: masks.Mask, stay: int
+) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
+    """Places that stay for certain, and those of which some do, by a sorted list."""
+    places = [
+        (float(s), name, i) for name in mask for i, s in enumerate(scores[name].flatten()) if mask[name].view(-1)[i]
+    ]
+    ordered = sorted((score for score, *_ in places), reverse=True)
+    cut = ordered[stay - 1] if stay else math.inf
+    sure = {(name, i) for score, name, i in places if score > cut}
+    return sure, {(name, i) for score, name, i in places if score == cut} if stay else set()
+
+
+@given(network=scored(), keep=KEEP, seed=st.integers(0, 99))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+def test_the_best_of_signed_scores_stay_and_exactly_so_many(
+    network: tuple[dict[str, Tensor], masks.Mask], keep: float, seed: int
+) -> None:
+    scores, mask = network
+    stay = round(masks.left(mask) * keep)
+    made, tied = masks.best(scores, mask, stay, seeded(seed))
+    stays = {(name, i) for name, m in made.items() for i, bit in enumerate(m.flatten().tolist()) if bit}
+    sure, some = naive_best(scores, mask, stay)
+    assert len(stays) == stay
+    assert sure <= stays <= sure | some
+    assert tied == (len(some) if stays < sure | some else 0)
+
+
+@given(network=scored(), keep=KEEP, allocation=st.sampled_from(["uniform", "erk", "lamp"]), seed=st.integers(0, 99))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+def test_every_allocation_keeps_exactly_so_many_of_the_best_in_each_layer(
+    network: tuple[dict[str, Tensor], masks.Mask], keep: float, allocation: str, seed: int
+) -> None:
+    scores, mask = network
+    stay = round(masks.left(mask) * keep)
+    if allocation == "lamp":
+        scores = {name: s.abs().clamp(max=4) for name, s in scores.items()}
+        made, _ = masks.best(masks.lamp(scores, mask, seeded(seed)), mask, stay, seeded(seed))
+    else:
+        counts = criteria.counts(mask, list(mask), stay, allocation)
+        made, _ = masks.best_in_layers(scores, mask, counts, seeded(seed))
+        assert {name: int(m.sum()) for name, m in made.items()} == counts
+    assert masks.left(made) == stay
+    for name, m in made.items():
+        assert not (m & ~mask[name]).any()
+        if m.any() and (mask[name] & ~m).any():
+            assert scores[name][m].min() >= scores[name][mask[name] & ~m].max()
+
+
+def test_uniform_keeps_the_same_fraction_of_each_layer_by_hand() -> None:
+    mask = {"a": torch.ones(10).bool(), "b": torch.arange(30) < 25, "c": torch.ones(3).bool()}
+    # a quarter of 38 is 9.5, so 10 stay: 2.63, 6.58 and 0.79 of them; the largest remainders are of c and a
+    assert criteria.counts(mask, ["a", "b", "c"], 10, "uniform") == {"a": 3, "b": 6, "c": 1}
+
+
+def test_erk_keeps_no_more_than_is_left() -> None:
+    """Of 20 weights by shape, 2 x 2 would get 5.7 but has 3 left; the others share what it can't take."""
+    mask = {
+        "small": torch.tensor([[True, True], [True, False]]),
+        "a": torch.ones(5, 5).bool(),
+        "b": torch.ones(5, 5).bool(),
+    }
+    assert criteria.counts(mask, list(mask), 34, "erk") == {"small": 3, "a": 16, "b": 15}
+
+
+def test_lamp_by_loops() -> None:
+    weights = {"a": torch.tensor([0.5, -2.0, 1.0, 3.0]), "b": torch.tensor([[0.1, -0.2], [0.0, 9.0]])}
+    mask = {"a": torch.tensor([True, True, True, False]), "b": torch.ones(2, 2).bool()}
+    scores = masks.lamp({name: w.abs() for name, w in weights.items()}, mask, seeded(0))
+    for name, weight in weights.items():
+        inside = [float(w) for w, m in zip(weight.flatten(), mask[name].flatten(), strict=True) if m]
+        for score, w, m in zip(scores[name].flatten(), weight.flatten(), mask[name].flatten(), strict=True):
+            larger = sum(v * v for v in inside if abs(v) >= abs(float(w)))
+            assert float(score) == pytest.approx(float(w) ** 2 / larger if m else 0, rel=1e-6)
+
+
+def test_lamp_orders_ties_by_a_draw_and_gives_each_layer_one_score_of_1() -> None:
+    tied = {"a": torch.full((4,), 0.7)}
+    orders = {tuple(masks.lamp(tied, full_of(tied), seeded(seed))["a"].tolist()) for seed in range(200)}
+    assert len(orders) == 24
+    assert all(sorted(order) == pytest.approx([1 / 4, 1 / 3, 1 / 2, 1]) for order in orders)
+
+
+def test_lamp_of_a_layer_of_zeros_is_0() -> None:
+    zeros = {"a": torch.zeros(3), "b": torch.ones(1)}
+    assert {name: s.tolist() for name, s in masks.lamp(zeros, full_of(zeros), seeded(0)).items()} == {
+        "a": [0, 0, 0],
+        "b": [1],
+    }
+
+
+def full_of(weights: dict[str, Tensor]) -> masks.Mask:
+    return {name: torch.ones(w.shape, dtype=torch.bool) for name, w in weights.items()}
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -1.0])
+def test_lamp_needs_scores_that_are_not_negative(wrong: float) -> None:
+    scores = {"a": torch.tensor([1.0, wrong])}
+    with pytest.raises(ValueError, match="allocation 'lamp' needs scores of 0 or more, but a has others"):
+        masks.lamp(scores, full_of(scores), seeded(0))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -math.inf])
+def test_scores_without_a_rank_are_refused_unless_they_are_pruned(wrong: float) -> None:
+    scores = {"a": torch.tensor([1.0, wrong, 2.0])}
+    with pytest.raises(ValueError, match="can't prune a: it has scores that are NaN or minus infinity"):
+        masks.best(scores, full_of(scores), 1, seeded(0))
+    made, _ = masks.best(scores, {"a": torch.tensor([True, False, True])}, 1, seeded(0))
+    assert made["a"].tolist() == [False, False, True]
+
+
+def test_more_than_is_left_can_not_stay() -> None:
+    with pytest.raises(ValueError, match="can't keep 4 of 3 weights"):
+        masks.best({"a": torch.ones(3)}, {"a": torch.ones(3).bool()}, 4, seeded(0))

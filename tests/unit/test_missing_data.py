@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raysslprune import experiment, sweep
+from raysslprune import execution, sweep_loader
 from raysslprune.plan.graph import make_plan
 from raysslprune.store.steps import Store
 from tests.helpers.cli import FAILED, NAMED, Cli, commit, own, steps_of
@@ -23,7 +23,7 @@ def trained_with(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         roots.append(arguments[1])
         return 0
 
-    monkeypatch.setattr(experiment._Run, "train", train)
+    monkeypatch.setattr(execution.Execution, "train", train)
     monkeypatch.delenv("RAYSSLPRUNE_DATA", raising=False)
     return roots
 
@@ -62,6 +62,7 @@ ABSENT = {
     "imagenet:10%-of-images": "imagenet/train",
     "places205": "places205/train",
     "voc07": "voc07",
+    "voc07/whole": "voc07",
     "folder/pets": "pets/train",
     "folder/pets:20%-of-classes": "pets/train",
 }
@@ -91,6 +92,8 @@ def test_a_dry_run_names_each_missing_data_set_once(cli: Cli) -> None:
     assert called.code == 0
     assert len(re.findall(r"^data ", called.out, flags=re.MULTILINE)) == 2
     assert "imagenet/train" in cli.refused(name, code=FAILED)
+    called = cli(needs(cli, "voc07", "voc07/whole"), "--dry-run")
+    assert len(re.findall(r"^data ", called.out, flags=re.MULTILINE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -98,9 +101,9 @@ def test_a_dry_run_names_each_missing_data_set_once(cli: Cli) -> None:
     [
         ("folder", "folder"),
         ("folder/../up", "folder"),
-        ("imagenet/small", "takes nothing after a slash, but was given 'small'"),
-        ("digits/small", "takes nothing after a slash, but was given 'small'"),
-        ("nowhere_at_all:Source", "No module named 'nowhere_at_all'; its module must lie in the folder in which the"),
+        ("imagenet/small", "takes no argument; remove '/small'"),
+        ("digits/small", "takes no argument; remove '/small'"),
+        ("nowhere_at_all:Source", "No module named 'nowhere_at_all'; its module must be in the folder where the"),
     ],
 )
 def test_data_that_can_not_be_is_refused_before_anything_trains(data: str, words: str, cli: Cli) -> None:
@@ -139,7 +142,7 @@ def test_data_that_is_there_is_trained_on(trained_with: list[str], cli: Cli) -> 
 def test_what_is_finished_is_drawn_without_its_data(cli: Cli) -> None:
     name = needs(cli, "imagenet")
     assert re.search(r"^data ", cli(name, "--scale", "smoke", "--dry-run").out, flags=re.MULTILINE)
-    graph, store = make_plan(sweep.load(name, "smoke", 1).points), Store(str(cli.folder / "runs"))
+    graph, store = make_plan(sweep_loader.load(name, "smoke", 1).points), Store(str(cli.folder / "runs"))
     store.create()
     commit(store, steps_of(graph), graph)
     called = cli(name, "--scale", "smoke")
@@ -148,8 +151,8 @@ def test_what_is_finished_is_drawn_without_its_data(cli: Cli) -> None:
     assert not re.search(r"^data ", cli(name, "--scale", "smoke", "--dry-run").out, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", sweep.known())
+@pytest.mark.parametrize("name", sweep_loader.known())
 @pytest.mark.parametrize("scale", ["laptop", "smoke"])
 def test_the_packages_own_sweeps_use_known_names(name: str, scale: str) -> None:
     """And options, which load checks."""
-    sweep.load(name, scale, 1)
+    sweep_loader.load(name, scale, 1)

@@ -25,13 +25,14 @@ LINES = [
     ("from R import lottery, plan", "from R import lottery; from R.plan import graph as plan"),
     ("from R.plan import Job", "from R.plan.graph import Job"),
     ("from R.plan import make", "from R.plan.graph import make_plan as make"),
-    ("from R.plan import left, Job", "from R.spec import target_density as left; from R.plan.graph import Job"),
     ("from R.plan import Job, Estimate", "from R.plan.graph import Job; from R.plan.cost import Estimate"),
     ("from R.plan import schedule, Job", "from R.plan import schedule; from R.plan.graph import Job"),
     ("from R.data import feed, resident", "from R.data import batches as feed, resident"),
     ("from R.data.feed import X as Y", "from R.data.batches import X as Y"),
     ("from R.evaluate import accuracy, part", "from R import accuracy; from R.evaluate.metrics import part"),
     ("from R.api import Experiment", "from R import Experiment"),
+    ("from R.release import ExportError, Images",
+     "from R import UserError as ExportError; from R.release.contents import Images"),
     ("from R.names import *", "from R.catalogue import *"),
     ("import R.options", "import R.catalogue"),
     ("import numpy as np, R.options as o", "import numpy as np, R.catalogue as o"),
@@ -112,7 +113,7 @@ def test_a_sweep_file_with_an_old_import_is_refused(
     with pytest.raises(SweepError) as refused:
         load("mine.py", "smoke", 1)
     if write:
-        said = f"mine.py, line {line}: version 0.2 has this elsewhere; write: {whole(write)}"
+        said = f"mine.py, line {line}: this moved in version 0.2; write: {whole(write)}"
         assert str(refused.value) == said
     else:
         assert str(refused.value).startswith("mine.py, line ")
@@ -127,7 +128,7 @@ def test_of_a_module_that_a_sweep_file_imports_its_own_line_is_named(
     monkeypatch.syspath_prepend(tmp_path)
     Path("beside_a_sweep.py").write_text(whole('"""Mine."""\n\nfrom R.old import imp\n'))
     Path("mine.py").write_text("import os\nimport beside_a_sweep\n")
-    said = whole("beside_a_sweep.py, line 3: version 0.2 has this elsewhere; write: from R import imp")
+    said = whole("beside_a_sweep.py, line 3: this moved in version 0.2; write: from R import imp")
     with pytest.raises(SweepError) as refused:
         load("mine.py", "smoke", 1)
     assert str(refused.value) == said

@@ -83,16 +83,16 @@ def test_python_takes_paths(of: Any, home: Path) -> None:
     assert results.query("SELECT 1 AS one", root=of(home / "x")).to_pydict() == {"one": [1]}
     assert contents(of(home / "x")) == "mine (laptop)"
     for read in (subnetwork.load_subnetwork, subnetwork.load_mask):
-        with pytest.raises(ValueError, match=f"{home}/net is no folder"):
+        with pytest.raises(ValueError, match=f"{home}/net is not an exported network or mask: there is no such folder"):
             read(of(home / "net"))
     shutil.rmtree(home / "x")
 
 
 def test_what_is_no_path_is_said() -> None:
     for wrong in (3, b"runs", ["runs"]):
-        with pytest.raises(StoreError, match="the root is a folder"):
+        with pytest.raises(StoreError, match="the root must be a folder"):
             Store(wrong)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(StoreError, match="wants two slashes"):
+    with pytest.raises(StoreError, match="needs two slashes"):
         Store(Path("s3://bucket/runs"))  # which is s3:/bucket/runs by now
 
 
@@ -121,5 +121,5 @@ def test_numpys_integers_are_whole_numbers() -> None:
 
 @pytest.mark.parametrize("wrong", [np.bool_(True), np.float64(1), 1.0, "1"])
 def test_what_is_no_whole_number_is_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"seed of Init is .*, not"):
+    with pytest.raises(ValueError, match=r"seed of Init must be .*, not"):
         Init(seed=wrong)

@@ -11,18 +11,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import experiment, results, sweep
+from raysslprune import execution, results, sweep_loader
 from raysslprune.plan.graph import make_plan
 from raysslprune.store.record import WEIGHTS
 from raysslprune.store.steps import Store
 from tests.helpers.cli import FAILED, GOOD, LISTING, Cli, commit, own, smoke, steps_of
+from tests.helpers.results import write_of_earlier_design
+
+ENDS = ("", "-runs", "-steps", "-claims")
 
 # ------------------------------------------------------------------------------------- around the training
 
 
 def test_views_are_made_again_from_the_store_alone(figure_3: Store, cli: Cli) -> None:
     folder = cli.folder / "runs" / "results" / "smoke"
-    names = {"fig3.parquet", "fig3-runs.parquet", "fig3.png", "fig3.pdf"}
+    names = {"fig3.parquet", "fig3-runs.parquet", "fig3-steps.parquet", "fig3-claims.parquet", "fig3.png", "fig3.pdf"}
     seen = []
     for _ in range(2):
         called = cli("fig3", "--scale", "smoke")
@@ -42,7 +45,7 @@ def test_results_of_more_seeds_are_not_replaced_without_a_word(cli: Cli) -> None
     store.create()
     commit(store, steps_of(graph), graph)
     assert cli("fig3", "--scale", "smoke", "--seeds", "3").err == ""
-    sentence = "raysslprune: fig3: the results in runs are of 3 seeds, and this is of 1; for all of them: "
+    sentence = "raysslprune: fig3: the results in runs have 3 seeds, this call has 1; to use all 3: "
     for more in (["--dry-run"], ["--explain", "0"], [], ["--seeds=2"]):
         expected = "" if more == ["--seeds=2"] else f"{sentence}--seeds 3\n"
         assert cli("fig3", "--scale", "smoke", *more).err == expected, more
@@ -57,15 +60,42 @@ def test_two_files_of_one_name_do_not_replace_each_others_results_without_a_word
     store.create()
     for name in (own := "mine.py", other := "other/mine.py"):
         (cli.folder / own).write_text(GOOD)
-        graph = make_plan(sweep.load(str(cli.folder / name), "smoke", 1).points)
+        graph = make_plan(sweep_loader.load(str(cli.folder / name), "smoke", 1).points)
         commit(store, steps_of(graph), graph)
     assert [cli(own, "--scale", "smoke").err for _ in range(2)] == ["", ""]
     for more in (["--dry-run"], []):
         called = cli(other, "--scale", "smoke", *more)
         assert called.code == 0
         assert "1 of 1 rows of" in called.err
-        assert "results/smoke/mine.parquet are of points that this mine does not have; if another file" in called.err
+        assert "results/smoke/mine.parquet belong to points that are not in this mine; if another file" in called.err
     assert cli(other, "--scale", "smoke").err == ""
+
+
+def test_rows_of_an_earlier_design_are_left_out_with_a_word(figure_3: Store, cli: Cli) -> None:
+    """Their tickets of RotNet and Exemplar are other steps; those of labels are the same."""
+    path = figure_3.path("results/smoke/fig3.parquet")
+    sentence = f"raysslprune: {write_of_earlier_design(figure_3, 'fig3', 'smoke', 1)} of 21 rows of {path} are of an"
+    assert " 4 of 21 " in sentence
+    for more in (["--dry-run"], ["--draw"], []):
+        called = cli("fig3", "--scale", "smoke", *more)
+        assert called.code == 0
+        assert called.err.startswith(f"{sentence} earlier design, in which "), more
+        assert called.err.endswith("; they are left out; run its sweep again to make them anew\n")
+        assert "another file" not in called.err
+    assert cli("fig3", "--scale", "smoke").err == ""
+    assert pq.read_table(path)["design"].unique().to_pylist() == [2]
+
+
+def test_an_old_table_with_the_same_steps_needs_no_word(cli: Cli) -> None:
+    file = own(cli)
+    graph, store = make_plan(sweep_loader.load(str(cli.folder / file), "smoke", 1).points), Store("runs")
+    store.create()
+    commit(store, steps_of(graph), graph)
+    assert cli(file, "--scale", "smoke").err == ""
+    path = "results/smoke/mine.parquet"
+    old = results.from_parquet(store.read(path)).drop_columns(["label_samples", "design"])
+    store.write(path, results.to_parquet(old))
+    assert cli(file, "--scale", "smoke", "--dry-run").err == ""
 
 
 def test_results_that_can_not_be_read_are_made_again(figure_3: Store, cli: Cli) -> None:
@@ -75,7 +105,7 @@ def test_results_that_can_not_be_read_are_made_again(figure_3: Store, cli: Cli) 
         path.write_bytes(data)
         called = cli("fig3", "--scale", "smoke")
         assert (called.code, called.err) == (0, "")
-        assert len(pq.read_table(path)) == 17
+        assert len(pq.read_table(path)) == 21
 
 
 def test_table_1_needs_no_training_and_no_ray(tmp_path: Path) -> None:
@@ -131,7 +161,7 @@ def test_words_in_brackets_are_printed_as_they_are(cli: Cli) -> None:
         "level=0,", 'level=0, panel="[red] [/]",'
     )
     (cli.folder / "mine.py").write_text(f"{text}\nCLAIMS = ({claim},)\n")
-    loaded = sweep.load(str(cli.folder / "mine.py"), "smoke", 1)
+    loaded = sweep_loader.load(str(cli.folder / "mine.py"), "smoke", 1)
     store, graph = Store(str(cli.folder / "runs")), make_plan(loaded.points)
     store.create()
     commit(store, steps_of(graph), graph)
@@ -159,7 +189,7 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
 
     def fail(*_: Any, **__: Any) -> None:
         before.append(capsys.readouterr().out)
-        assert {path.name for path in folder.iterdir()} == {"fig3.parquet", "fig3-runs.parquet"}
+        assert {path.name for path in folder.iterdir()} == {f"fig3{end}.parquet" for end in ENDS}
         raise RuntimeError("latex could not\nbe found")
 
     monkeypatch.setattr({"draw": curves, "save": ink}[broken], broken, fail)
@@ -172,9 +202,8 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
     assert "fig3.png" not in called.out
     assert "table1.parquet" in called.out, "what comes after it is there, too"
     (line,) = called.err.splitlines()
-    said = (
-        "raysslprune: the figure of fig3 could not be drawn, all else is there: RuntimeError: latex could not be found"
-    )
+    said = "raysslprune: the figure of fig3 could not be drawn (all other results are complete): "
+    said += "RuntimeError: latex could not be found"
     assert line.startswith(f"{said}; details in ")
     log = Path(line.rpartition(" ")[2])
     assert "Traceback" in log.read_text()
@@ -186,12 +215,13 @@ def test_failed_steps_are_counted_and_the_rest_is_shown(
 ) -> None:
     lost = list(smoke().jobs.values())[-1]
     (cli.folder / "runs" / "steps" / lost.id / WEIGHTS).write_bytes(b"broken")
-    monkeypatch.setattr(experiment._Run, "train", lambda *_: 2)
+    monkeypatch.setattr(execution.Execution, "train", lambda *_: 2)
     called = cli("fig3", "--scale", "smoke")
     assert called.code == FAILED
     first, second = called.err.splitlines()
     assert first.startswith(f"raysslprune: step {lost.id}: ")
-    assert "set aside" in first
+    assert "; moved to " in first
+    assert "; it will be made again" in first
     assert second.startswith("raysslprune: steps that failed or were skipped: 2")
     assert (cli.folder / "runs" / "results" / "smoke" / "fig3.png").is_file()
     assert len(list((cli.folder / "runs" / "damaged").iterdir())) == 1
@@ -204,13 +234,13 @@ def test_a_metric_that_a_task_of_ones_own_does_not_have_costs_no_other_row(cli: 
     text = (cli.folder / own(cli, metric="top5")).read_text().replace('task="labels"', 'task="theirs:Jigsaw"')
     more = text.splitlines()[-1].replace('"top5"', '"top1"').replace("level=0", "level=1")
     (cli.folder / "mine.py").write_text(f"{text}\n{more}\n")
-    loaded = sweep.load(str(cli.folder / "mine.py"), "smoke", 1)
+    loaded = sweep_loader.load(str(cli.folder / "mine.py"), "smoke", 1)
     store, graph = Store(str(cli.folder / "runs")), make_plan(loaded.points)
     store.create()
     commit(store, steps_of(graph), graph)
     called = cli("mine.py", "--scale", "smoke")
     assert called.code == FAILED
     assert "theirs:Jigsaw have no metric 'top5', only " in called.err
-    assert "top1; the table is without them" in called.err
+    assert "top1; these points are left out of the table" in called.err
     assert [row["level"] for row in results.load("mine", str(cli.folder / "runs"), "smoke").to_pylist()] == [1]
     assert "level 1" in cli("mine.py", "--scale", "smoke", "--explain", "0").out, "rows are those of the table"

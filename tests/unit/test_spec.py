@@ -15,11 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, untrained
+from raysslprune.lottery import Chain, finetune, imp, linear, random_prune, random_reinit, untrained, winning_ticket
 from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import (
     SVM,
     Final,
+    ImportedWeights,
     Init,
     Prune,
     RandomPrune,
@@ -31,6 +32,7 @@ from raysslprune.spec import (
     closure,
     dump,
     load,
+    read_by,
     seed_of,
     to_plain,
 )
@@ -43,6 +45,7 @@ DENSE = Train(task="labels", data="digits", arch="conv4", recipe=RECIPE, seed=0,
 ROTNET = dataclasses.replace(DENSE, task="rotnet")
 REWIND = Rewind(of=DENSE, samples=1_200)
 PRUNE = Prune(of=DENSE, keep=0.8)
+MOVED = Prune(of=DENSE, keep=0.8, criterion="movement")
 RANDOM = RandomPrune(arch="conv4", data="digits", keep=0.8, level=3, seed=0)
 SHUFFLE = Shuffle(of=PRUNE, seed=0)
 FINAL = Final(of=ROTNET)
@@ -106,6 +109,12 @@ GOLDEN = {
     "prune three convolutions": (Prune(of=DENSE, keep=0.64, scope="convs:3"), "eb4838f3f6723af1"),
     "random prune": (RANDOM, "16b14ee976de56b2"),
     "shuffle": (SHUFFLE, "e6dd3d006301606d"),
+    "snip at initialisation": (
+        Prune(of=ROTNET, keep=0.1, criterion="snip", at=0, samples=100, passes=5, allocation="uniform"),
+        "7e7ea24948e120d9",
+    ),
+    "movement since a snapshot": (Prune(of=DENSE, keep=0.8, criterion="movement", since=1_200), "a8a1f5f7291ad6b6"),
+    "filters": (Prune(of=DENSE, keep=0.8, criterion="batchnorm", unit="filter"), "3f86ef2d0dee579a"),
     "round 1": (_ROUND_1, "6475cf40c90d58ca"),
     "prune of round 1": (Prune(of=_ROUND_1, keep=0.8), "fed1caf90b7ea479"),
     "ticket of another task": (dataclasses.replace(_ROUND_1, task="rotnet"), "e2c6b1682bbc6f35"),
@@ -147,7 +156,10 @@ GOLDEN = {
     ),
     "linear classifier": (linear(_ROUND_1, data="places205", recipe=RECIPE), "17273c2f00d08296"),
     "linear SVMs": (VOC, "1a7dae9db1aee330"),
-    "linear SVMs on drawn weights": (untrained(_ROUND_1, data="voc07", recipe=MACHINES), "a65bb6e74a845d3e"),
+    "linear SVMs on drawn weights": (
+        dataclasses.replace(untrained(_ROUND_1, data="voc07", recipe=MACHINES), calibrated=False),
+        "a65bb6e74a845d3e",
+    ),
     "fine-tuning": (finetune(ROTNET, data="voc07", recipe=RECIPE), "7d9aa4c5b4ad90f2"),
     "random mask over three convolutions": (
         random_prune(like=DENSE, keep=0.8, level=3, scope="convs:3"),
@@ -191,12 +203,38 @@ def test_ids_of_the_newer_kinds_by_hand() -> None:
         '"task":"labels","trunk_frozen":true,"version":1}'
     )
     assert VOC.id == hashlib.sha256((machines % (PRUNE.id, ROTNET.id)).encode()).hexdigest()[:16]
+    untaught = (
+        '{"arch":"conv4","calibrated":true,"data":"voc07","kind":"Train","recipe":{"costs":[0.1,1],"value":"SVM"},'
+        '"seed":0,"start":{"draw":1,"seed":0,"value":"Init"},"task":"labels","trunk_frozen":true,"version":1}'
+    )
+    assert (
+        untrained(DENSE, data="voc07", recipe=MACHINES, draw=1).id
+        == (hashlib.sha256(untaught.encode()).hexdigest()[:16])
+    )
+    ticket = (
+        '{"arch":"conv4","data":"digits","first_sample":0,"kind":"Train","mask":{"step":"%s"},"recipe":%s,"seed":0,'
+        '"start":{"of":{"step":"%s"},"samples":1200,"value":"Rewind"},"task":"labels","version":1}'
+    )
+    recipe = '{"batch":64,"lr":0.05,"momentum":0.9,"samples":14400,"value":"Recipe"}'
+    chain = Chain(rounds=(ROTNET,), masks=(None, Prune(of=ROTNET, keep=0.8)), rewind=1_200)
+    mask = chain.masks[1]
+    assert mask is not None
+    assert (
+        winning_ticket(chain, 1, task="labels", recipe=RECIPE).id
+        == (hashlib.sha256((ticket % (mask.id, recipe, ROTNET.id)).encode()).hexdigest()[:16])
+    )
     drawn = (
         '{"arch":"conv4","data":"digits","keep":0.8,"kind":"RandomPrune","level":3,"nonzero":{"step":"%s"},'
         '"scope":"convs:2","seed":0,"version":1}'
     )
     step = dataclasses.replace(RANDOM, scope="convs:2", nonzero=DENSE)
     assert step.id == hashlib.sha256((drawn % DENSE.id).encode()).hexdigest()[:16]
+    allocated = (
+        '{"allocation":"erk","arch":"conv4","data":"digits","keep":0.8,"kind":"RandomPrune","level":3,"seed":0,'
+        '"version":1}'
+    )
+    step = dataclasses.replace(RANDOM, allocation="erk")
+    assert step.id == hashlib.sha256(allocated.encode()).hexdigest()[:16]
     recipe = '{"batch":64,"lr":0.05,"momentum":0.9,"options":[["a",true],["b","x"],["c",2]],"samples":14400,'
     dense = (
         f'{{"arch":"conv4","data":"digits","kind":"Train","recipe":{recipe}"value":"Recipe"}},"seed":0,'
@@ -239,16 +277,20 @@ def test_an_id_does_not_depend_on_fields_at_their_default() -> None:
         trunk_frozen=False,
     )
     assert step.id == DENSE.id
-    assert dataclasses.replace(RANDOM, scope="all", nonzero=None).id == RANDOM.id
+    assert dataclasses.replace(RANDOM, scope="all", nonzero=None, allocation="global").id == RANDOM.id
     spelled = SVM(costs=(0.1, 1.0), folds=3, positive_weight=2.0, tolerance=1e-4, iterations=2000)
     assert id_of(spelled) == VOC.id
-    assert Prune(of=DENSE, keep=0.8, scope="all").id == PRUNE.id
+    spelled = {"criterion": "magnitude", "allocation": "global", "unit": "weight", "samples": 512}
+    spelled |= {"at": None, "since": None, "passes": None}
+    assert Prune(of=DENSE, keep=0.8, scope="all", **spelled).id == PRUNE.id
     assert to_plain(DENSE)["recipe"].keys() == {"value", "samples", "batch", "lr", "momentum"}
 
 
 def test_a_new_field_at_its_default_renames_nothing() -> None:
     """The rule that lets the project grow."""
-    wider: Any = dataclasses.make_dataclass("Recipe", [("ema", float, 0.0)], bases=(Recipe,), frozen=True, kw_only=True)
+    wider: Any = dataclasses.make_dataclass(
+        "Recipe", [("ema", "float", 0.0)], bases=(Recipe,), frozen=True, kw_only=True
+    )
     values = {field.name: getattr(RECIPE, field.name) for field in dataclasses.fields(RECIPE)}
     assert id_of(wider(**values)) == DENSE.id
     assert id_of(wider(**values, ema=0.5)) != DENSE.id
@@ -310,8 +352,21 @@ CHANGES: dict[str, dict[str, tuple[Any, Any]]] = {
         "start": (DENSE, REWIND),
         "mask": (DENSE, PRUNE),
         "trunk_frozen": (DENSE, True),
+        "first_sample": (DENSE, 64),
+        "calibrated": (dataclasses.replace(DENSE, trunk_frozen=True), True),
     },
-    "Prune": {"of": (PRUNE, ROTNET), "keep": (PRUNE, 0.64), "scope": (PRUNE, "convs:3")},
+    "Prune": {
+        "of": (PRUNE, ROTNET),
+        "keep": (PRUNE, 0.64),
+        "scope": (PRUNE, "convs:3"),
+        "criterion": (PRUNE, "snip"),
+        "allocation": (PRUNE, "lamp"),
+        "unit": (PRUNE, "filter"),
+        "at": (PRUNE, 0),
+        "since": (MOVED, 1_200),
+        "samples": (dataclasses.replace(PRUNE, criterion="snip"), 100),
+        "passes": (PRUNE, 2),
+    },
     "RandomPrune": {
         "arch": (RANDOM, "resnet18"),
         "data": (RANDOM, "cifar10"),
@@ -320,6 +375,7 @@ CHANGES: dict[str, dict[str, tuple[Any, Any]]] = {
         "seed": (RANDOM, 1),
         "scope": (RANDOM, "convs"),
         "nonzero": (RANDOM, DENSE),
+        "allocation": (RANDOM, "erk"),
     },
     "Shuffle": {"of": (SHUFFLE, Prune(of=ROTNET, keep=0.8)), "seed": (SHUFFLE, 1)},
 }
@@ -393,7 +449,7 @@ def test_an_id_depends_neither_on_the_order_of_fields_nor_on_that_of_options(
     recipe: Recipe, shuffled: random.Random
 ) -> None:
     values = [(field.name, getattr(recipe, field.name)) for field in dataclasses.fields(recipe)]
-    options = list(recipe.options)
+    options = list(dict(recipe.options).items())
     shuffled.shuffle(values)
     shuffled.shuffle(options)
     twin = Recipe(**{**dict(values), "options": tuple(options)})
@@ -409,11 +465,35 @@ def test_other_recipes_are_other_steps(a: Recipe, b: Recipe) -> None:
 
 
 def test_options_and_costs_are_kept_in_order() -> None:
-    options = (("temperature", 0.07), ("Beta", 1), ("dimension", 128), ("all_turns", True))
+    options = {"temperature": 0.07, "Beta": 1, "dimension": 128, "all_turns": True}
     made = dataclasses.replace(RECIPE, options=options)
     assert made.options == (("Beta", 1), ("all_turns", True), ("dimension", 128), ("temperature", 0.07))
+    assert made == dataclasses.replace(RECIPE, options=tuple(options.items()))
+    assert hash(made) == hash(dataclasses.replace(made, options=made.options))
     assert SVM(costs=(1.0, 1e-3, 10.0)) == SVM(costs=(10.0, 1.0, 1e-3))
     assert SVM(costs=(1.0, 1e-3, 10.0)).costs == (1e-3, 1.0, 10.0)
+
+
+@pytest.mark.parametrize("wrong", [{"margin": None}, {1: 0.5}, {"margin": [0.5]}, [("margin", 0.5)], "margin"])
+def test_options_are_a_mapping_from_names_to_plain_values(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="options of Recipe must be a mapping from names to values, not "):
+        dataclasses.replace(RECIPE, options=wrong)
+
+
+def test_a_shuffled_mask_is_not_shuffled_again() -> None:
+    with pytest.raises(ValueError, match="of of Shuffle must be a mask that is not shuffled, not <Shuffle "):
+        Shuffle(of=SHUFFLE, seed=1)  # pyright: ignore[reportArgumentType]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hasty(Recipe):
+    weights: list[float] = dataclasses.field(default_factory=list)
+
+
+def test_an_annotation_without_a_check_is_an_error() -> None:
+    """Or a new field would be of any type, and equal steps would have several ids."""
+    with pytest.raises(TypeError, match=r"Hasty\.weights: check_types has no check for the annotation list\[float\]"):
+        Hasty(samples=64, batch=64, lr=0.1)
 
 
 def test_nested_tuples_come_back_as_tuples() -> None:
@@ -517,10 +597,11 @@ BAD_RECIPES: list[tuple[dict[str, Any], str]] = [
     ({"lr": 0.0}, "lr > 0, not 0.0"),
     ({"lr": float("nan")}, "lr > 0, not nan"),
     ({"optimizer": "lars"}, "'lars' is not one of sgd, adam, adamw"),
-    ({"schedule": "step"}, "'step' is not one of constant, cosine, steps"),
+    ({"schedule": "step"}, "'step' is not one of constant, cosine, linear, steps"),
     ({"nesterov": True}, "nesterov needs momentum"),
-    ({"schedule": "steps"}, "'steps' needs decay_at"),
-    ({"decay_at": (5,)}, "decay_at goes with schedule 'steps'"),
+    ({"schedule": "linear", "warmup": RECIPE.samples}, "a warm-up that ends before the recipe's"),
+    ({"schedule": "steps"}, "decay_at is required with schedule 'steps'"),
+    ({"decay_at": (5,)}, "decay_at is required with schedule 'steps' and not allowed with other schedules"),
     ({"weight_decay": -1e-4}, "can't be negative"),
     ({"weight_decay": float("nan")}, "can't be negative"),
     ({"warmup": -1}, "can't be negative"),
@@ -529,20 +610,20 @@ BAD_RECIPES: list[tuple[dict[str, Any], str]] = [
     ({"bn_batch": 3}, "bn_batch must divide the batch of 10 and be at least 2, not 3"),
     ({"bn_batch": 20}, "bn_batch must divide the batch of 10"),
     ({"bn_batch": -5}, "bn_batch must divide the batch of 10"),
-    ({"crop": -0.01}, "crop is a fraction of the image's area, not -0.01"),
-    ({"crop": 1.01}, "crop is a fraction of the image's area, not 1.01"),
-    ({"crop": float("nan")}, "crop is a fraction of the image's area, not nan"),
-    ({"crop": 0.08, "pad": 2}, "shifts by pad or crops, not both"),
-    ({"angle": -1}, "angle is from 0 to 180 degrees, not -1"),
-    ({"angle": 180.5}, "angle is from 0 to 180 degrees, not 180.5"),
-    ({"angle": float("nan")}, "angle is from 0 to 180 degrees, not nan"),
-    ({"grayscale": -0.1}, "grayscale is a probability, not -0.1"),
-    ({"grayscale": 1.1}, "grayscale is a probability, not 1.1"),
-    ({"jitter": (0.4, 0.4, 0.4)}, "jitter is four strengths from 0 to 1"),
-    ({"jitter": (0.1,) * 5}, "jitter is four strengths from 0 to 1"),
-    ({"jitter": (1.1, 0.4, 0.4, 0.1)}, "jitter is four strengths from 0 to 1"),
-    ({"jitter": (0.4, 0.4, -0.1, 0.1)}, "jitter is four strengths from 0 to 1"),
-    ({"jitter": (0.4, 0.4, 0.4, 0.51)}, "hue jitter is at most half a turn"),
+    ({"crop": -0.01}, "crop must be a fraction of the image's area, not -0.01"),
+    ({"crop": 1.01}, "crop must be a fraction of the image's area, not 1.01"),
+    ({"crop": float("nan")}, "crop must be a fraction of the image's area, not nan"),
+    ({"crop": 0.08, "pad": 2}, "a recipe has pad or crop, not both"),
+    ({"angle": -1}, "angle must be from 0 to 180 degrees, not -1"),
+    ({"angle": 180.5}, "angle must be from 0 to 180 degrees, not 180.5"),
+    ({"angle": float("nan")}, "angle must be from 0 to 180 degrees, not nan"),
+    ({"grayscale": -0.1}, "grayscale must be a probability, not -0.1"),
+    ({"grayscale": 1.1}, "grayscale must be a probability, not 1.1"),
+    ({"jitter": (0.4, 0.4, 0.4)}, "jitter must be four strengths from 0 to 1"),
+    ({"jitter": (0.1,) * 5}, "jitter must be four strengths from 0 to 1"),
+    ({"jitter": (1.1, 0.4, 0.4, 0.1)}, "jitter must be four strengths from 0 to 1"),
+    ({"jitter": (0.4, 0.4, -0.1, 0.1)}, "jitter must be four strengths from 0 to 1"),
+    ({"jitter": (0.4, 0.4, 0.4, 0.51)}, "hue jitter must be at most half a turn"),
     ({"options": (("margin", 0.5), ("margin", 0.5))}, "an option is given twice: margin, margin"),
     ({"options": (("margin", 0.5), ("b", 1), ("margin", "x"))}, "an option is given twice: b, margin, margin"),
 ]
@@ -581,7 +662,7 @@ def test_a_bad_svm_is_refused_with_a_sentence(changes: dict[str, Any], sentence:
 
 @pytest.mark.parametrize("changes", [{"trunk_frozen": False}, {"task": "rotnet"}])
 def test_svms_are_for_labels_on_a_frozen_trunk(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="SVMs are for labels on a frozen trunk"):
+    with pytest.raises(ValueError, match="SVMs need the task labels and a frozen trunk"):
         dataclasses.replace(VOC, **changes)
 
 
@@ -593,7 +674,9 @@ def test_nothing_begins_with_svms() -> None:
         lambda: Prune(of=VOC, keep=0.5),
         lambda: dataclasses.replace(RANDOM, nonzero=VOC),
     ):
-        with pytest.raises(ValueError, match="SVMs leave no network to start from or to prune"):
+        with pytest.raises(
+            ValueError, match="linear SVMs leave no network, so no step can start from them or prune them"
+        ):
             make()
 
 
@@ -602,7 +685,7 @@ def test_a_training_has_something_left_to_train(samples: int) -> None:
     longer = dataclasses.replace(DENSE, recipe=dataclasses.replace(RECIPE, samples=20_000))
     with pytest.raises(ValueError, match="nothing is left to train: the recipe ends at 14400 samples"):
         dataclasses.replace(DENSE, start=Rewind(of=longer, samples=samples))
-    assert dataclasses.replace(DENSE, start=Rewind(of=longer, samples=14_399)).first_sample == 14_399
+    assert dataclasses.replace(DENSE, start=Rewind(of=longer, samples=14_399)).begins_at == 14_399
 
 
 @pytest.mark.parametrize("scope", ["", "ALL", "convs:", "convs:0", "convs:01", "convs:-1", "convs:1 ", "all\n", "conv"])
@@ -610,6 +693,17 @@ def test_a_scope_is_refused_with_a_sentence(scope: str) -> None:
     for step in (PRUNE, RANDOM):
         with pytest.raises(ValueError, match="is not 'all', 'convs', or 'convs:d' with d from 1"):
             dataclasses.replace(step, scope=scope)
+
+
+@pytest.mark.parametrize("allocation", ["", "ERK", "uniform", "erk\n"])
+def test_an_allocation_is_refused_with_a_sentence(allocation: str) -> None:
+    with pytest.raises(ValueError, match=r"^allocation '.*' is not one of global, erk$"):
+        dataclasses.replace(RANDOM, allocation=allocation)
+
+
+def test_erk_does_not_avoid_natural_zeros() -> None:
+    with pytest.raises(ValueError, match=r"allocation 'erk' can't avoid natural zeros, .*: leave out nonzero"):
+        dataclasses.replace(RANDOM, allocation="erk", nonzero=DENSE)
 
 
 @pytest.mark.parametrize(("changes", "sentence"), BAD_RECIPES)
@@ -621,14 +715,14 @@ def test_a_bad_recipe_is_refused_with_a_sentence(changes: dict[str, Any], senten
 
 @pytest.mark.parametrize("keep", [0, 1, -0.1, 1.5, float("nan")])
 def test_keep_is_a_fraction(keep: float) -> None:
-    with pytest.raises(ValueError, match="keep is a fraction between 0 and 1, not"):
+    with pytest.raises(ValueError, match="keep must be a fraction between 0 and 1, not"):
         Prune(of=DENSE, keep=keep)
-    with pytest.raises(ValueError, match="keep is a fraction between 0 and 1, not"):
+    with pytest.raises(ValueError, match="keep must be a fraction between 0 and 1, not"):
         dataclasses.replace(RANDOM, keep=keep)
 
 
 def test_a_level_is_not_negative() -> None:
-    with pytest.raises(ValueError, match="a level is a number of prunings, not -1"):
+    with pytest.raises(ValueError, match="level must be 0 or more, not -1"):
         dataclasses.replace(RANDOM, level=-1)
 
 
@@ -668,9 +762,34 @@ def test_seeds_are_pinned() -> None:
 
 
 def test_a_training_begins_where_it_was_rewound_to() -> None:
-    assert DENSE.first_sample == 0
-    assert _ROUND_1.first_sample == 1_200
-    assert dataclasses.replace(DENSE, start=FINAL).first_sample == 0
+    assert (DENSE.begins_at, DENSE.rewind) == (0, None)
+    assert dataclasses.replace(DENSE, start=Rewind(of=ROTNET, samples=0)).rewind == 0
+    assert (_ROUND_1.begins_at, _ROUND_1.rewind) == (1_200, 1_200)
+    assert dataclasses.replace(DENSE, start=FINAL).begins_at == 0
+
+
+def test_a_training_may_have_the_whole_schedule_from_a_rewound_start() -> None:
+    whole = dataclasses.replace(_ROUND_1, first_sample=0)
+    assert (whole.begins_at, whole.rewind) == (0, 1_200)
+    assert whole.start == _ROUND_1.start
+    assert to_plain(whole) == {**to_plain(_ROUND_1), "first_sample": 0}
+    assert load(dump([whole]))[whole.id] == whole
+    dataclasses.replace(DENSE, start=Rewind(of=whole, samples=600))  # its states begin at 0
+
+
+@pytest.mark.parametrize(
+    ("step", "first", "sentence"),
+    [
+        (DENSE, 0, "first_sample 0 is where the start was taken"),
+        (_ROUND_1, 1_200, "first_sample 1200 is where the start was taken"),
+        (DENSE, -1, "first_sample is a number of samples from 0, not -1"),
+        (DENSE, 14_400, "nothing is left to train: the recipe ends at 14400 samples"),
+        (DENSE, True, "first_sample of Train must be a whole number or None, not True"),
+    ],
+)
+def test_a_first_sample_that_makes_no_sense_is_refused(step: Train, first: int, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(step, first_sample=first)
 
 
 @pytest.mark.parametrize(
@@ -687,3 +806,72 @@ def test_a_training_begins_where_it_was_rewound_to() -> None:
 )
 def test_a_head_is_kept_where_task_and_data_stay(step: Train, keeps: bool) -> None:
     assert step.keeps_head is keeps
+
+
+# ------------------------------------------------------------------------------------- criteria
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"criterion": "magnitudes"}, "criterion 'magnitudes' is not one of magnitude, relative-magnitude, "),
+        ({"allocation": "even"}, "allocation 'even' is not one of global, uniform, erk, lamp"),
+        ({"unit": "channel"}, "unit 'channel' is not one of weight, filter"),
+        ({"criterion": "l2"}, "criterion 'l2' needs unit='filter'"),
+        (
+            {"unit": "filter", "allocation": "erk"},
+            "unit 'filter' needs allocation 'global' or 'uniform', and no passes",
+        ),
+        ({"unit": "filter", "passes": 2}, "unit 'filter' needs allocation 'global' or 'uniform', and no passes"),
+        ({"criterion": "grasp", "allocation": "lamp"}, "allocation 'lamp' needs scores that are not negative"),
+        ({"samples": 100}, "criterion 'magnitude' uses no gradients: leave out samples"),
+        ({"criterion": "snip", "samples": 1}, "samples must be at least 2, not 1"),
+        ({"passes": 0}, "passes must be at least 1, not 0"),
+        ({"since": 1_200}, "since is for criterion 'movement' only"),
+        ({"at": 14_401}, "at is a number of samples from 0 to 14400, between which the training runs, not 14401"),
+        ({"criterion": "movement", "since": -1}, "since is a number of samples from 0 to 14400"),
+        ({"criterion": "movement", "since": 0}, "since 0 is where the training begins, which None says, too"),
+        ({"criterion": "movement", "at": 0}, "criterion 'movement' needs at after the state from which"),
+        ({"criterion": "movement", "at": 64, "since": 640}, "criterion 'movement' needs at after the state from which"),
+    ],
+)
+def test_prunings_that_make_no_sense_are_refused(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Prune(of=DENSE, keep=0.8, **fields)
+
+
+def test_a_mask_of_whole_filters_is_not_shuffled_weight_by_weight() -> None:
+    with pytest.raises(ValueError, match="a mask of whole filters can't be shuffled weight by weight"):
+        Shuffle(of=Prune(of=DENSE, keep=0.8, unit="filter"), seed=0)
+
+
+def test_a_mask_at_the_start_reads_what_its_training_starts_from() -> None:
+    at_start = Prune(of=DENSE, keep=0.8, criterion="snip", at=0)
+    assert (at_start.parents, read_by(at_start)) == ((DENSE,), ())
+    # the state after 1 sample is that after the first update
+    assert read_by(Prune(of=DENSE, keep=0.8, criterion="snip", at=1)) == (DENSE,)
+    rewound = dataclasses.replace(DENSE, start=REWIND, mask=at_start)
+    assert set(read_by(Prune(of=rewound, keep=0.8, criterion="snip", at=1_200))) == {DENSE, at_start}
+    # 1,152 and 1,200 samples are seen after 18 and 19 updates of 64
+    assert Prune(of=rewound, keep=0.8, at=1_210).judges_start
+    assert not Prune(of=rewound, keep=0.8, at=1_217).judges_start
+    # rewound to the start of a dense training: as that one begins
+    again = dataclasses.replace(DENSE, start=Rewind(of=DENSE, samples=0), mask=at_start)
+    assert read_by(Prune(of=again, keep=0.8, criterion="snip", at=0)) == (at_start,)
+    transferred = dataclasses.replace(DENSE, start=FINAL)
+    assert read_by(Prune(of=transferred, keep=0.8, criterion="snip", at=0)) == (ROTNET,)
+
+
+def test_closure_of_what_is_read_leaves_out_trainings_of_which_only_the_start_is_judged() -> None:
+    at_start = Prune(of=DENSE, keep=0.8, criterion="snip", at=0)
+    step = dataclasses.replace(DENSE, seed=1, mask=at_start)
+    assert closure([step], read_by) == [at_start, step]
+    assert closure([step]) == [DENSE, at_start, step]
+
+
+@pytest.mark.parametrize("fields", [{"criterion": "snip"}, {"unit": "filter"}, {"at": 0}, {"criterion": "movement"}])
+def test_imported_weights_are_pruned_by_what_needs_weights_only(fields: dict[str, Any]) -> None:
+    weights = ImportedWeights(arch="conv4", channels=1, digest="0" * 64)
+    assert Prune(of=weights, keep=0.5, criterion="relative-magnitude", allocation="erk").snapshots == ()
+    with pytest.raises(ValueError, match="imported weights come without a task, images and other states"):
+        Prune(of=weights, keep=0.5, **fields)

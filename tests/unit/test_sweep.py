@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,13 +13,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from raysslprune import experiment, sweep
+from raysslprune import execution, sweep_loader
+from raysslprune.cluster.options import RunOptions
+from raysslprune.experiment import Experiment
 from raysslprune.plan.graph import Plan
 from raysslprune.spec import Final
+from raysslprune.store import lock, steps
 from raysslprune.store.record import WEIGHTS
 from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
-from tests.helpers.cli import FAILED, STOPPED, USAGE, Called, Cli, check_refused
+from tests.helpers.cli import FAILED, GOOD, STOPPED, USAGE, Called, Cli, check_refused
 
 
 def command(*arguments: str, cwd: Path) -> Called:
@@ -35,7 +39,7 @@ BAD_COUNTS = ["0", "-1", "1.5", "x", "1000000000", "²", "٣", "", " 1", "1 ", "
 # ------------------------------------------------------------------------------------- a wrong call
 
 
-@pytest.mark.parametrize("option", ["--seeds", "--workers-per-step"])
+@pytest.mark.parametrize("option", ["--seeds", "--workers-per-step", "--slots", "--curve-points"])
 @pytest.mark.parametrize("count", BAD_COUNTS, ids=[ascii(text[:12]) for text in BAD_COUNTS])
 def test_a_bad_count_is_refused(count: str, option: str, cli: Cli) -> None:
     sentence = cli.refused("fig3", option, count, "--dry-run")
@@ -49,27 +53,30 @@ def test_a_bad_part_of_a_gpu_is_refused(part: str, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "manner"),
+    ("arguments", "options"),
     [
-        ([], experiment.RunOptions()),
-        (["--workers-per-step", "4"], experiment.RunOptions(workers_per_step=4)),
-        (["--gpus-per-worker", ".25", "--dashboard"], experiment.RunOptions(gpus_per_worker=0.25, dashboard=True)),
-        (["--scale", "cifar10"], experiment.RunOptions(gpus_per_worker=1)),
-        (["--scale", "paper", "--gpus-per-worker", "0"], experiment.RunOptions()),
-        (["--json-lines", "--curves"], experiment.RunOptions(json_lines=True, curves=True)),
+        ([], RunOptions()),
+        (["--workers-per-step", "4"], RunOptions(workers_per_step=4)),
+        (["--gpus-per-worker", ".25", "--dashboard"], RunOptions(gpus_per_worker=0.25, dashboard=True)),
+        (["--scale", "cifar10"], RunOptions()),
+        (["--scale", "paper", "--gpus-per-worker", "0"], RunOptions(gpus_per_worker=0)),
+        (["--slots", "3", "--address", "auto", "--wait"], RunOptions(slots=3, address="auto", wait=True)),
+        (["--curve-points", "5"], RunOptions(curve_points=5)),
+        (["--json-lines", "--curves", "--compile"], RunOptions(json_lines=True, curves=True, compile=True)),
     ],
 )
 def test_what_a_training_is_given(
-    arguments: list[str], manner: experiment.RunOptions, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], options: RunOptions, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(sweep, "make", lambda *what: given.append(what[-1]) or 0)
+    monkeypatch.setattr(execution.Execution, "train", lambda run, data, options, check: given.append(options) or 0)
+    monkeypatch.setattr(Experiment, "_missing_data", lambda *_, **__: [])
     cli("fig3", *arguments)
-    assert given == [manner]
+    assert given == [options]
 
 
-def test_curves_want_a_folder(cli: Cli) -> None:
-    assert "--curves wants a root that is a folder" in cli.refused("fig3", "--curves", "--root", "mock:///a/b")
+def test_curves_need_a_folder(cli: Cli) -> None:
+    assert "--curves needs a root that is a folder" in cli.refused("fig3", "--curves", "--root", "mock:///a/b")
 
 
 @pytest.mark.parametrize("scale", ["huge", "", "LAPTOP", "3"])
@@ -99,7 +106,7 @@ def test_help_shows_an_example(cli: Cli) -> None:
         called = cli(flag)
         assert (called.code, called.err) == (0, "")
         assert "example: python -m raysslprune.sweep fig3" in called.out
-        for word in ("--scale", "--seeds", "--root", "--dry-run", *sweep.known()):
+        for word in ("--scale", "--seeds", "--root", "--dry-run", *sweep_loader.known()):
             assert word in called.out
 
 
@@ -117,7 +124,29 @@ def test_a_root_with_another_projects_files_is_refused(cli: Cli) -> None:
     (cli.folder / "thesis").mkdir()
     (cli.folder / "thesis" / "main.tex").write_text("mine")
     for more in ([], ["--dry-run"]):
-        assert "holds other files" in cli.refused("fig3", "--root", "thesis", *more, code=FAILED)
+        assert "contains other files but no raysslprune.json" in cli.refused(
+            "fig3", "--root", "thesis", *more, code=FAILED
+        )
+
+
+def test_a_root_that_another_sweep_holds_is_waited_for_if_asked_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a sweep on another machine, which was killed: it holds the root by its lease until that is stale."""
+    trained: list[bool] = []
+    monkeypatch.setattr(execution.Execution, "train", lambda *_: trained.append(lease.exists()) or 0)
+    monkeypatch.setattr(steps, "RETRY_EVERY", 0.05)
+    monkeypatch.setattr(lock, "STALE", 3.0)
+    Store("runs").create()
+    lease = cli.folder / "runs/lease"
+    lease.write_text(json.dumps({"id": "dead", "host": "elsewhere", "process": 7, "machine": "another"}))
+    (cli.folder / "mine.py").write_text(GOOD)
+    refused = cli("mine.py", "--scale", "smoke")
+    said = "another sweep (process 7 on elsewhere) is running on runs; wait for it, or use another --root; "
+    assert (refused.code, refused.err.startswith(f"raysslprune: {said}")) == (FAILED, True)
+    lease.touch()
+    waited = cli("mine.py", "--scale", "smoke", "--wait")
+    assert waited.err.count(f"raysslprune: waiting for runs: {said}") == 1
+    assert trained == [True], "once, with a lease of its own"
+    assert not lease.exists()
 
 
 # ------------------------------------------------------------------------------------- as a process
@@ -161,9 +190,9 @@ def test_a_row_is_explained(figure_3: Store, cli: Cli) -> None:
     """The rows are those of the table, counted from 0; a step is found by its id, too."""
     cli("fig3", "--scale", "smoke")
     table = pq.read_table(cli.folder / "runs" / "results" / "smoke" / "fig3.parquet").to_pylist()
-    assert len(table) == 17
+    assert len(table) == 21
     before = cli.files()
-    for number in (0, 1, 16):
+    for number in (0, 1, 20):
         row = table[number]
         called = cli("fig3", "--scale", "smoke", "--explain", f"{number}")
         assert (called.code, called.err) == (0, "")
@@ -182,18 +211,18 @@ def test_a_row_is_explained(figure_3: Store, cli: Cli) -> None:
     assert cli.files() == before, "it only reads"
 
 
-@pytest.mark.parametrize("row", ["17", "-1", "", "xyz", "1.0", "0" * 16, "a\nb"], ids=ascii)
+@pytest.mark.parametrize("row", ["21", "-1", "", "xyz", "1.0", "0" * 16, "a\nb"], ids=ascii)
 def test_a_row_that_is_not_there_is_refused(row: str, figure_3: Store, cli: Cli) -> None:
     sentence = cli.refused("fig3", "--scale", "smoke", f"--explain={row}")
-    assert f"fig3 has no row and no step {row!r}; its rows are 0 to 16" in sentence
+    assert f"fig3 has no row and no step {row!r}; its rows are 0 to 20" in sentence
 
 
 def test_what_can_not_be_explained_is_refused(cli: Cli) -> None:
     """Before there is anything; of several tables; of a table behind which is nothing."""
     assert "fig3 has no row and no step '0'; it has no rows yet" in cli.refused("fig3", "--explain", "0")
     for several in (("fig3", "fig8"), ("all",), ("table1", "fig3")):
-        assert "--explain wants one sweep" in cli.refused(*several, "--explain", "0", "--scale", "smoke")
-    assert "nothing behind the rows of table1" in cli.refused("table1", "--explain", "0")
+        assert "--explain needs exactly one sweep" in cli.refused(*several, "--explain", "0", "--scale", "smoke")
+    assert "the rows of table1 need no training" in cli.refused("table1", "--explain", "0")
     assert "--explain" in cli.refused("fig3", "--explain")
 
 
@@ -208,7 +237,7 @@ def test_a_bad_choice_of_weights_to_keep_is_told_the_good_ones(keep: str, cli: C
 def test_weights_that_nobody_starts_from_are_kept_unless_told_not_to(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figure 1 judges the ends of its pre-trainings; Figure 6 draws the weights themselves; nobody reads the others."""
     seen: list[Plan] = []
-    monkeypatch.setattr(experiment._Run, "train", lambda run, *_: seen.append(run.graph) or 0)
+    monkeypatch.setattr(execution.Execution, "train", lambda run, *_: seen.append(run.graph) or 0)
     for more, keep in ([], True), (["--keep", "all"], True), (["--keep", "needed"], False):
         called = cli("fig1", "fig6", "--scale", "smoke", *more)
         assert (called.code, called.err) == (0, "")
@@ -216,7 +245,7 @@ def test_weights_that_nobody_starts_from_are_kept_unless_told_not_to(cli: Cli, m
         assert {job.keep for job in jobs} == {keep}
         read = {job.id for job in jobs if job.weights}
         judged = {job.train.start.of.id for job in jobs if isinstance(job.train.start, Final)}
-        drawn = {point.step.id for point in sweep.load("fig6", "smoke", 1).points}
+        drawn = {point.step.id for point in sweep_loader.load("fig6", "smoke", 1).points}
         assert read == judged | drawn
         assert len(drawn) == 2
         assert len(judged) < len(jobs) / 2
@@ -233,7 +262,7 @@ def test_a_root_in_use_is_refused(figure_3: Store, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (KeyboardInterrupt(), STOPPED, "every finished step is kept"),
+        (KeyboardInterrupt(), STOPPED, "; finished steps are kept; "),
         (OSError(errno.ENOSPC, "No space left on device"), FAILED, "No space left on device"),
     ],
     ids=["Ctrl-C", "disk full"],
@@ -244,32 +273,32 @@ def test_what_ends_the_training_is_said(
     def fail(*_: Any) -> int:
         raise error
 
-    monkeypatch.setattr(experiment._Run, "train", fail)
+    monkeypatch.setattr(execution.Execution, "train", fail)
     called = cli("fig3", "--scale", "smoke")
     check_refused(called, code)
     assert words in called.err
-    assert "the same command goes on" in called.err
+    assert "run the same command again to resume" in called.err
 
 
 def test_our_own_fault_is_one_sentence_and_a_log(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> int:
         raise ZeroDivisionError("ours\nalone")
 
-    monkeypatch.setattr(experiment._Run, "train", fail)
+    monkeypatch.setattr(execution.Execution, "train", fail)
     called = cli("fig3", "--scale", "smoke")
     assert called.code == FAILED
     (line,) = called.err.splitlines()
-    assert "fault in raysslprune itself: ZeroDivisionError: ours alone" in line
+    assert "internal error in raysslprune: ZeroDivisionError: ours alone" in line
     (log,) = (cli.folder / "tmp").iterdir()
     assert str(log) in line
     assert "Traceback" in log.read_text()
 
 
 def test_seeds_are_0_to_n_minus_1() -> None:
-    points: tuple[Point, ...] = sweep.load("fig3", "smoke", 3).points
+    points: tuple[Point, ...] = sweep_loader.load("fig3", "smoke", 3).points
     assert {point.seed for point in points} == {0, 1, 2}
     assert {point.step.seed for point in points} == {0, 1, 2}
-    assert {point.seed for point in sweep.load("fig3", "smoke", 2).points} == {0, 1}
+    assert {point.seed for point in sweep_loader.load("fig3", "smoke", 2).points} == {0, 1}
 
 
 # ------------------------------------------------------------------------------------- progress
@@ -282,11 +311,11 @@ def test_a_root_whose_first_start_was_killed_is_still_ours(cli: Cli) -> None:
     (root / "probe-0a1b").write_text("")
     assert cli("fig3", "--dry-run").code == 0
     (root / "thesis.tex").write_text("")
-    assert "holds other files" in cli.refused("fig3", "--dry-run", code=FAILED)
+    assert "contains other files but no raysslprune.json" in cli.refused("fig3", "--dry-run", code=FAILED)
 
 
 def test_an_empty_root_is_refused(cli: Cli) -> None:
-    assert "--root wants the name of a folder" in cli.refused("fig3", "--dry-run", "--root", "", code=FAILED)
+    assert "--root needs the name of a folder" in cli.refused("fig3", "--dry-run", "--root", "", code=FAILED)
 
 
 def test_options_can_not_be_abbreviated(cli: Cli) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raysslprune import sweep, sweep_loader
+from raysslprune import sweep_loader
 from tests.helpers.cli import GOOD, LISTING, STOPPED, USAGE, Cli, check_refused, own, refuse_file, rows
 
 # ------------------------------------------------------------------------------------- a wrong call
@@ -18,7 +18,7 @@ def test_an_unknown_sweep_is_told_the_nearest_and_all(name: str, cli: Cli) -> No
     sentence = cli.refused(name)
     assert repr(name) in sentence
     assert "did you mean fig3?" in sentence
-    assert all(known in sentence for known in sweep.known())
+    assert all(known in sentence for known in sweep_loader.known())
 
 
 @pytest.mark.parametrize("name", ["", "zzzzzzzz", "../..", "fig3/", "nowhere.py", "a\nb", "a\nb.py", "raysslprune"])
@@ -43,11 +43,12 @@ def test_a_file_of_ones_own_is_not_called_all(cli: Cli) -> None:
     assert "all.py: 'all' is reserved for all sweeps of the package; rename" in cli.refused("all.py")
 
 
-@pytest.mark.parametrize("name", ["mine-runs.py", "fig3-layers.py"])
+@pytest.mark.parametrize("name", ["mine-runs.py", "mine-steps.py", "mine-claims.py", "fig3-layers.py"])
 def test_a_file_of_ones_own_does_not_replace_what_stands_beside_results(name: str, cli: Cli) -> None:
     (cli.folder / name).write_text(GOOD)
-    assert f"{name} ends in a reserved suffix (-runs, -magnitudes, -layers, -overlap); rename the file" in cli.refused(
-        name
+    assert (
+        f"{name} ends in a reserved suffix (-runs, -steps, -claims, -magnitudes, -layers, -overlap); rename the file"
+        in cli.refused(name)
     )
 
 
@@ -160,7 +161,7 @@ def test_a_long_value_is_shortened_and_a_misspelt_recipe_is_named_with_the_known
     chain = POINT.replace("step={}", "step=step(0)").format(0, 0).replace("step=step(0)", "step=[step(0)] * 9")
     assert len(refuse_file(cli, chain)) < 300
     sentence = refuse_file(cli, GOOD.replace('recipes["labels"]', 'recipes["label"]'))
-    assert "there is no 'label' here, only labels, rotnet, " in sentence
+    assert "unknown name 'label'; known: labels, rotnet, " in sentence
 
 
 @pytest.mark.parametrize("what", LACKS)
@@ -171,7 +172,7 @@ def test_a_sweep_file_that_lacks_something_is_refused(what: str, cli: Cli) -> No
 @pytest.mark.parametrize("what", ROWS)
 def test_rows_that_are_no_table_are_refused(what: str, cli: Cli) -> None:
     sentence = refuse_file(cli, f"{LISTING}\ndef rows(scale):\n    return {ROWS[what]}")
-    assert ("rows in " if what == "nothing" else "rows(scale) in ") in sentence
+    assert "rows(scale) in " in sentence
 
 
 def test_claims_and_rows_that_are_missing_or_wrong_are_named(cli: Cli) -> None:
@@ -181,22 +182,22 @@ def test_claims_and_rows_that_are_missing_or_wrong_are_named(cli: Cli) -> None:
         ("has claims of another type", "needs a function claims(scale) that gives"),
         ("has claims that give text", "claims(scale) in "),
         ("has claims that give a claim and a number", "claims(scale) in "),
-        ("has claims on a curve of no points", "names the curve 'laptop laptop', which none of its points is on"),
+        ("has claims on a curve of no points", "names the curve 'laptop laptop', which has no points"),
         ("has claims twice", "has both CLAIMS and claims(scale)"),
-        ("has claims that give nothing", "mine.py gave nothing: does it yield, or return a list?"),
-        ("gives nothing", "mine.py gave nothing: does it yield, or return a list?"),
+        ("has claims that give nothing", "mine.py returned None; it must yield values or return a list"),
+        ("gives nothing", "mine.py returned None; it must yield values or return a list"),
         (
             "has columns that are a number",
-            "columns of Listing is a tuple, each of printable text of at most 200 characters, not 2",
+            "columns of Listing must be a tuple, each of printable text of at most 200 characters, not 2",
         ),
         ("has no columns", "a listing needs columns"),
     ):
         assert words in refuse_file(cli, LACKS[what])
     for what, words in (
-        ("no row", "must give one tuple or more, each of 2"),
-        ("rows of text", "must give one tuple or more, each of 2"),
-        ("a row too short", "must give one tuple or more, each of 2"),
-        ("words and numbers", "words alone or numbers alone in column 'b'"),
+        ("no row", "must give one tuple or more, each with 2 values"),
+        ("rows of text", "must give one tuple or more, each with 2 values"),
+        ("a row too short", "must give one tuple or more, each with 2 values"),
+        ("words and numbers", "only words or only numbers in column 'b'"),
     ):
         assert words in refuse_file(cli, f"{LISTING}\ndef rows(scale):\n    return {ROWS[what]}")
 
@@ -205,9 +206,9 @@ def test_claims_may_depend_on_the_scale(cli: Cli) -> None:
     more = f"\ndef claims(scale):\n    return [{CLAIM}] if scale == 'smoke' else []\n"
     (cli.folder / "mine.py").write_text(GOOD + more)
     name = str(cli.folder / "mine.py")
-    assert [len(sweep.load(name, scale, 1).claims) for scale in ("smoke", "laptop")] == [1, 0]
+    assert [len(sweep_loader.load(name, scale, 1).claims) for scale in ("smoke", "laptop")] == [1, 0]
     (cli.folder / "mine.py").write_text(GOOD)
-    assert sweep.load(name, "smoke", 1).claims == ()
+    assert sweep_loader.load(name, "smoke", 1).claims == ()
 
 
 @pytest.mark.parametrize("what", RAISES)
@@ -227,6 +228,14 @@ def test_a_sweep_file_that_raises_is_refused_with_its_line(what: str, cli: Cli) 
 def test_a_sweep_file_with_a_wrong_point_is_refused(what: str, cli: Cli) -> None:
     """Before anything is trained, not when the table is made."""
     refuse_file(cli, WRONG_POINTS[what])
+
+
+@pytest.mark.parametrize("metrics", [(), ("top1",), ("top1_validation",)])
+def test_a_search_that_would_choose_on_what_it_shows_is_refused(metrics: tuple[str, ...], cli: Cli) -> None:
+    text = (Path(sweep_loader.__file__).parent.parent / "sweeps/rewind.py").read_text()
+    sentence = refuse_file(cli, text.replace('("top1", FIGURE.objective)', repr(metrics)))
+    if metrics:
+        assert "a search chooses by points with the metric top1_validation, as trainings have on a data set" in sentence
 
 
 @pytest.mark.parametrize("what", ENDS)
@@ -298,7 +307,8 @@ def test_a_sweep_that_ignores_its_seed_is_refused(cli: Cli) -> None:
 def test_two_sweeps_of_one_name_are_refused(cli: Cli) -> None:
     (cli.folder / "other").mkdir()
     (cli.folder / "other" / "mine.py").write_text((cli.folder / own(cli)).read_text())
-    assert "same files: mine.py, other/mine.py" in cli.refused("mine.py", "other/mine.py", "--dry-run")
+    said = cli.refused("mine.py", "other/mine.py", "--dry-run")
+    assert "would overwrite each other's files: mine.py, other/mine.py" in said
 
 
 def test_an_unknown_metric_is_named_with_the_known_ones(cli: Cli) -> None:
@@ -311,8 +321,17 @@ def test_names_that_no_point_has_are_refused_before_anything_trains(cli: Cli) ->
     name = own(cli)
     good = (cli.folder / name).read_text()
     (cli.folder / name).write_text(good.replace('init="a", level', 'init="aa", level'))
-    assert "points with init 'aa', which is none of its figure's inits (a)" in cli.refused(name, "--dry-run")
+    assert "points with init 'aa', which is not among its figure's inits (a)" in cli.refused(name, "--dry-run")
     claim = 'from raysslprune.sweepfile import Claim\nA, X = Curve(task="b", init="a"), Curve(task="x", init="a")\n'
     claim += 'CLAIMS = (Claim(says="s", source="s", higher=A, lower=X, relation="above"),)\n'
     (cli.folder / name).write_text(good + claim)
-    assert "names the curve 'x a', which none of its points is on" in cli.refused(name, "--dry-run")
+    assert "names the curve 'x a', which has no points" in cli.refused(name, "--dry-run")
+    first, second = 'Curve(task="x", init="a")', 'Curve(task="b", init="a")'
+    for curves, refused in ((f"{first},", True), (f"{first}, {second}", False), (f"{second}, {first}", False)):
+        given = good.replace('inits=("a",)', f'inits=("a",), everywhere=({curves})')
+        assert given != good
+        (cli.folder / name).write_text(given)
+        if refused:
+            assert "names the curve 'x a', which has no points" in cli.refused(name, "--dry-run")
+        else:
+            assert cli(name, "--dry-run").code == 0

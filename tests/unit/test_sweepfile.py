@@ -14,16 +14,19 @@ A, B = Curve(task="labels", init="winning ticket"), Curve(task="rotnet", init="w
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"relation": "below"}, "'below' is not one of above, equal, widens, narrows"),
-        ({"relation": "equal"}, "'equal' needs one"),
-        ({"relation": "above", "margin": 1.0}, "a margin goes with 'equal'"),
+        ({"relation": "below"}, "'below' is not one of above, not worse, equal, widens, narrows"),
+        ({"relation": "equal"}, "relations 'equal' and 'not worse' need a margin; other relations must not have one"),
+        ({"relation": "above", "margin": 1.0}, "need a margin; other relations must not have one"),
         ({"relation": "widens", "along": "seeds"}, "along 'seeds' is not one of density, panels"),
-        ({"relation": "above", "along": "panels"}, "along 'panels' goes with 'widens' and 'narrows'"),
-        ({"higher": "labels"}, "higher of Claim is a curve, not 'labels'"),
-        ({"lower": "80"}, "lower of Claim is a curve or a number, not '80'"),
-        ({"higher": 80.0}, "higher of Claim is a curve, not 80.0"),
-        ({"within": (0.1,)}, r"within of Claim is two densities, not \(0.1,\)"),
-        ({"within": 0.5}, "within of Claim is two densities, not 0.5"),
+        ({"relation": "above", "along": "panels"}, "along 'panels' needs relation 'widens' or 'narrows'"),
+        ({"relation": "not worse"}, "relations 'equal' and 'not worse' need a margin"),
+        ({"at": "most"}, "at 'most' is not one of mean, each"),
+        ({"relation": "widens", "at": "each"}, "at 'each' needs relation 'above', 'equal' or 'not worse'"),
+        ({"higher": "labels"}, "higher of Claim must be a curve, not 'labels'"),
+        ({"lower": "80"}, "lower of Claim must be a curve or a number, not '80'"),
+        ({"higher": 80.0}, "higher of Claim must be a curve, not 80.0"),
+        ({"within": (0.1,)}, r"within of Claim must be two densities, not \(0.1,\)"),
+        ({"within": 0.5}, "within of Claim must be two densities, not 0.5"),
     ],
 )
 def test_a_bad_claim_is_refused_with_a_sentence(changes: dict[str, Any], sentence: str) -> None:
@@ -36,10 +39,10 @@ def test_a_bad_claim_is_refused_with_a_sentence(changes: dict[str, Any], sentenc
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"inits": "winning ticket"}, "inits of Figure is a tuple, each of printable text"),
-        ({"references": [A]}, "references of Figure is a tuple of curves"),
-        ({"references": ("labels",)}, r"references of Figure is a tuple of curves, not \('labels',\)"),
-        ({"everywhere": (Dense(curve=A),)}, r"everywhere of Figure is a tuple of curves, not \(Dense"),
+        ({"inits": "winning ticket"}, "inits of Figure must be a tuple, each of printable text"),
+        ({"references": [A]}, "references of Figure must be a tuple of curves"),
+        ({"references": ("labels",)}, r"references of Figure must be a tuple of curves, not \('labels',\)"),
+        ({"everywhere": (Dense(curve=A),)}, r"everywhere of Figure must be a tuple of curves, not \(Dense"),
         ({"x": "log"}, "x is 'remaining' or 'pruned', not 'log'"),
         ({"colour": "seed"}, "colour is for 'task' or 'init', not 'seed'"),
     ],
@@ -52,10 +55,10 @@ def test_a_bad_figure_is_refused_with_a_sentence(changes: dict[str, Any], senten
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        (3, "columns of Listing is a tuple, each of printable text of at most 200 characters, not 3"),
+        (3, "columns of Listing must be a tuple, each of printable text of at most 200 characters, not 3"),
         ((), "a listing needs columns"),
-        (["a"], "columns of Listing is a tuple"),
-        (("a", 3), r"columns of Listing is a tuple, each of .*, not \('a', 3\)"),
+        (["a"], "columns of Listing must be a tuple"),
+        (("a", 3), r"columns of Listing must be a tuple, each of .*, not \('a', 3\)"),
     ],
 )
 def test_a_bad_listing_is_refused_with_a_sentence(columns: Any, sentence: str) -> None:
@@ -64,24 +67,21 @@ def test_a_bad_listing_is_refused_with_a_sentence(columns: Any, sentence: str) -
 
 
 @pytest.mark.parametrize(
-    ("drawing", "more"), [(Figure, {}), (Magnitudes, {}), (Search, {"trials": 1}), (Listing, {"columns": ("a",)})]
+    ("drawing", "more"), [(Figure, {}), (Magnitudes, {}), (Search, {}), (Listing, {"columns": ("a",)})]
 )
 def test_a_title_is_text(drawing: Any, more: dict[str, Any]) -> None:
     assert drawing(title="x", **more).title == "x"
     assert drawing(title="\u00e4 $x^2$" + "x" * 190, **more)
     for wrong in (None, "x" * 201, "a\nb", "\0", "\x1b[31m", "\udcff"):
-        with pytest.raises(ValueError, match=r"title of [A-Z][a-z]+ is printable text of at most 200 characters, not "):
+        with pytest.raises(
+            ValueError, match=r"title of [A-Z][a-z]+ must be printable text of at most 200 characters, not "
+        ):
             drawing(title=wrong, **more)
 
 
 def test_only_a_curve_is_dense() -> None:
-    with pytest.raises(ValueError, match="curve of Dense is a curve, not 'labels'"):
+    with pytest.raises(ValueError, match="curve of Dense must be a curve, not 'labels'"):
         Dense(curve="labels")  # pyright: ignore[reportArgumentType]
-
-
-def test_a_search_needs_trials() -> None:
-    with pytest.raises(ValueError, match="needs trials, not 0"):
-        Search(title="x", trials=0)
 
 
 def test_a_curve_without_a_panel_is_that_of_every_panel() -> None:

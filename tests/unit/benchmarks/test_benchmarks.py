@@ -28,7 +28,7 @@ def test_plan_measures_each_part_at_each_size() -> None:
     measured = json.loads(done.stdout)
     assert (measured.pop("benchmark"), measured["machine"].keys() >= {"cores"}) == ("plan", True)
     del measured["machine"]
-    assert measured["points"] == {"60 points": 57, "120 points": 114}  # whole seeds
+    assert measured["points"] == {"60 points": 71, "120 points": 142}  # whole seeds
     parts = {name for name in measured if name.startswith("seconds: ")}
     assert {"seconds: planned", "seconds: table", "seconds: drawn"} < parts
     assert all(0 < seconds < 60 for part in parts for seconds in measured[part].values())
@@ -55,6 +55,8 @@ def test_a_wrong_name_is_refused() -> None:
         (["cifar", "--dataset", "cifra10"], 2, "data set 'cifra10' is not known"),
         (["cifar", "--data", "nowhere"], 1, "nowhere"),
         (["rewind", "--root", "/proc/nowhere"], 1, "can't write to /proc/nowhere"),
+        (["results", "--add", "/nowhere"], 1, "there are no results in /nowhere"),
+        (["results", "--add", "/nowhere", "--scale", "big"], 2, "invalid choice: 'big'"),
     ],
 )
 def test_what_can_not_be_done_is_said_in_a_sentence(
@@ -72,10 +74,17 @@ def test_what_can_not_be_done_is_said_in_a_sentence(
 
 def test_every_benchmark_is_listed_and_documented() -> None:
     folder = Path(sys.modules["benchmarks"].__file__ or "").parent
-    found = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "simulate", "statistics"}
+    found = {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "__main__",
+        "page",
+        "simulate",
+        "statistics",
+        "trained",
+    }
     assert found == set(BENCHMARKS)
     docs = CHECKOUT / "docs"
-    text = "".join((docs / name).read_text() for name in ("performance.md", "results.md"))
+    text = "".join((docs / name).read_text() for name in ("performance.md", "learning.md", "results.md", "science.md"))
     assert [name for name in BENCHMARKS if f"benchmarks {name}" not in text] == []
 
 

@@ -86,6 +86,7 @@ def test_no_step_runs_on_the_head_of_the_cloud() -> None:
     assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
 
 
+@pytest.mark.slow
 def test_the_cloud_starts_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's own provider for AWS, against moto in the place of AWS: nothing leaves this process."""
     monkeypatch.setenv("HOME", str(tmp_path))  # where Ray puts the key that it makes

@@ -1,12 +1,14 @@
-"""How many workers a training is given, and what a cluster has or may grow to have."""
+"""What a cluster has or may grow to have, and how a sweep connects to it."""
 
 from __future__ import annotations
 
 import gc
 import os
+import re
 import socket
 import stat
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from ray._private import ray_constants
 from ray._raylet import (  # pyright: ignore[reportMissingImports]
@@ -24,9 +27,10 @@ from ray._raylet import (  # pyright: ignore[reportMissingImports]
 )
 
 from raysslprune.cluster import nodes as nodes_module
-from raysslprune.cluster.nodes import Capacity, ClusterError, Lifeline, Workers, complaint, connected, largest
-from raysslprune.paper.recipes import APPENDIX_D
-from raysslprune.spec import Recipe
+from raysslprune.cluster import patches
+from raysslprune.cluster.nodes import Lifeline, complaint, connected, largest, no_compiler
+from raysslprune.cluster.options import Capacity
+from raysslprune.cluster.ray_thread import ClusterError
 from raysslprune.store.record import versions
 from raysslprune.store.steps import Store
 from tests.helpers import CHECKOUT
@@ -39,71 +43,15 @@ def has(cpus: float = 64, gpus: float = 0) -> Capacity:
     return Capacity(cpus=cpus, gpus=gpus)
 
 
-# ------------------------------------------------------------------------------------- workers
-
-
-def test_on_cores_a_training_has_one_worker_unless_told_otherwise() -> None:
-    assert Workers().count(16, has()) == 1
-    assert Workers(per_step=4).count(16, has()) == 4
-
-
-def test_on_gpus_it_has_the_papers_number_where_there_are_so_many() -> None:
-    """Appendix D says how many GPUs each recipe of ImageNet was run on."""
-    for row in APPENDIX_D:
-        if isinstance(row.recipe, Recipe) and row.gpus > 1:
-            assert Workers(gpus=1).count(row.recipe.parts, has(gpus=32)) == row.gpus, row
-    assert {row.gpus for row in APPENDIX_D} >= {8, 16, 32}
-
-
-@pytest.mark.parametrize(
-    ("parts", "limit", "expected"),
-    [(16, 16, 16), (16, 15, 8), (16, 1, 1), (12, 5, 4), (12, 11, 6), (7, 6, 1), (1, 100, 1)],
-)
-def test_parts_are_shared_evenly(parts: int, limit: int, expected: int) -> None:
-    assert Workers(per_step=limit).count(parts, has()) == expected
-    assert Workers(gpus=1).count(parts, has(cpus=200, gpus=limit)) == expected
-
-
-def test_workers_of_a_cluster() -> None:
-    assert has(cpus=3.5).workers(0) == 3
-    assert has(cpus=64, gpus=8).workers(1) == 8
-    assert has(cpus=64, gpus=8).workers(0.25) == 32
-    assert has(cpus=6, gpus=8).workers(1) == 6, "each needs a core, too"
-
-
-@pytest.mark.parametrize(
-    ("workers", "there", "sentence"),
-    [
-        (Workers(gpus=1), has(cpus=2), "a step wants 1 GPU and a core; this cluster has 0 GPUs and 2 cores at most; "
-         "--gpus-per-worker 0 computes on cores"),
-        (Workers(gpus=0.5), has(cpus=0, gpus=0), "a step wants 0.5 GPU and a core; this cluster has 0 GPUs and 0 "),
-        (Workers(per_step=8), has(cpus=2), "a step wants 8 workers with a core each; this cluster has 0 GPUs and 2 "
-         "cores at most; ask for fewer"),
-        (Workers(per_step=8, gpus=1), has(gpus=4), "a step wants 8 workers with 1 GPU each; this cluster has 4 GPUs"),
-        (Workers(), has(cpus=0.5), "a step wants a core; this cluster has 0 GPUs and 0.5 cores at most; start "
-         "Ray with more"),
-    ],
-)  # fmt: skip
-def test_what_a_cluster_can_never_hold_is_said(workers: Workers, there: Capacity, sentence: str) -> None:
-    with pytest.raises(ClusterError) as caught:
-        workers.check({1, 16}, there)
-    assert str(caught.value).startswith(sentence)
-
-
-def test_what_fits_is_not_complained_about() -> None:
-    Workers(per_step=8).check({1, 16}, has(cpus=8))
-    Workers(per_step=800).check({1, 16}, has(cpus=16))
-    Workers(gpus=1).check({1, 16}, has(gpus=1))
-
-
 # ------------------------------------------------------------------------------------- autoscaling
 
 
 def test_a_cluster_that_grows_is_counted_at_its_largest(tmp_path: Path) -> None:
-    """By the project's own file for AWS, which `ray up` leaves on the head."""
+    """With the project's own file for AWS, which `ray up` leaves on the head."""
     said = yaml.safe_load((PROJECT / "cluster.yaml").read_text())
     of_workers = next(kind for name, kind in said["available_node_types"].items() if name != said["head_node_type"])
     most = largest(PROJECT / "cluster.yaml")
+    assert most is not None
     assert most.gpus == said["max_workers"] * of_workers["resources"]["GPU"] > 0
     assert most.cpus == said["max_workers"] * of_workers["resources"]["CPU"] > 0
     assert of_workers["min_workers"] == 0
@@ -118,21 +66,24 @@ def test_kinds_of_nodes_are_added_up(tmp_path: Path) -> None:
         "unknown": {"max_workers": 7},
     }
     config.write_text(yaml.safe_dump({"max_workers": 5, "head_node_type": "head", "available_node_types": kinds}))
-    assert largest(config) == Capacity(cpus=2 + 3 * 8 + 5 * 96, gpus=3 + 5 * 8)
+    most = largest(config)
+    assert most == Capacity(cpus=2 + 3 * 8 + 5 * 96, gpus=3 + 5 * 8, machine=Capacity(cpus=96, gpus=8))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "max_workers: 3", "a: [", "available_node_types: {}\nmax_workers: 2", None])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "max_workers: 3", "a: [", "available_node_types: {a: 3}\nmax_workers: 2", None]
+)
 def test_a_file_that_says_nothing_adds_nothing(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "config").write_text(text)
-    assert largest(tmp_path / "config") == Capacity(cpus=0, gpus=0)
+    assert largest(tmp_path / "config") is None
 
 
 # ------------------------------------------------------------------------------------- a Ray that dies
 
 
 class Fake:
-    """In the place of what Lifeline asks of Ray: a node that is there until it is not, or stops to answer."""
+    """Stand-in for what Lifeline asks of Ray: a node that can end, or stop answering."""
 
     def __init__(self) -> None:
         self.alive, self.answers = True, True
@@ -159,7 +110,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     ("what", "why"), [("alive", "its process on this machine ended"), ("answers", "its head did not answer for 1 s")]
 )
 def test_a_dead_ray_is_told_once(what: str, why: str, fake: Fake) -> None:
-    """And while it lives, nothing is."""
+    """Nothing is reported while it lives."""
     told: list[str] = []
     life = Lifeline(told.append)
     with life.watched():
@@ -168,11 +119,24 @@ def test_a_dead_ray_is_told_once(what: str, why: str, fake: Fake) -> None:
         setattr(fake, what, False)
         wait_until(lambda: bool(told), 10)
         time.sleep(1)
-    assert told == [f"Ray died: {why}; what was finished is kept, and the same command goes on from there"]
+    assert told == [f"Ray died: {why}; finished steps are kept; run the same command again to resume"]
+
+
+def test_silence_is_counted_from_the_start_of_watching(fake: Fake) -> None:
+    """The checks of the nodes come before that, and may take longer than a dead Ray is silent."""
+    told: list[str] = []
+    life = Lifeline(told.append)
+    fake.answers = False
+    threading.Timer(0.3, setattr, (fake, "answers", True)).start()
+    life._answered -= 100
+    with life.watched():
+        time.sleep(1)
+    assert told == []
+    assert not life.dead
 
 
 def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reference in it, which Ray would end the process for, is gone before."""
+    """A reference in the garbage, for which Ray would end the process, is collected before."""
 
     class Reference:
         me: object
@@ -194,6 +158,16 @@ def test_a_program_on_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         pytest.fail("connected")
 
 
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let ``auto`` find a head that listens, whatever runs on this machine."""
+    monkeypatch.setattr(nodes_module.patches, "is_for_ray_client", lambda *_: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(nodes_module.patches, "address_here", lambda: f"127.0.0.1:{server.getsockname()[1]}")
+        yield
+
+
+@pytest.mark.usefixtures("head")
 def test_a_start_that_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     abandoned: list[ClusterError] = []
     monkeypatch.setattr(nodes_module, "STARTED_WITHIN", 0.1)
@@ -207,7 +181,9 @@ def test_a_start_that_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ClusterError, match="can't reach the Ray cluster"), connected(abandon=abandoned.append):
         pass
     assert len(abandoned) == 1
-    assert str(abandoned[0]).startswith("Ray has not started within 0 s; what was finished is kept")
+    assert str(abandoned[0]).startswith(
+        "Ray has not started within 0 s; finished steps are kept; run the same command again to resume"
+    )
     monkeypatch.setattr(nodes_module.ray, "init", lambda **_: SimpleNamespace(dashboard_url="x"))
     monkeypatch.setattr(nodes_module.ray, "shutdown", lambda **_: None)
     with connected(abandon=abandoned.append) as address:
@@ -235,7 +211,7 @@ def test_a_node_that_will_do_has_nothing_to_say(root: Store, tmp_path: Path) -> 
 
 def test_a_root_that_is_not_the_same_is_found_out(root: Store, tmp_path: Path) -> None:
     said = complaint(root.address, "", [], versions(), "probe-2", "0")
-    assert said == f"does not see the root {root.shown} of this sweep there; it must be shared, or on s3://"
+    assert said == f"does not see the root {root.shown} of this sweep; it must be shared, or on s3://"
     assert not root.has("probe-2-0")
     nowhere = tmp_path / "nowhere"
     assert "does not see the root" in complaint(str(nowhere), "", [], versions())
@@ -252,11 +228,64 @@ def test_missing_data_and_other_versions_are_found_out(root: Store, tmp_path: Pa
     )
 
 
+class Broken:
+    """Stand-in for torch.cuda and a tensor on it, on a node whose driver is too old."""
+
+    def __init__(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error = error
+        self.devices: list[str] = []
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch, "ones", self.ones)
+        monkeypatch.setattr(torch.version, "cuda", "13.2")
+
+    def ones(self, *_: int, device: torch.device) -> torch.Tensor:
+        self.devices.append(str(device))
+        if device.index == 1:
+            raise self.error
+        return torch.zeros(1)
+
+
+def test_a_gpu_that_can_not_compute_is_found_out_with_its_driver_and_build(
+    root: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two."""
+    version = tmp_path / "version"
+    version.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version: 12.2\n"
+    )
+    broken = Broken(
+        RuntimeError("The NVIDIA driver on your system is too old (found version 12020).\nPlease"), monkeypatch
+    )
+    driver = nodes_module._driver
+    monkeypatch.setattr(nodes_module, "_driver", lambda: driver(version))
+    said = complaint(root.address, str(tmp_path), ["digits"], versions(), gpus=True)
+    assert said == (
+        "can't compute on its GPU: The NVIDIA driver on your system is too old (found version 12020) "
+        f"(driver 535.104.05; torch {torch.__version__}, built for CUDA 13.2)"
+    )
+    assert broken.devices == ["cuda:0", "cuda:1"]
+    assert complaint(root.address, str(tmp_path), ["digits"], versions()) == "", "no GPU was asked for"
+    broken.error = AssertionError("Torch not compiled with CUDA enabled")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(nodes_module, "_driver", lambda: driver(tmp_path / "nothing"))
+    assert complaint(root.address, str(tmp_path), [], versions(), gpus=True) == (
+        "can't compute on its GPU: Torch not compiled with CUDA enabled "
+        f"(driver none; torch {torch.__version__}, built for no CUDA)"
+    )
+
+
+def test_a_node_without_a_compiler_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert no_compiler() == "has no C++ compiler, which --compile needs: neither g++ nor clang++ is on its PATH"
+    (tmp_path / "clang++").touch(0o755)
+    assert no_compiler() == ""
+
+
 def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
-    sentence = rf"^can't reach the Ray cluster at 127\.0\.0\.1:{port} that RAY_ADDRESS names: is it running, "
+    sentence = rf"^can't reach the Ray cluster at 127\.0\.0\.1:{port} \(from RAY_ADDRESS\); check that it runs, "
     with pytest.raises(ClusterError, match=sentence), connected():
         pass
 
@@ -276,7 +305,8 @@ def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.Mon
 )
 def test_what_names_a_cluster(said: str, address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", said)
-    assert nodes_module.named_address() == address
+    assert nodes_module.named_address() == (address, "RAY_ADDRESS" if said.strip() else "")
+    assert nodes_module.named_address("10.0.0.9:1") == ("10.0.0.9:1", "--address"), "it comes first"
 
 
 @pytest.mark.parametrize(
@@ -284,19 +314,25 @@ def test_what_names_a_cluster(said: str, address: str | None, monkeypatch: pytes
     [
         ("http://127.0.0.1:8265", "the dashboard's address"),
         ("https://head:8265/", "the dashboard's address"),
-        ("ray://127.0.0.1:10001", "an address for Ray Client"),
-        ("head", "no address of a cluster's head"),
-        ("head:", "no address of a cluster's head"),
-        (":6379", "no address of a cluster's head"),
-        ("head:ray", "no address of a cluster's head"),
-        ("LOCAL", "no address of a cluster's head"),
-        ("anyscale://mine", "no address of a cluster's head"),
+        ("ray://127.0.0.1:10001", "an address for Ray Client (ray://), which is not for sweeps"),
+        ("head", "not the address of a cluster's head"),
+        ("head:", "not the address of a cluster's head"),
+        (":6379", "not the address of a cluster's head"),
+        ("head:ray", "not the address of a cluster's head"),
+        ("LOCAL", "not the address of a cluster's head"),
+        ("anyscale://mine", "not the address of a cluster's head"),
     ],
 )
 def test_what_names_no_cluster_is_said_at_once(said: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", said)
     monkeypatch.setattr(nodes_module.ray, "init", None)
-    with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS is {said}, which is {kind}; a sweep wants "), connected():
+    with (
+        pytest.raises(ClusterError, match=f"^RAY_ADDRESS is {said}, which is {re.escape(kind)}; set it to HOST:PORT "),
+        connected(),
+    ):
+        pass
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(ClusterError, match=f"^--address is {said}, which is "), connected(given=said):
         pass
 
 
@@ -304,7 +340,7 @@ def test_a_mode_that_ray_would_take_for_none_is_refused(monkeypatch: pytest.Monk
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "tokens")
     monkeypatch.setattr(nodes_module.ray, "init", None)
-    with pytest.raises(ClusterError, match=r"^RAY_AUTH_MODE is 'tokens'; it wants token or disabled$"), connected():
+    with pytest.raises(ClusterError, match=r"^RAY_AUTH_MODE is 'tokens'; it must be token or disabled$"), connected():
         pass
 
 
@@ -313,7 +349,7 @@ def test_a_mode_that_ray_would_take_for_none_is_refused(monkeypatch: pytest.Monk
 
 @dataclass
 class Begun:
-    """How Ray was called, and what it would have found in the environment."""
+    """The arguments of ray.init, and what Ray would have found in the environment."""
 
     arguments: dict[str, Any]
     environment: dict[str, str]
@@ -323,7 +359,7 @@ class Begun:
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Begun]:
-    """Ray is not started, but asked how it would be."""
+    """Replace ray.init by a function that records how it was called."""
     found: list[Begun] = []
 
     def init(**arguments: Any) -> SimpleNamespace:
@@ -363,6 +399,7 @@ def test_a_ray_of_its_own_has_a_token_of_its_own(
     assert (get_authentication_mode(), cached) == (DISABLED, False), "a later ray.init() is as without a sweep"
 
 
+@pytest.mark.usefixtures("head")
 @pytest.mark.parametrize(
     ("given", "mode", "token"),
     [
@@ -390,6 +427,16 @@ def test_what_the_user_set_stays(
     assert {name: os.environ.get(name) for name in given} == given
 
 
+def test_a_start_that_timed_out_may_be_tried_again(begun: list[Begun], monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise RuntimeError("the GCS timed out\nduring startup")
+
+    monkeypatch.setattr(nodes_module.ray, "init", init)
+    sentence = "^can't start Ray: the GCS timed out during startup; the machine may be busy: nothing is lost, run the "
+    with pytest.raises(ClusterError, match=f"{sentence}same command again$"), connected():
+        pass
+
+
 def test_the_environment_is_as_before_though_ray_did_not_start(
     begun: list[Begun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,7 +456,7 @@ def test_the_environment_is_as_before_though_ray_did_not_start(
 def test_uv_run_builds_no_environments(
     said: str | None, expected: bool, begun: list[Begun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though Ray was imported, and so had read its variable, before the sweep began."""
+    """Even though Ray read its variable on import, before the sweep."""
     monkeypatch.setattr(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", True if said is None else said == "1")
     monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
     if said is not None:
@@ -433,7 +480,7 @@ def test_uv_run_builds_no_environments(
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a short name, which TMPDIR names."""
+    """A folder with a short name, as TMPDIR."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
         monkeypatch.delenv("RAY_TMPDIR", raising=False)
         monkeypatch.setenv("TMPDIR", name)
@@ -442,8 +489,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_rays_own_folder_will_do(short: Path) -> None:
     for _ in ("it is made", "it is there"):
-        with nodes_module.sockets() as folder:
-            assert folder is None
+        with nodes_module.usable_folder():
+            assert patches.default_folder() == str(short / "ray")
         (short / "ray").mkdir(exist_ok=True)
 
 
@@ -474,7 +521,7 @@ def spoilt_by_its_owner(short: Path) -> Path:
 
 
 def spoilt_by_a_link_of_another(short: Path) -> Path:
-    """Ray would make what it leads to writable for everybody."""
+    """Ray would make the link's target writable for everybody."""
     if os.geteuid():
         pytest.skip("needs root")
     (short / "mine").mkdir()
@@ -498,21 +545,23 @@ def spoilt_by_a_link_of_another(short: Path) -> Path:
 def test_another_folder_takes_its_place(
     spoil: Callable[[Path], Path], variable: str, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This user's alone, and gone in the end."""
+    """It is private to this user, and removed at the end."""
     monkeypatch.setenv(variable, str(spoil(short)))
-    with nodes_module.sockets() as folder:
-        assert folder
-        found = Path(folder).lstat()
+    before = dict(os.environ)
+    with nodes_module.usable_folder():
+        folder = Path(patches.default_folder())
+        found = folder.parent.lstat()
         assert (found.st_uid, found.st_mode) == (os.geteuid(), stat.S_IFDIR | 0o700)
         with socket.socket(socket.AF_UNIX) as one:  # as long as Ray's own may be
-            (Path(folder) / "session_2026-11-28_21-43-34_875189_1234567/sockets").mkdir(parents=True)
+            (folder / "session_2026-11-28_21-43-34_875189_1234567/sockets").mkdir(parents=True)
             one.bind(f"{folder}/session_2026-11-28_21-43-34_875189_1234567/sockets/dash_TaskEventsHead")
-    assert not Path(folder).exists()
+    assert not folder.parent.exists()
+    assert dict(os.environ) == before
 
 
 def test_where_no_folder_will_do_it_is_said(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(short / "Münch"))
     monkeypatch.setattr(nodes_module.os, "access", lambda *_: False)
     sentence = r"^can't start Ray: .*/Münch/ray is too long for its sockets, .*; set RAY_TMPDIR to a folder"
-    with pytest.raises(ClusterError, match=sentence), nodes_module.sockets():
+    with pytest.raises(ClusterError, match=sentence), nodes_module.usable_folder():
         pass

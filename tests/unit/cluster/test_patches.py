@@ -1,4 +1,4 @@
-"""The private names of Ray, against the Ray that is installed: these tests are to fail when Ray changes one."""
+"""The private names of Ray, compared with the installed Ray: these tests must fail when Ray changes one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_ray_has_what_is_relied_on(name: Private) -> None:
 
 
 def replace(name: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give ``module:name`` another value, None: none at all. Of a class, which may be C's, a copy is changed."""
+    """Give ``module:name`` another value; None: delete it. A class may be written in C, so a copy of it is changed."""
     module, _, path = name.partition(":")
     owner, _, leaf = path.rpartition(".")
     holder: Any = pkgutil.resolve_name(module)
@@ -101,7 +101,7 @@ def test_a_ray_that_differs_is_told_before_a_sweep_starts(
     patches.check()
     change(name, monkeypatch)
     assert name.difference()
-    with pytest.raises(ClusterError, match=r"^Ray 2\.\S+ is not one that raysslprune can use: its .*; install ray\["):
+    with pytest.raises(ClusterError, match=r"^Ray 2\.\S+ is not supported by raysslprune: .*; install ray\["):
         patches.check()
 
 
@@ -144,7 +144,7 @@ sys.meta_path.insert(0, Finder())
     ],
 )
 def test_a_sweep_on_such_a_ray(module: str, deleted: str, tmp_path: Path) -> None:
-    """Ends before it starts Ray."""
+    """It ends before it starts Ray."""
     (tmp_path / "sitecustomize.py").write_text(BROKEN.format(module=module, deleted=deleted))
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -155,7 +155,7 @@ def test_a_sweep_on_such_a_ray(module: str, deleted: str, tmp_path: Path) -> Non
     )
     assert done.returncode == 1
     name = deleted.removeprefix("module.")
-    assert f"raysslprune: Ray 2.60.0 is not one that raysslprune can use: its {module}:{name} is missing" in done.stderr
+    assert f"raysslprune: Ray 2.60.0 is not supported by raysslprune: {module}:{name} is missing" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("runs/steps/*"))
 
@@ -166,7 +166,7 @@ PACKAGE = Path(raysslprune.__file__).parent
 
 
 def private_parts(source: str) -> set[str]:
-    """What a module has of Ray's that is private: imports, attributes of these, keywords, and names in texts."""
+    """Private parts of Ray in a module: imports, attributes of these, keywords, and names in strings."""
     tree, found, of_ray = ast.parse(source), set[str](), set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -217,7 +217,7 @@ def test_one_that_had_would_be_found(source: str) -> None:
 
 
 def test_every_name_is_used() -> None:
-    """Beside its row."""
+    """At least once besides its row."""
     code = [path.read_text() for path in PACKAGE.rglob("*.py")]
     for name in NAMES:
         leaf = name.name.rpartition(":")[2].rpartition(".")[2]
@@ -229,13 +229,13 @@ def test_every_name_is_used() -> None:
 
 @pytest.fixture
 def controller(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
-    """Makes a real one; without this variable it would ask Ray, which need not run, how large the cluster is."""
+    """Factory of real ones; without this variable each would ask Ray for the size of the cluster, and no Ray runs."""
     monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "1")
     return lambda: TuneController(reuse_actors=True)
 
 
 class Job:
-    """As much of a trial as is asked for."""
+    """The part of a trial that is used."""
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id, self.placement_group_factory, self.config, self.experiment_tag = trial_id, "a core", {}, ""
@@ -247,12 +247,14 @@ class Job:
 
 
 def starting(controller: Any, job: Job, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give a controller a free worker, and a trial whose own worker starts; returns the workers that it ends."""
+    """Give a controller a free worker, and a trial whose own worker starts; return the workers that it ends."""
     controller._actor_cache.increase_max("a core")
     assert controller._actor_cache.cache_object("a core", "free")
     controller._trial_to_actor[job], controller._actor_to_trial["own"] = "own", job
-    live = {"free": ("an actor", "resources")}
-    controller._actor_manager = SimpleNamespace(_live_actors_to_ray_actors_resources=live)
+    live = {"free": ("an actor", "resources"), "own": ("an actor", "resources")}
+    controller._actor_manager = SimpleNamespace(
+        _live_actors_to_ray_actors_resources=live, is_actor_started=live.__contains__
+    )
     ended: list[str] = []
     monkeypatch.setattr(controller, "_remove_actor", lambda tracked_actor: ended.append(tracked_actor))
     monkeypatch.setattr(controller, "_schedule_trial_reset", lambda *_: None)
@@ -262,7 +264,7 @@ def starting(controller: Any, job: Job, monkeypatch: pytest.MonkeyPatch) -> list
 def test_tune_cancels_the_start_of_a_trials_own_worker(
     controller: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is patched; if it does not any more, so much the better."""
+    """The reason for the patch; drop the patch when this test fails."""
     job, tunes = Job("job"), controller()
     ended = starting(tunes, job, monkeypatch)
     assert tunes._maybe_reuse_cached_actor(job)
@@ -276,6 +278,17 @@ def test_a_trial_awaits_its_own_worker(controller: Callable[[], Any], monkeypatc
         assert not tunes._maybe_reuse_cached_actor(job)
         assert (ended, tunes._trial_to_actor[job]) == ([], "own")
     with patches.trials_await_own_worker(0):
+        assert tunes._maybe_reuse_cached_actor(job)
+    assert (ended, tunes._trial_to_actor[job]) == (["own"], "free")
+
+
+def test_a_trial_whose_worker_has_no_machine_takes_the_first_free_one(
+    controller: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, tunes = Job("job"), controller()
+    ended = starting(tunes, job, monkeypatch)
+    del tunes._actor_manager._live_actors_to_ray_actors_resources["own"]
+    with patches.trials_await_own_worker(1000):
         assert tunes._maybe_reuse_cached_actor(job)
     assert (ended, tunes._trial_to_actor[job]) == (["own"], "free")
 
@@ -297,12 +310,20 @@ def test_tune_saves_no_trials(controller: Callable[[], Any]) -> None:
     assert tunes._get_trial_checkpoints() == {"job": "job pickled"}
 
 
-def test_tune_holds_resources_by_what_it_is_given(controller: Callable[[], Any]) -> None:
-    manager = patches.resource_manager()
-    with patches.resources_held_by(manager):
+@pytest.mark.parametrize("dead", [False, True])
+def test_resources_of_tune_are_freed_whatever_ends_it_unless_ray_is_dead(
+    dead: bool, controller: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, cleared = controller()._actor_manager._resource_manager, list[object]()  # others are cleared by __del__
+    manager: Any = None
+    monkeypatch.setattr(type(own), "clear", lambda self: cleared.append(self))
+    with contextlib.suppress(KeyboardInterrupt), patches.resources_freed(unless=lambda: dead):
+        manager = controller()._actor_manager._resource_manager
         assert controller()._actor_manager._resource_manager is manager
-    own = controller()._actor_manager._resource_manager
-    assert own is not manager
+        assert manager not in cleared
+        raise KeyboardInterrupt
+    assert (manager in cleared) != dead
+    assert controller()._actor_manager._resource_manager is not manager
     assert type(own) is type(manager)
 
 
@@ -337,7 +358,7 @@ PATCHES: dict[str, Callable[[], Any]] = {
     "trials_await_own_worker": lambda: patches.trials_await_own_worker(1),
     "free_workers_kept_in": lambda: patches.free_workers_kept_in(None),
     "trials_not_saved": patches.trials_not_saved,
-    "resources_held_by": lambda: patches.resources_held_by(None),
+    "resources_freed": patches.resources_freed,
     "workers_given": lambda: patches.workers_given(["A_SETTING"]),
     "on_localhost": patches.on_localhost,
     "uv_environments": lambda: patches.uv_environments(False),
@@ -350,7 +371,7 @@ def patched_values() -> list[object]:
 
 @pytest.mark.parametrize("patch", PATCHES)
 def test_ray_is_as_it_was_after_a_patch(patch: str) -> None:
-    """For whoever uses it in the same program, also after an error."""
+    """For other users of Ray in the same program, also after an error."""
     before = patched_values()
     with contextlib.suppress(KeyError), PATCHES[patch]():
         assert patched_values() != before
@@ -366,7 +387,7 @@ def test_each_patch_says_what_ray_does_and_what_to_do_when_it_changes() -> None:
     }
     for name, text in functions.items():
         parts = ("Ray", "Unsuitable", "Instead", "When Ray changes") if name in PATCHES else ("When Ray changes",)
-        if name not in ("check", "resource_manager"):
+        if name != "check":
             assert all(f"\n{part}: " in text for part in parts), name
     assert PATCHES.keys() <= functions.keys()
 

@@ -1,4 +1,4 @@
-"""A sweep as metrics: what is counted."""
+"""The metrics of a sweep."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHOLE = RECIPE.samples
 
 
 class Clock:
-    """In the place of ``time``, where the monitor asks for the time that goes by."""
+    """Stand-in for ``time`` in the monitor."""
 
     time = staticmethod(time.time)
     now = 1000.0
@@ -40,7 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def values(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, ...], float]:
-    """What is published: by name and tags."""
+    """Published values, by name and tags."""
     monkeypatch.setattr(Fake, "values", {})
     monkeypatch.setattr(prometheus.metrics, "Gauge", Fake)
     monkeypatch.setattr(prometheus.metrics, "Counter", Fake)
@@ -171,6 +171,16 @@ def test_the_furthest_chain_of_a_task_and_seed(values: Values) -> None:
     assert values["density", *KIND, "0"] == 0.125
 
 
+def test_what_all_trainings_wait_for_is_published(values: Values) -> None:
+    monitor = Played(chain()).monitor
+    seen = []
+    for what in ("", "machines", "cores", ""):
+        monitor.waits(what, "a sentence")
+        monitor.look({})
+        seen.append((values["waiting", "machines"], values["waiting", "cores"]))
+    assert seen == [(0, 0), (1, 0), (0, 1), (0, 0)]
+
+
 def test_the_number_of_series_does_not_grow_with_the_sweep(values: Values) -> None:
     jobs = [job for keep in (0.2, 0.4, 0.6, 0.8) for job in chain(keep=keep, levels=6)]
     played = Played(jobs)
@@ -180,8 +190,8 @@ def test_the_number_of_series_does_not_grow_with_the_sweep(values: Values) -> No
         played.done(job)
     played.monitor.look({})
     assert len(jobs) > 20
-    published = [name for name, *_ in values if name != "steps"]
-    assert sorted(published) == sorted({*prometheus.GAUGES, *prometheus.COUNTERS} - {"steps"})
+    published = [name for name, *_ in values if name not in ("steps", "waiting")]
+    assert sorted(published) == sorted({*prometheus.GAUGES, *prometheus.COUNTERS} - {"steps", "waiting"})
     assert Fake.about.keys() >= prometheus.GAUGES.keys() | prometheus.COUNTERS.keys()
 
 
@@ -236,6 +246,7 @@ def test_all_watchers_are_told_all() -> None:
     job, both = chain()[0], Watchers(noting, noting)
     calls: list[tuple[Any, ...]] = [
         ("slots_are", 3),
+        ("waits", "machines", "a sentence"),
         ("job_started", job, 2),
         ("job_done", job, facts()),
         ("job_failed", job, "why", 4),
@@ -252,7 +263,7 @@ DASHBOARD = CHECKOUT / "docs" / "grafana-dashboard.json"
 
 
 def asked() -> set[str]:
-    """The metrics in Grafana's dashboard."""
+    """Names of the metrics in Grafana's dashboard."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
     assert all("ray_" in query and '{SessionName=~"$session"' in query for query in queries)

@@ -1,4 +1,4 @@
-"""Waiting for the thread that calls Ray: what it raises, leaving it, and a Ray that is dead."""
+"""The wait for the thread that calls Ray: its exceptions, leaving it, and a dead Ray."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_ctrl_c_lets_the_work_come_to_its_end_however_often_it_is_pressed() -> N
 
 
 def test_a_dead_ray_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The work waits for ever; run() raises, and does not wait for it for long."""
+    """The work waits forever; run() raises, and does not wait for long."""
     monkeypatch.setattr(ray_thread, "PATIENCE", 0.3)
     thread, free = RayThread(), threading.Event()
 
@@ -100,7 +100,7 @@ def test_it_works_off_the_main_thread_and_touches_no_handler() -> None:
 
 
 def test_pythons_sigterm_handler_comes_back_where_c_replaced_it() -> None:
-    """As Ray's C++ side does when it starts, from whichever thread."""
+    """As Ray's C++ side does on its start, in any thread."""
     import ctypes
 
     caught: list[int] = []

@@ -1,8 +1,9 @@
-"""Which workers are kept, beside Tune's own cache of them."""
+"""The workers that are kept, compared with Tune's own cache."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ from raysslprune.cluster.reuse import PATIENCE, FreeWorkers, WorkerReuse, time
 
 
 class Clock:
-    """In seconds, which goes when it is told to."""
+    """A clock in seconds, advanced by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -96,8 +97,13 @@ def test_where_workers_are_of_several_kinds_they_are_kept_as_tune_does(calls: li
         assert caches[0].num_cached_objects == caches[1].num_cached_objects
 
 
+@dataclass(frozen=True)
+class Trial:
+    trial_id: str
+
+
 def test_a_trial_waits_for_its_own_worker_but_not_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Tune does then is in what it returned."""
+    """The return values say what Tune does next."""
     given: list[str] = []
 
     def take(_: object, trial: Any) -> bool:
@@ -105,8 +111,12 @@ def test_a_trial_waits_for_its_own_worker_but_not_for_ever(clock: Clock, monkeyp
         return True
 
     monkeypatch.setattr(TuneController, "_maybe_reuse_cached_actor", take)
-    new, starting, resetting = (SimpleNamespace(trial_id=name) for name in ("new", "starting", "resetting"))
-    controller: Any = SimpleNamespace(_trial_to_actor=[starting, resetting], _resetting_trials=[resetting])
+    new, starting, resetting = (Trial(name) for name in ("new", "starting", "resetting"))
+    controller: Any = SimpleNamespace(
+        _trial_to_actor={starting: "its own", resetting: "another"},
+        _resetting_trials=[resetting],
+        _actor_manager=SimpleNamespace(is_actor_started=lambda actor: True),
+    )
     with WorkerReuse().patched():
         reuse: Any = TuneController._maybe_reuse_cached_actor
         assert [reuse(controller, trial) for trial in (new, starting, resetting)] == [True, False, True]

@@ -6,7 +6,7 @@ from raysslprune.cluster import shared
 
 
 def test_the_least_used_go_first() -> None:
-    """The actor's own class, without Ray's store: capacity counts bytes."""
+    """The class of the actor, without Ray's object store; the capacity is in bytes."""
     keeper = shared._Board(capacity=250)
     for name in "abc":
         keeper.masks[name] = (None, 100)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""The searcher, without Tune: what it hands out, and what it makes of jobs and workers that die."""
+"""The searcher, without Tune: the jobs that it gives, and jobs and workers that die."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from raysslprune.cluster.nodes import Capacity, ClusterError, Workers
-from raysslprune.cluster.tune import RETRIES, ReadyJobs
+from raysslprune.cluster.options import Capacity, RunOptions
+from raysslprune.cluster.ray_thread import ClusterError
+from raysslprune.cluster.tune import MACHINES_WITHIN, RETRIES, SETTLED, ReadyJobs
 from raysslprune.lottery import imp, winning_ticket
+from raysslprune.messages import NO_MACHINES
 from raysslprune.paper.recipes import NETS
 from raysslprune.paper.scales import SETTINGS
 from raysslprune.plan.cost import cost_of
@@ -22,14 +24,14 @@ from raysslprune.plan.graph import Job, Plan, make_plan
 from raysslprune.plan.schedule import Schedule
 from raysslprune.store.record import Damaged, snapshot_name
 from raysslprune.store.steps import Store
-from raysslprune.sweep import load
+from raysslprune.sweep_loader import load
 from raysslprune.sweepfile import Point
 from raysslprune.training.make_masks import NoExchange
 from raysslprune.training.runner import Runner
 
 
 class Watcher:
-    """Notes what it is told."""
+    """A watcher that records its events."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -37,8 +39,15 @@ class Watcher:
         self.lost: list[tuple[str, str, float]] = []
         self.skipped = 0
         self.notes: list[str] = []
+        self.waiting = "", ""
+        self.waited: list[tuple[str, str]] = []
 
     def slots_are(self, count: int) -> None: ...
+
+    def waits(self, what: str, sentence: str) -> None:
+        if what != self.waiting[0]:
+            self.waited.append((what, sentence))
+        self.waiting = what, sentence
 
     def job_started(self, job: Job, workers: int = 1) -> None: ...
 
@@ -65,7 +74,7 @@ def drive(graph: Plan, store: Store, spoil: Mapping[str, str] | None = None) -> 
     records, _ = store.survey(graph.ids)
     pending = graph.pending(records)
     schedule = Schedule(pending, cost_of(graph.jobs.values(), records, NETS).seconds)
-    searcher = ReadyJobs(schedule, graph, store, "/the/data", watcher, Workers(), lambda: Capacity(cpus=1, gpus=0))
+    searcher = ReadyJobs(schedule, graph, store, "/the/data", watcher, RunOptions(), lambda: Capacity(cpus=1, gpus=0))
     runner = Runner(store=store, exchange=NoExchange())
     for number in range(200):
         config = searcher.suggest(str(number))
@@ -119,7 +128,7 @@ def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: Plan
     other.create()
     watcher = Watcher()
     schedule = Schedule(graph.jobs.values(), dict.fromkeys(graph.jobs, 1.0))
-    searcher = ReadyJobs(schedule, graph, other, "", watcher, Workers(), lambda: Capacity(cpus=100, gpus=0))
+    searcher = ReadyJobs(schedule, graph, other, "", watcher, RunOptions(), lambda: Capacity(cpus=100, gpus=0))
     trial = 0
     while isinstance(config := searcher.suggest(str(trial)), dict):
         broken = json.loads(config["job"])["train"] == dense.id
@@ -136,7 +145,7 @@ def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: Plan
 
 
 def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: Plan, tmp_path: Path) -> None:
-    """As a search does; whether the job was done or failed."""
+    """As a search does, whether the job was done or failed."""
     first, *others = (job for job in graph.jobs.values() if not job.parents)
     added = [*graph.behind(graph.points[:1]), *others]
     schedule = Schedule([first], dict.fromkeys(graph.jobs, 1.0))
@@ -147,7 +156,7 @@ def test_what_is_added_when_a_job_ends_is_handed_out_too(graph: Plan, tmp_path: 
         Store(str(tmp_path)),
         "",
         watcher,
-        Workers(),
+        RunOptions(),
         lambda: Capacity(cpus=1, gpus=0),
         after_each=lambda: schedule.add(added[: len(schedule.jobs) + 1]),
     )
@@ -174,7 +183,7 @@ def test_a_job_begins_with_the_workers_that_are_free(tmp_path: Path) -> None:
         Store(str(tmp_path)),
         "",
         watcher,
-        Workers(gpus=1),
+        RunOptions(gpus_per_worker=1),
         lambda: Capacity(cpus=96, gpus=24),
         clock=lambda: now,
     )
@@ -199,7 +208,7 @@ S = SETTINGS["smoke"]
 
 
 def graph_of(*bn_batches: int) -> Plan:
-    """A chain of two rounds for each of these parts of a batch of 64."""
+    """Plan of a chain of two rounds for each of these sizes of a part of a batch of 64."""
     points = []
     for bn_batch in bn_batches:
         recipe = replace(S.recipes["labels"], bn_batch=bn_batch)
@@ -219,14 +228,14 @@ def graph_of(*bn_batches: int) -> Plan:
 
 
 class Tune:
-    """Plays Tune's part: trials asked of a searcher, by number."""
+    """Stand-in for Tune, which asks a searcher for trials by number."""
 
     def __init__(
         self,
         root: Path,
         graph: Plan,
         *,
-        workers: Workers | None = None,
+        options: RunOptions | None = None,
         cpus: int = 1,
         after_each: Callable[[], None] = lambda: None,
     ) -> None:
@@ -240,13 +249,13 @@ class Tune:
             self.store,
             "",
             self.watcher,
-            workers or Workers(),
+            options or RunOptions(),
             lambda: Capacity(cpus=self.cpus, gpus=0),
             after_each=after_each,
         )
 
     def ask(self) -> Any:
-        """The next trial's configuration; its name is ``last``."""
+        """Return the next trial's configuration; its name is ``last``."""
         self.trials += 1
         return self.searcher.suggest(self.last)
 
@@ -265,7 +274,9 @@ def test_a_job_whose_process_dies_again_and_again_fails(tmp_path: Path) -> None:
     (job,) = jobs
     assert [(lost, why) for lost, why, _ in tune.watcher.lost] == [(job, "the node was reclaimed")] * RETRIES
     said = tune.watcher.failed[job]
-    assert said.startswith(f"its process failed {RETRIES + 1} times without a new checkpoint: the node was reclaimed")
+    assert said.startswith(
+        f"its process died {RETRIES + 1} times without writing a new checkpoint: the node was reclaimed"
+    )
     assert tune.watcher.skipped == 1
     assert len(ended) == RETRIES + 1
     assert tune.ask() == tune.searcher.FINISHED
@@ -273,7 +284,7 @@ def test_a_job_whose_process_dies_again_and_again_fails(tmp_path: Path) -> None:
 
 
 def test_a_job_that_gets_on_is_tried_without_end(tmp_path: Path) -> None:
-    """Spot instances may go far more often than a long training has retries."""
+    """Spot instances may end far more often than a long training has retries."""
     tune = Tune(tmp_path, graph_of(0))
     for death in range(3 * RETRIES):
         job = json.loads(tune.ask()["job"])["train"]
@@ -337,9 +348,9 @@ def test_a_worker_that_can_not_start_is_tried_again_and_then_ends_the_sweep(tmp_
 
 
 def test_workers_that_share_a_training_are_all_counted(tmp_path: Path) -> None:
-    """Three cores for trainings by two and by one: never more workers than cores, and what fits is not held up."""
+    """Three cores, trainings of two workers and of one: never more workers than cores, and what fits starts."""
     graph = graph_of(16, 32, 0)
-    tune = Tune(tmp_path, graph, workers=Workers(per_step=2), cpus=3)
+    tune = Tune(tmp_path, graph, options=RunOptions(workers_per_step=2), cpus=3)
     out: dict[str, dict[str, Any]] = {}
     handed: list[int] = []
     for _ in range(100):
@@ -372,3 +383,179 @@ def test_where_nodes_went_nothing_is_handed_out_until_there_is_room(tmp_path: Pa
     tune.cpus = 1
     assert isinstance(tune.ask(), dict)
     assert tune.ask() is None
+
+
+# ------------------------------------------------------------------------------------- machines that are not there yet
+
+
+def has(cpus: float = 0, gpus: float = 0, **more: Capacity) -> Capacity:
+    return Capacity(cpus=cpus, gpus=gpus, **more)
+
+
+class Growing(Tune):
+    """Tune on a cluster that grows: ``now`` is what it has. Its clock is ``now_s``, in seconds."""
+
+    def __init__(self, root: Path, graph: Plan, now: Capacity, options: RunOptions | None = None) -> None:
+        super().__init__(root, graph, options=options)
+        self.now, self.now_s, self.placed = now, 1000.0, 0
+        self.searcher.capacity = lambda: self.now
+        self.searcher.clock = lambda: self.now_s
+        self.searcher.placed = lambda: self.placed
+
+    def ask_for_all(self) -> int:
+        """Ask until nothing is handed out; return how many jobs were."""
+        count = 0
+        while self.ask() is not None:
+            count += 1
+        return count
+
+
+@pytest.fixture(scope="module")
+def wide() -> Plan:
+    """Thirty jobs without parents."""
+    recipe = replace(S.recipes["labels"], samples=64)
+    step = next(iter(make_plan(load("fig3", "smoke", 1).points).jobs.values())).train
+    steps = [replace(step, recipe=replace(recipe, lr=0.01 * (number + 1)), start=step.start) for number in range(30)]
+    plan = make_plan([Point(step=one, task=f"{i}", init="a", level=1, seed=0) for i, one in enumerate(steps)])
+    assert sum(not job.parents for job in plan.jobs.values()) == 30
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("now", "slots", "handed"),
+    [
+        (has(4), None, 4),
+        (has(4), 3, 3),
+        (has(4, most=has(64), machine=has(8)), None, 12),  # and the eight of one machine
+        (has(60, most=has(64), machine=has(8)), None, 64),
+        (has(4, most=has(64), machine=has(8)), 6, 6),
+        (has(0, most=has(64), machine=has(8)), None, 8),
+        (has(4, most=has(64), machine=has(0)), None, 5),  # of machines of unknown size, one slot
+        (has(0, machine=has(0)), 16, 1),  # what may come is known from the user alone
+        (has(4, machine=has(4)), 16, 8),
+        (has(4, machine=has(4)), None, 4),
+    ],
+)
+def test_jobs_are_for_what_is_there_and_one_machine_more(
+    now: Capacity, slots: int | None, handed: int, wide: Plan, tmp_path: Path
+) -> None:
+    tune = Growing(tmp_path, wide, now, RunOptions(slots=slots))
+    assert tune.ask_for_all() == min(handed, 30)
+
+
+def test_with_each_machine_that_comes_the_next_is_asked_for(wide: Plan, tmp_path: Path) -> None:
+    tune = Growing(tmp_path, wide, has(0, most=has(12), machine=has(4)))
+    handed = []
+    for cores in (0, 4, 8, 12, 12):
+        tune.now = replace(tune.now, cpus=cores)
+        handed.append(tune.ask_for_all())
+    assert handed == [4, 4, 4, 0, 0]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Growing:
+    """Trainings for sixteen workers each, on a cluster that may have 64 GPUs, four in a machine; none is there."""
+    plan = make_plan(load("fig10", "paper", 1).points)
+    jobs = [job for job in plan.jobs.values() if job.parts == 16 and not job.parents]
+    assert len(jobs) >= 2
+    now = has(0, 0, most=has(256, 64), machine=has(48, 4))
+    tune = Growing(tmp_path, plan, now, RunOptions(gpus_per_worker=1))
+    tune.searcher.schedule = tune.schedule = Schedule(jobs[:2], {job.id: 1000.0 for job in jobs})
+    return tune
+
+
+def test_a_job_for_more_than_a_machine_is_asked_for_whole_and_one_at_a_time(large: Growing) -> None:
+    assert large.ask()["workers"] == 16
+    assert large.ask_for_all() == 0
+    large.now = replace(large.now, cpus=192, gpus=16)
+    assert large.ask()["workers"] == 16
+    assert large.ask_for_all() == 0
+
+
+def test_after_machines_did_not_come_a_job_begins_with_those_that_are_there(large: Growing) -> None:
+    """Until the cluster changes: then the others are asked for again."""
+    large.now = replace(large.now, cpus=96, gpus=8)
+    assert large.ask()["workers"] == 16
+    large.searcher.on_trial_complete(large.last, {"lost": "its workers did not start: no room"})
+    assert large.ask()["workers"] == 8
+    large.searcher.on_trial_complete(large.last, {"lost": "a node went"})
+    large.now = replace(large.now, cpus=144, gpus=12)
+    assert large.ask()["workers"] == 16
+
+
+def test_a_job_that_may_begin_with_what_is_there_waits_for_no_machine(wide: Plan, tmp_path: Path) -> None:
+    """Where that delays nothing, as its path is short."""
+    plan = make_plan(load("fig10", "paper", 1).points)
+    jobs = [job for job in plan.jobs.values() if job.parts == 16 and not job.parents]
+    now = has(96, 8, most=has(192, 16), machine=has(96, 8))
+    tune = Growing(tmp_path, plan, now, RunOptions(gpus_per_worker=1))
+    seconds = {job.id: 1.0 + place / 100 for place, job in enumerate(jobs)}
+    assert len(jobs) > 3
+    tune.searcher.schedule = tune.schedule = Schedule(jobs, seconds)
+    assert tune.ask()["workers"] == 8
+
+
+def test_what_all_jobs_wait_for_is_reported_once_and_no_more_when_one_is_at_work(wide: Plan, tmp_path: Path) -> None:
+    tune = Growing(tmp_path, wide, has(0, free=has(0), most=has(2), machine=has(1)))
+    assert tune.ask_for_all() == 1
+    said = "waiting for machines: 0 of 2 cores are there; `ray status` says why"
+    assert tune.watcher.waiting == ("machines", said)
+    tune.now = has(1, free=has(1), most=has(2), machine=has(1))
+    tune.ask()
+    assert tune.watcher.waiting == ("", ""), "it is about to begin"
+    tune.searcher.at_work.add(next(iter(tune.searcher.running)))
+    tune.now = has(1, free=has(0), most=has(2), machine=has(1))
+    tune.ask_for_all()
+    assert tune.watcher.waited == [("machines", said), ("", "")]
+
+
+def test_gpus_are_counted_where_they_are_asked_for(wide: Plan, tmp_path: Path) -> None:
+    now = has(8, 0, free=has(8), most=has(56, 8), machine=has(24, 4))
+    tune = Growing(tmp_path, wide, now, RunOptions(gpus_per_worker=0.5))
+    tune.ask_for_all()
+    assert tune.watcher.waiting[1] == "waiting for machines: 0 of 8 GPUs are there; `ray status` says why"
+
+
+def test_machines_that_all_went_are_waited_for(wide: Plan, tmp_path: Path) -> None:
+    tune = Growing(tmp_path, wide, has(2, free=has(2)))
+    assert tune.ask_for_all() == 2
+    for trial in list(tune.searcher.running):
+        tune.searcher.at_work.add(trial)
+        tune.searcher.process_lost(trial, "its node went")
+    tune.now = has(0, free=has(0))
+    assert tune.ask_for_all() == 0
+    assert tune.watcher.waiting == ("machines", "waiting for machines: 0 of 2 cores are there; `ray status` says why")
+
+
+def test_without_any_machine_for_an_hour_a_sweep_ends_with_a_code_of_its_own(wide: Plan, tmp_path: Path) -> None:
+    tune = Growing(tmp_path, wide, has(0, free=has(0), most=has(2), machine=has(1)))
+    tune.ask_for_all()
+    tune.now_s += MACHINES_WITHIN
+    assert tune.ask() is None
+    tune.now = has(1, free=has(1), most=has(2), machine=has(1))
+    tune.ask_for_all()
+    tune.now = has(0, free=has(0), most=has(2), machine=has(1))
+    tune.ask()
+    tune.now_s += MACHINES_WITHIN  # since the last one went
+    assert tune.ask() is None
+    tune.now_s += 1
+    said = "no training could begin for 60 min: 0 of 2 cores are there; `ray status` says why; finished steps are kept"
+    with pytest.raises(ClusterError, match=f"^{said}"):
+        tune.ask()
+    assert tune.searcher.code == NO_MACHINES == 75
+    assert not tune.watcher.failed
+
+
+def test_cores_that_others_hold_are_waited_for_without_end(wide: Plan, tmp_path: Path) -> None:
+    tune = Growing(tmp_path, wide, has(2, free=has(0)))
+    assert tune.ask_for_all() == 2
+    assert tune.watcher.waiting == ("", ""), "Ray may be about to give them"
+    tune.now_s += SETTLED
+    tune.ask()
+    said = "waiting for cores: others hold the cluster's cores; `ray status` shows what is in use"
+    assert tune.watcher.waiting == ("cores", said)
+    tune.now_s += 10 * MACHINES_WITHIN
+    assert tune.ask() is None
+    tune.placed = 1  # a worker of its own starts
+    tune.ask()
+    assert tune.watcher.waited == [("cores", said), ("", "")]

@@ -89,7 +89,8 @@ def test_a_figure_that_cannot_be_drawn_costs_nothing_else(
     said = capsys.readouterr()
     assert "same task, different seeds" in said.out
     assert "layers.conv1.weight" in said.out
-    sentence = "raysslprune: the figure of fig3-layers could not be drawn, all else is there: RuntimeError: no font; "
+    sentence = "raysslprune: the figure of fig3-layers could not be drawn (all other results are complete): "
+    sentence += "RuntimeError: no font; "
     assert said.err.startswith(sentence)
     assert said.err.count("\n") == 1
     names = {path.name for path in (Path(store.base) / "results" / "smoke").iterdir()}
@@ -100,14 +101,15 @@ def test_what_chance_explains_is_not_shown(fig3: list[Placed], store: Store) -> 
     """It is in the tables."""
     layers, overlaps = measure(fig3, store)
     drawn, pairs = overlap.shown(fig3, layers, overlaps)
-    tasks = ["labels", "rotnet", "exemplar", "random", "shuffled labels"]
-    assert [*dict.fromkeys(layers["task"].to_pylist())] == tasks
-    assert [*dict.fromkeys(drawn["task"].to_pylist())] == tasks[:4]
+    tasks = ["labels", "rotnet", "exemplar", "random", "random erk"]
+    shuffled = {"shuffled labels", "shuffled rotnet"}
+    assert {*layers["task"].to_pylist()} == {*tasks, *shuffled}
+    assert [*dict.fromkeys(drawn["task"].to_pylist())] == tasks
     rows = pairs.to_pylist()
     assert {row["relation"] for row in rows} == {SAME_SEED, SAME_TASK}
     assert {row["task_a"] for row in rows} | {row["task_b"] for row in rows} == {*tasks[:3]}
     assert {NEITHER} < {row["relation"] for row in summary(overlaps).to_pylist()}
-    assert drawn.to_pylist() == [row for row in densities(layers, fig3).to_pylist() if row["task"] != tasks[4]]
+    assert drawn.to_pylist() == [row for row in densities(layers, fig3).to_pylist() if row["task"] not in shuffled]
 
 
 def test_a_search_lacks_what_it_did_not_choose(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +130,7 @@ def test_missing_masks_are_said_in_a_sentence(
     lacking = [mask for mask in wanted if mask.seed == 3 or mask == gone]
     assert said.err == (
         f"raysslprune: {len(lacking)} of {len(wanted)} masks are not there yet, the first of them {lacking[0]}; "
-        f"this makes them: python -m raysslprune.sweep fig3 --scale smoke --seeds 4 --root {store.base}\n"
+        f"to make them, run: python -m raysslprune.sweep fig3 --scale smoke --seeds 4 --root {store.base}\n"
     )
     written = pq.read_table(Path(store.base) / "results/smoke/fig3-layers.parquet")
     assert {*written["mask"].to_pylist()} == {mask.mask.id for mask in fig3} - {gone.mask.id}
@@ -169,9 +171,9 @@ def test_one_seed_of_one_task_has_nothing_to_compare(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["fig3"], 1, "no mask of fig3 is in {root} yet; this makes them: python -m raysslprune.sweep fig3 "),
-        (["fig6"], 2, "there are no masks behind fig6: nothing is pruned for it"),
-        (["table1"], 2, "there are no masks behind table1"),
+        (["fig3"], 1, "no mask of fig3 is in {root} yet; to make them, run: python -m raysslprune.sweep fig3 "),
+        (["fig6"], 2, "fig6 has no masks: it prunes nothing"),
+        (["table1"], 2, "table1 has no masks: it prunes nothing"),
         (["fig33"], 2, "there is no sweep 'fig33'; did you mean fig3?"),
     ],
 )
@@ -200,4 +202,22 @@ def test_a_wrong_call_is_one_sentence(arguments: list[str], capsys: pytest.Captu
 def test_somebody_elses_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     assert run(tmp_path, "fig3") == FAILED
-    assert "holds other files" in capsys.readouterr().err
+    assert "contains other files but no raysslprune.json" in capsys.readouterr().err
+
+
+def test_a_mask_that_all_seeds_share_does_not_count_as_seeds(tmp_path: Path, store: Store) -> None:
+    path = tmp_path / "shared.py"
+    path.write_text("""
+from raysslprune import SETTINGS, Curve, Figure, ImportedWeights, Point, Prune, linear
+
+FIGURE = Figure(title="t")
+WEIGHTS = ImportedWeights(arch="conv4", channels=1, digest="0" * 64)
+
+
+def points(scale, seed):
+    probe = SETTINGS[scale].linear[0]
+    step = linear(WEIGHTS, data=probe.data, recipe=probe.recipe, seed=seed, mask=Prune(of=WEIGHTS, keep=0.5))
+    yield Point(step=step, task="theirs", init="probed", level=1, seed=seed)
+""")
+    fill(store, [mask.mask for mask in placed(load(path, "smoke", 1).points)])
+    assert analysis._seeds(str(path), "smoke", store) == 1

@@ -43,7 +43,12 @@ def test_check_names_every_broken_image(spoilt: Path, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "folder/pets: 7 training and 3 test images of 3 classes"
     assert [line.split(" is broken: ")[0] for line in lines[1:4]] == [f"image {spoilt}/pets/{name}" for name in NAMES]
-    assert lines[4:] == [f"0 images are left out by {spoilt}/pets/skip.txt", "3 images are broken or can't be read"]
+    assert lines[4:] == [
+        f"0 images are left out by {spoilt}/pets/skip.txt",
+        "3 images are broken or can't be read",
+        "5 training images can be read: images = 5",
+        f"to leave them out: raysslprune check folder/pets --data {spoilt} --skip-broken",
+    ]
     assert not (spoilt / "pets/skip.txt").exists()
 
 
@@ -57,9 +62,11 @@ def test_check_leaves_broken_images_out_when_told_to(spoilt: Path, capsys: pytes
     found = data.source("folder/pets").load(spoilt)
     assert (len(found.train), len(found.test)) == (4, 2)
     assert sum(len(images) for split in (found.train, found.test) for images, _ in split.batches(2)) == 6
+    assert out.splitlines()[-1] == "4 training images can be read: images = 4"
     for more in ([], ["--skip-broken"]):
         assert check.main(["folder/pets", "--data", str(spoilt), *more]) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == "no image is broken"
+        expected = ["no image is broken", "4 training images can be read: images = 4"]
+        assert capsys.readouterr().out.splitlines()[-2:] == expected
     assert len(files.skipped(spoilt / "pets")) == 4
 
 
@@ -80,9 +87,13 @@ def test_check_tells_of_images_that_lose_most_of_their_levels(
     assert check.main(["folder/x", "--data", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "folder/x: 9 training and 1 test image of 1 class"
-    assert lines[1].startswith("5 images of 16 bits a channel hardly use the upper 8, which are all that is read: of ")
-    assert "of train/a/6.png there 3 levels of grey are left; scale" in lines[1]
-    assert lines[2:] == [f"0 images are left out by {tmp_path}/x/skip.txt", "no image is broken"]
+    assert lines[1].startswith("5 images with 16 bits per channel hardly use the upper 8 bits, the only ones read: ")
+    assert "read: 3 levels of grey remain in train/a/6.png; scale" in lines[1]
+    assert lines[2:] == [
+        f"0 images are left out by {tmp_path}/x/skip.txt",
+        "no image is broken",
+        "9 training images can be read: images = 9",
+    ]
 
 
 def test_check_tells_of_what_is_not_read(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,16 +107,29 @@ def test_check_does_not_leave_out_what_it_could_not_read(spoilt: Path, capsys: p
     assert check.main(["folder/pets", "--data", str(spoilt), "--skip-broken"]) == 1
     out = capsys.readouterr().out
     assert f"image {spoilt}/pets/train/dog/z.jpg can't be read: No such file" in out
-    assert out.splitlines()[-1] == "1 image is broken or can't be read"
+    assert out.splitlines()[-2:] == ["1 image is broken or can't be read", "5 training images can be read: images = 5"]
     assert files.skipped(spoilt / "pets") == NAMES
 
 
 def test_check_takes_other_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["digits", "--data", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "no image is broken"
+    expected = ["no image is broken", "1,200 training images can be read: images = 1200"]
+    assert capsys.readouterr().out.splitlines()[-2:] == expected
     put(tmp_path, table([*TWO, b"text"], [0, 1, 0]))
     assert check.main(["parquet/x", "--data", str(tmp_path)]) == 1
     assert "raysslprune: the image in row 2 of" in capsys.readouterr().err
+
+
+def test_check_counts_the_images_of_a_subset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a scale file needs them: of 1,200 digits a tenth, rounded in each class."""
+    assert check.main(["digits:10%-of-images", "--data", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "digits: 1,200 training and 597 test images of 10 classes"
+    count = len(data.load("digits:10%-of-images").train)
+    assert lines[-2:] == [
+        "1,200 training images can be read",
+        f"digits:10%-of-images: {count} of the training images: images = {count}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +137,7 @@ def test_check_takes_other_data_sets(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         (["imagnet"], 2, "data set 'imagnet' is not known; did you mean 'imagenet'?"),
         (["folder"], 2, "folder/NAME needs a name"),
-        (["digits/x"], 2, "digits takes nothing after a slash"),
+        (["digits/x"], 2, "digits takes no argument; remove"),
         (["imagenet"], 1, "there is no folder"),
         (["folder/newline", "--skip-broken"], 1, "can't be a line of"),
     ],
@@ -146,6 +170,6 @@ def test_check_is_a_command(spoilt: Path) -> None:
         env={**os.environ, "RAYSSLPRUNE_DATA": str(spoilt)},
         cwd=Path(data.__file__).parents[2],
     )
-    assert (run.returncode, len(run.stdout.splitlines())) == (1, 6), run.stderr
+    assert (run.returncode, len(run.stdout.splitlines())) == (1, 8), run.stderr
     assert "test images" in run.stderr
     assert "Traceback" not in run.stderr

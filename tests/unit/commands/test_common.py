@@ -40,9 +40,9 @@ def test_our_own_fault_is_one_sentence_and_a_log(
         raise ZeroDivisionError("ours\nalone")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(command.COMMANDS[name].load(), "_parser", fail)
+    monkeypatch.setattr(command.load(name), "_parser", fail)
     assert command.main([name]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     (log,) = tmp_path.iterdir()
-    assert line == (f"raysslprune: a fault in raysslprune itself: ZeroDivisionError: ours alone; details in {log}")
+    assert line == (f"raysslprune: internal error in raysslprune: ZeroDivisionError: ours alone; details in {log}")
     assert "Traceback" in log.read_text()

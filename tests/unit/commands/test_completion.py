@@ -37,16 +37,22 @@ WORDS = [
     ("raysslprune sweep ", SWEEPS | {"bites.py", "runs"}),
     ("raysslprune sweep fig3 fig", {name for name in SWEEPS if name.startswith("fig")}),
     ("raysslprune sweep fig3 --dry-run re", {"rewind"}),
-    ("raysslprune sweep fig3 --scale ", set(SETTINGS)),
+    ("raysslprune sweep fig3 --scale ", {*SETTINGS, "pets.toml", "runs"}),
+    ("raysslprune scale la", {"laptop"}),
     ("raysslprune sweep --keep n", {"needed"}),
     ("raysslprune sweep fig3 --root ", {"runs"}),
     ("raysslprune analysis --scale laptop fig1", {"fig1", "fig10"}),
-    ("raysslprune im", {"import-mask"}),
+    ("raysslprune im", {"import-mask", "import-weights"}),
+    ("raysslprune tr", {"train", "try"}),
+    ("raysslprune train --task r", {"rotnet"}),
+    ("raysslprune train --data c", {name for name in DATASETS if name.startswith("c")}),
+    ("raysslprune try x:y --arch resnet8", {"resnet8"}),
+    ("raysslprune train --data-root ", {"runs"}),
     ("raysslprune check c", {name for name in DATASETS if name.startswith("c")}),
     ("raysslprune check --data . fo", {"folder/"}),
     ("raysslprune import-mask x.pt --arch vgg", {name for name in ARCHITECTURES if name.startswith("vgg")}),
 ]
-"""What is typed, and all that it may become, in a folder with bites.py, notes.txt and the folder runs."""
+"""What is typed, and all that it may become, in a folder with bites.py, notes.txt, pets.toml and the folder runs."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(tmp_path: Path) -> Path:
     """A folder that somebody types in."""
     (tmp_path / "runs").mkdir()
-    for name in ("bites.py", "notes.txt"):
+    for name in ("bites.py", "notes.txt", "pets.toml"):
         (tmp_path / name).touch()
     return tmp_path
 
@@ -182,7 +188,7 @@ def test_tab_at_a_terminal(shell: str, scripts: Path, here: Path) -> None:
             ("raysslprune sweep fig3 --scale pap", "raysslprune sweep fig3 --scale paper "),
             ("raysslprune sweep fig3 --root ru", "raysslprune sweep fig3 --root runs/"),
             ("raysslprune check pl", "raysslprune check places205 "),
-            ("raysslprune imp", "raysslprune import-mask "),
+            ("raysslprune import-m", "raysslprune import-mask "),
             ("raysslprune sweep notes", "raysslprune sweep notes"),
         ):
             assert terminal.completed(typed) == line

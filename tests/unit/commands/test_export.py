@@ -41,20 +41,20 @@ def test_wrong_calls(trained: Store, tmp_path: Path, capfd: pytest.CaptureFixtur
     root = ["--root", trained.base]
     assert refused(capfd, 2, "ffffff", "--out", out, *root) == f"there is no step 'ffffff' in {trained.base}"
     said = refused(capfd, 2, step[:3], "--out", out, *root)
-    assert said == f"the first 4 digits of a step's id are wanted at least, not '{step[:3]}'"
+    assert said == f"give at least the first 4 digits of a step's id, not '{step[:3]}'"
     nothing = str(tmp_path / "nothing")
     said = refused(capfd, 1, step, "--out", out, "--root", nothing)
-    assert said == f"there are no results in {nothing}; --root wants the folder of a sweep"
+    assert said == f"there are no results in {nothing}; --root must be a folder that a sweep has filled"
     assert "unrecognized arguments: --frog; see --help" in refused(capfd, 2, step, "--out", out, "--frog")
     (tmp_path / "x" / "file").write_text("")
     said = refused(capfd, 2, step, "--out", str(tmp_path / "x" / "file"), *root)
-    assert said.endswith("is a file; --out wants a new or empty folder")
+    assert said.endswith("is a file; --out must be a new or empty folder")
     said = refused(capfd, 2, step, "--out", str(tmp_path / "x" / "file" / "out"), *root)
-    assert said == f"{tmp_path / 'x' / 'file'} is a file; --out wants a new or empty folder"
+    assert said == f"{tmp_path / 'x' / 'file'} is a file; --out must be a new or empty folder"
     (tmp_path / "x" / "full").mkdir()
     (tmp_path / "x" / "full" / "file").write_text("mine")
     said = refused(capfd, 2, step, "--out", str(tmp_path / "x" / "full"), *root)
-    assert said.endswith("is not empty; --out wants a new or empty folder")
+    assert said.endswith("is not empty; --out must be a new or empty folder")
     assert (tmp_path / "x" / "full" / "file").read_text() == "mine"
 
 
@@ -82,7 +82,7 @@ def test_steps_that_leave_no_network(trained: Store, tmp_path: Path, capfd: pyte
     said = refused(capfd, 1, SVMS.id, "--root", trained.base, "--out", out)
     judged = ROTNET.rounds[1].id
     assert said == (
-        f"step {SVMS.id} is linear SVMs, and leaves no network: export the one whose features they judge, {judged}"
+        f"step {SVMS.id} trains linear SVMs, which leave no network; export step {judged}, whose features they classify"
     )
     lean, step = Store(str(tmp_path / "lean")), TRAININGS["dense"]
     lean.create()
@@ -106,7 +106,7 @@ def test_damage_in_the_store_is_one_sentence(
     path.write_bytes(content)
     said = refused(capfd, 1, step.id, "--root", str(root), "--out", str(tmp_path / "out"))
     assert said.startswith(f"step {step.id}: ")
-    assert said.endswith("; run its sweep again, which makes it anew")
+    assert said.endswith("; run its sweep again to rebuild it")
 
 
 @pytest.mark.parametrize("what", ["dense", "mask"])
@@ -136,7 +136,7 @@ def test_weights_of_code_that_has_changed_are_not_exported(tmp_path: Path, capfd
     state["trunk.layers.conv2.weight"] = torch.ones(32, 16, 5, 5)
     trained.commit(step, {WEIGHTS: to_safetensors(state)}, {"top1": 1.0}, {})
     said = refused(capfd, 1, step.id, "--root", trained.base, "--out", str(tmp_path / "out"))
-    assert said == f"the weights of step {step.id} are not of conv4 as it is here"
+    assert said == f"the weights of step {step.id} do not fit conv4 as it is defined here"
 
 
 def test_data_that_are_missing_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +209,7 @@ def test_a_mask_has_no_network_for_onnx(trained: Store, tmp_path: Path, capfd: p
     mask = TRAININGS["ticket"].mask
     assert mask is not None
     arguments = [mask.id, "--root", trained.base, "--out", str(tmp_path / "out"), "--onnx"]
-    assert refused(capfd, 2, *arguments) == f"step {mask.id} is a mask, and --onnx wants a network"
+    assert refused(capfd, 2, *arguments) == f"step {mask.id} is a mask, and --onnx needs a network"
 
 
 # ------------------------------------------------------------------------------------- the store's part

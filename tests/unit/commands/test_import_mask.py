@@ -25,7 +25,7 @@ from raysslprune.commands import export, import_mask
 from raysslprune.lottery import imp, random_reinit, rewound
 from raysslprune.plan.graph import make_plan
 from raysslprune.release import subnetwork
-from raysslprune.spec import Imported, Rewind, Shuffle, Step, Train, target_density
+from raysslprune.spec import Imported, Rewind, Shuffle, Step, Train
 from raysslprune.store.record import MASK, Damaged
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import load
@@ -94,9 +94,9 @@ def test_the_id_of_an_imported_mask_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"channels": 0}, "a network takes images with channels, not 0"),
-        ({"digest": DIGEST[1:]}, "a digest is 64 hexadecimal digits in lower case"),
-        ({"digest": DIGEST.upper()}, "a digest is 64 hexadecimal digits in lower case"),
+        ({"channels": 0}, "channels must be at least 1, not 0"),
+        ({"digest": DIGEST[1:]}, "a digest has 64 hexadecimal digits in lower case"),
+        ({"digest": DIGEST.upper()}, "a digest has 64 hexadecimal digits in lower case"),
         ({"digest": "DIGEST"}, "not 'DIGEST'"),
     ],
 )
@@ -108,9 +108,9 @@ def test_what_makes_no_sense_of_an_imported_mask_is_refused(change: dict[str, An
 def test_an_imported_mask_is_for_its_own_architecture() -> None:
     mask = Imported(arch="resnet8", channels=1, digest=DIGEST)
     for one in (mask, Shuffle(of=mask, seed=0)):
-        with pytest.raises(ValueError, match="the imported mask is of resnet8, and not of conv4"):
+        with pytest.raises(ValueError, match="the imported mask is for resnet8, not for conv4"):
             random_reinit(one, like=ROTNET.dense, task="labels", recipe=LABELS)
-        with pytest.raises(ValueError, match="the imported mask is of resnet8, and not of conv4"):
+        with pytest.raises(ValueError, match="the imported mask is for resnet8, not for conv4"):
             dataclasses.replace(SVMS, mask=one)
     like = dataclasses.replace(ROTNET.dense, arch="resnet8")
     assert random_reinit(mask, like=like, task="labels", recipe=LABELS).mask == mask
@@ -170,7 +170,7 @@ def test_channels_are_asked_for_where_the_first_layer_is_not_there(
     some = {name: m for name, m in made_mask().items() if "conv1" not in name}
     assert imported(tmp_path / "runs", some) == 2
     said = capfd.readouterr().err
-    assert "has no mask of the first convolution, layers.conv1.weight: say --channels" in said
+    assert "has no mask of the first convolution, layers.conv1.weight: add --channels" in said
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
     assert imported(tmp_path / "runs", some, "--channels", "3") == 0
@@ -203,68 +203,88 @@ def archive(*arrays: np.ndarray, **named: np.ndarray) -> bytes:
     [
         (["--arch", "conv9"], {}, 2, "architecture 'conv9' is not known; did you mean 'conv"),
         (["--arch", "conv4", "--channels", "x"], {}, 2, "'x' is not a whole number from 1 to 1000; see --help"),
-        (["--arch", "conv4"], {"layers.conv1.weight": torch.randn(16, 1, 3, 3)}, 2, "other values than 0 and 1"),
-        (["--arch", "conv4"], {"a": Evil()}, 2, "damaged, or no checkpoint, or holds more than tensors and plain"),
-        (["--arch", "conv4"], {"layers.conv1.weight": np.ones((16, 1, 3, 3))}, 2, "more than tensors and plain values"),
-        (["--arch", "conv4"], {"layers.conv1": Evil()}, 2, "damaged, or no checkpoint, or holds more than tensors"),
-        (["--arch", "conv4"], b"", 2, "mask.pt is damaged, or no checkpoint"),
-        (["--arch", "conv4"], b'\x08\0\0\0\0\0\0\0{"a": 1}', 2, "mask.pt is damaged, or no checkpoint"),
+        (["--arch", "conv4"], {"layers.conv1.weight": torch.randn(16, 1, 3, 3)}, 2, "it has values other than 0 and 1"),
+        (
+            ["--arch", "conv4"],
+            {"a": Evil()},
+            2,
+            "damaged, is not a checkpoint, or contains objects other than tensors and plain",
+        ),
+        (
+            ["--arch", "conv4"],
+            {"layers.conv1.weight": np.ones((16, 1, 3, 3))},
+            2,
+            "objects other than tensors and plain values",
+        ),
+        (
+            ["--arch", "conv4"],
+            {"layers.conv1": Evil()},
+            2,
+            "damaged, is not a checkpoint, or contains objects other than tensors",
+        ),
+        (["--arch", "conv4"], b"", 2, "mask.pt is damaged, is not a checkpoint"),
+        (["--arch", "conv4"], b'\x08\0\0\0\0\0\0\0{"a": 1}', 2, "mask.pt is damaged, is not a checkpoint"),
         (
             ["--arch", "conv4"],
             archive(a=np.array([Evil()], dtype=object)),
             2,
-            "holds more than tensors and plain values",
+            "contains objects other than tensors and plain values",
         ),
-        (["--arch", "conv4"], archive(a=np.array(["text"])), 2, "mask.pt is damaged, or no checkpoint"),
-        (["--arch", "conv4"], archive(), 2, "holds no tensors by name, neither directly nor under masks, mask, "),
-        (["--arch", "conv4"], archive(np.ones(3)), 2, "it names arr_0, and none of the network's layers"),
-        (["--arch", "conv4"], archive(np.ones(3))[:-9], 2, "mask.pt is damaged, or no checkpoint"),
-        (["--arch", "conv4"], [torch.ones(2)], 2, "mask.pt holds no tensors by name, neither directly nor under"),
+        (["--arch", "conv4"], archive(a=np.array(["text"])), 2, "mask.pt is damaged, is not a checkpoint"),
+        (["--arch", "conv4"], archive(), 2, "has no named tensors, at the top level or under masks, mask, "),
+        (
+            ["--arch", "conv4"],
+            archive(np.ones(3)),
+            2,
+            "the file has masks for arr_0, but for none of the network's layers",
+        ),
+        (["--arch", "conv4"], archive(np.ones(3))[:-9], 2, "mask.pt is damaged, is not a checkpoint"),
+        (["--arch", "conv4"], [torch.ones(2)], 2, "mask.pt has no named tensors, at the top level or under"),
         (
             ["--arch", "conv4"],
             {"fc.bias": torch.ones(4, dtype=torch.uint8)},
             2,
-            "it names fc.bias, and none of the net",
+            "the file has masks for fc.bias, but for none of the net",
         ),
         (
             ["--arch", "conv4"],
             {"layers.conv1.weight": torch.ones(16, 9)},
             2,
-            "the mask of layers.conv1.weight is (16, 9), and a convolution's has four dimensions",
+            "the mask of convolution layers.conv1.weight is (16, 9); it must have four dimensions",
         ),
         (
             ["--arch", "conv4"],
             {"layers.conv1.weight": torch.ones(16, 1, 3, 3, device="meta")},
             2,
-            "layers.conv1.weight can't be read as a mask, being float32, strided, of shape (16, 1, 3, 3), on meta",
+            "layers.conv1.weight can't be read as a mask: it is float32, strided, of shape (16, 1, 3, 3), on meta",
         ),
         (
             ["--arch", "conv4"],
             {f"{wrapper}layers.conv1.weight": torch.ones(16, 1, 3, 3) for wrapper in ("", "module.")},
             2,
-            "it has two masks of layers.conv1.weight, of which module.layers.conv1.weight is one",
+            "the file has two masks for layers.conv1.weight, one named module.layers.conv1.weight",
         ),
         (
             ["--arch", "conv4"],
             {"layers.conv1": {"weight": torch.ones(16, 1, 3, 3)}, "layers.bn1": {"weight": torch.zeros(16)}},
             2,
-            "layers.bn1.weight is pruned, which is no weight of a convolution or linear layer here",
+            "layers.bn1.weight is pruned, but is no weight of a convolution or linear layer here",
         ),
         (
             ["--arch", "conv4"],
             {"layers.conv1.weight": torch.ones(16, 1, 3, 3), "other": torch.ones(1).expand(10**15)},
             2,
-            "other can't be read as a mask, being float32, strided, of shape (1000000000000000,), on cpu",
+            "other can't be read as a mask: it is float32, strided, of shape (1000000000000000,), on cpu",
         ),
         (["--arch", "conv4"], None, 2, "there is no file mask.pt"),
-        (["--arch", "conv4"], "folder", 2, "mask.pt is a folder, and no file"),
+        (["--arch", "conv4"], "folder", 2, "mask.pt is a folder, not a file"),
         (
             ["--arch", "conv4"],
             {"features.0.weight": torch.ones(16, 1, 3, 3)},
             2,
-            "it names features.0.weight, and none",
+            "the file has masks for features.0.weight, but for none",
         ),
-        (["--arch", "resnet8"], {"layers.conv1.weight": torch.ones(16, 1, 3, 3)}, 2, "layers: layers.0.weight, "),
+        (["--arch", "resnet8"], {"layers.conv1.weight": torch.ones(16, 1, 3, 3)}, 2, "layers (layers.0.weight, "),
     ],
 )
 def test_what_can_not_be_imported_is_one_sentence(
@@ -312,11 +332,11 @@ def test_no_job_makes_an_imported_mask(tmp_path: Path) -> None:
     assert graph.not_imported({}) == [mask]
     assert words.describe(mask) == "imported mask 01234567"
     assert words.describe(Shuffle(of=mask, seed=0)) == "shuffled imported mask 01234567"
-    assert math.isnan(target_density(mask))
+    assert math.isnan(mask.target_density)
     with pytest.raises(NotImported) as missing:
         execute([under(mask)], tmp_path / "runs")
     assert str(missing.value) == (
-        f"the conv4 mask 01234567 (step {mask.id}) is from elsewhere, and not in {tmp_path / 'runs'}: put it there by "
+        f"the imported conv4 mask 01234567 (step {mask.id}) is missing in {tmp_path / 'runs'}; import it: "
         f"raysslprune import-mask FILE --arch conv4 --root {tmp_path / 'runs'}"
     )
     assert Store(str(tmp_path / "runs")).record(under(mask).id) is None
@@ -388,7 +408,7 @@ def test_the_docs_own_way_from_torchs_pruning_to_a_table(
     assert table["density"].to_pylist() == table["density_of_all"].to_pylist() == [0.1] * 3
 
     assert export.main([steps[0].id, "--out", "theirs"]) == 0
-    assert f"The mask was found elsewhere: from the file `pruned.pt`, SHA-256 of the mask {digest}" in card_of(
+    assert f"The mask was made elsewhere: it is from the file `pruned.pt`, SHA-256 of the mask {digest}" in card_of(
         tmp_path / "theirs"
     )
     assert export.main([cast(Step, steps[0].mask).id, "--out", "mask"]) == 0

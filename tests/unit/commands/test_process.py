@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ process.begin()
 from raysslprune.commands.common import reports_errors
 from raysslprune.messages import say
 
-@reports_errors
+@reports_errors()
 def main(arguments=None):
 {body}
 
@@ -67,12 +66,14 @@ def test_the_first_signal_says_how_it_ends() -> None:
         print('ready', flush=True)
         time.sleep(60)
     finally:
+        print('ready', flush=True)
         time.sleep(1)
     """
     with ready(program(body)) as running:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGINT):
+        running.send_signal(signal.SIGTERM)
+        ready(running)  # it has handled the first: of signals that wait together Python takes the lowest number
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGINT):
             running.send_signal(number)
-            time.sleep(0.2)  # of those that wait together Python handles the lowest number first
         _, err = running.communicate(timeout=20)
     assert (running.returncode, err) == (143, b"raysslprune: stopped\n")
 

@@ -41,36 +41,59 @@ def test_a_root_with_sweeps_of_ones_own_alone_says_how_to_name_them(
     assert command.main(["--root", str(damaged_root), "--out", str(tmp_path / "report.html")]) == FAILED
     assert capsys.readouterr().err == (
         f"raysslprune: {damaged_root} has no results of the package's sweeps; "
-        "those of your own are named by their files: "
+        "to report on your own sweeps: "
         f"raysslprune report mine.py mine-2.py --root {damaged_root}\n"
     )
+
+
+def test_parts_of_a_sweep_without_results_are_named(
+    damaged_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = damaged_root / "results/smoke"
+    for end in ("", "-runs"):
+        (folder / f"fig3{end}.parquet").rename(folder / f"fig3-only-level-eq-1{end}.parquet")
+    assert command.main(["fig3", "--root", str(damaged_root), "--out", str(tmp_path / "report.html")]) == FAILED
+    assert capsys.readouterr().err == (
+        f"raysslprune: {damaged_root} has no results of fig3, only of parts, which reports don't have: "
+        "fig3-only-level-eq-1 (smoke); to make them, run: python -m raysslprune.sweep fig3 --root "
+        f"{damaged_root}\n"
+    )
+
+
+def test_the_whole_path_of_the_page_is_printed(
+    reported: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["table1", "--root", str(reported.root)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/report.html\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["fig33"], USAGE, "there is no sweep 'fig33'; did you mean fig3? Known: fig1"),
+        (["fig33"], USAGE, "there is no sweep 'fig33'; did you mean fig3? Known: criteria, fig1"),
         (
             ["fig5"],
             FAILED,
-            "{root} has no results of fig5; this makes them: python -m raysslprune.sweep fig5 --root {root}",
+            "{root} has no results of fig5; to make them, run: python -m raysslprune.sweep fig5 --root {root}",
         ),
         (
             ["fig5", "--scale", "paper"],
             FAILED,
-            "{root} has no results of fig5 at scale paper; this makes them: python -m raysslprune.sweep fig5 --scale p",
+            "{root} has no results of fig5 at scale paper; to make them, run: python -m raysslprune.sweep fig5 "
+            "--scale p",
         ),
         (
             ["--scale", "laptop"],
             FAILED,
             "{root} has no results at scale laptop; this makes some: python -m raysslprune.sweep fig3 --root {root}",
         ),
-        (["fig3", "--scale", "tiny"], USAGE, "argument --scale: invalid choice: 'tiny'"),
-        (["fig3", "elsewhere/fig3.py"], USAGE, "two sweeps of one name have the same results: fig3, elsewhere/fig3.py"),
+        (["fig3", "--scale", "tiny"], USAGE, "argument --scale: there is no scale 'tiny'"),
+        (["fig3", "elsewhere/fig3.py"], USAGE, "two sweeps have the same name: fig3, elsewhere/fig3.py"),
         (["--root", "{folder}/nowhere"], FAILED, "{folder}/nowhere has no results; this makes some: python -m "),
-        (["--root", "{folder}"], FAILED, "{folder} holds other files and no raysslprune.json"),
-        (["--root", "s3://AKIA:very/secret@bucket"], FAILED, "--root may not hold credentials"),
-        (["fig3", "--out", "{folder}"], USAGE, "--out wants the name of a file, and '{folder}' is none"),
+        (["--root", "{folder}"], FAILED, "{folder} contains other files but no raysslprune.json"),
+        (["--root", "s3://AKIA:very/secret@bucket"], FAILED, "--root must not contain credentials"),
+        (["fig3", "--out", "{folder}"], USAGE, "--out must be the name of a file, and '{folder}' is none"),
         (["fig3", "--out", "{folder}/file/report.html"], FAILED, "can't write {folder}/file/report.html: "),
         (["--out", "{folder}/no/r.html"], FAILED, "can't write {folder}/no/r.html: there is no folder {folder}/no"),
     ],
@@ -104,7 +127,7 @@ def test_a_results_file_that_cannot_be_read(damaged_root: Path, capsys: pytest.C
     path = damaged_root / "results/smoke/fig3.parquet"
     path.write_bytes(b"PAR1")
     assert command.main(["fig3", "--root", str(damaged_root), "--out", str(damaged_root / "report.html")]) == FAILED
-    assert capsys.readouterr().err == (f"raysslprune: {path} can't be read; the sweep's own command makes it again\n")
+    assert capsys.readouterr().err == (f"raysslprune: {path} can't be read; run its sweep again to rebuild it\n")
 
 
 ALONE = """

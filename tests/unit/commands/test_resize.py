@@ -91,7 +91,7 @@ def test_the_copy_is_a_data_set_with_the_same_images_in_the_same_order(root: Pat
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (root / "pets").rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize("shorter", [256, 270])
+@pytest.mark.parametrize("shorter", [64, 256, 270])
 def test_pixels_are_torchvisions_resized_and_saved_by_pillow(root: Path, shorter: int) -> None:
     assert run(root, "--shorter", str(shorter)) == 0
     for name, (image, _) in IMAGES.items():
@@ -208,7 +208,7 @@ def test_ctrl_c_is_one_sentence(
     with monkeypatch.context() as patch:
         patch.setattr(Files, "image", interrupted)
         assert run(root) == 130
-    assert capsys.readouterr() == ("", "raysslprune: stopped; the same command goes on from here\n")
+    assert capsys.readouterr() == ("", "raysslprune: stopped; run the same command again to resume\n")
     assert run(root) == 0
 
 
@@ -276,9 +276,9 @@ def test_a_full_disk_is_one_sentence(
     ("arguments", "code", "sentence"),
     [
         (["imagnet"], 2, "data set 'imagnet' is not known; did you mean 'imagenet'?"),
-        (["digits"], 2, "digits is no folder of images"),
-        (["voc07"], 2, "voc07 is no folder of images"),
-        (["parquet/x"], 2, "parquet/x is no folder of images"),
+        (["digits"], 2, "digits is not a data set with a folder of images per class"),
+        (["voc07"], 2, "voc07 is not a data set with a folder of images per class"),
+        (["parquet/x"], 2, "parquet/x is not a data set with a folder of images per class"),
         (["folder/pets:10%-of-images"], 2, "its part is then folder/pets-256:10%-of-images"),
         (["folder/pets:ten%"], 2, "is not of the form"),
         (["imagenet"], 1, "there is no folder"),
@@ -307,7 +307,7 @@ def test_it_refuses_in_one_sentence(
     assert contents(root / "pets").keys() == IMAGES.keys()
 
 
-@pytest.mark.parametrize("wrong", [["--shorter", "255"], ["--shorter", "4097"], ["--shorter", "x"], ["--size", "3"]])
+@pytest.mark.parametrize("wrong", [["--shorter", "15"], ["--shorter", "4097"], ["--shorter", "x"], ["--size", "3"]])
 def test_it_refuses_wrong_options(wrong: list[str], root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(root, *wrong)

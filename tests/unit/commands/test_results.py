@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from raysslprune.commands.results import main
+from raysslprune.results.sql import contents
 from tests.helpers.processes import wait_until
 from tests.helpers.results import command
 
 MAKES = "this makes some: python -m raysslprune.sweep fig3 --root"
 NOTHING = f"there are no results in nowhere, which does not exist; {MAKES} nowhere"
-ENDINGS = "argument --export: a file ends in .csv, .txt, .json, .parquet, .arrow, not"
+ENDINGS = "argument --export: the file name must end in .csv, .txt, .json, .parquet, .arrow, not"
 
 
 @pytest.mark.parametrize(
@@ -32,16 +33,16 @@ ENDINGS = "argument --export: a file ends in .csv, .txt, .json, .parquet, .arrow
             1,
             "can't use a\N{REPLACEMENT CHARACTER} as the root: its name is not UTF-8",
         ),
-        (["SELECT 1", "--root", "s3:/key:secret@bucket/a"], 1, "--root wants two slashes in an address, as .*"),
-        (["SELECT 1", "--root", "s3://key:secret@bucket/a"], 1, "--root may not hold credentials.*"),
+        (["SELECT 1", "--root", "s3:/key:secret@bucket/a"], 1, "--root needs two slashes in an address, as .*"),
+        (["SELECT 1", "--root", "s3://key:secret@bucket/a"], 1, "--root must not contain credentials.*"),
         (["SELECT 1", "--export", "nowhere/a.csv"], 1, "can't write nowhere/a.csv: No such file or directory"),
         (["SELECT 1", "--export", "folder.csv"], 1, "can't write folder.csv: Is a directory"),
         (["SELECT 1", "--export", "a.xls"], 2, f"{ENDINGS} 'a.xls'; see --help"),
         (["SELECT 1", "--export", "csv"], 2, f"{ENDINGS} 'csv'; see --help"),
         (["SELECT 1", "--export", "a.csv", "--format", "csv"], 2, "argument --format: not allowed with .*"),
         (["SELECT 1", "--format", "xml"], 2, "argument --format: invalid choice: 'xml'.*"),
-        (["--export", "a.csv"], 2, "--format and --export want a query; see --help"),
-        (["--format", "csv"], 2, "--format and --export want a query; see --help"),
+        (["--export", "a.csv"], 2, "--format and --export need a query; see --help"),
+        (["--format", "csv"], 2, "--format and --export need a query; see --help"),
         (["SELECT", "1", "FROM", "results"], 2, "a query is one argument: put it into double quotes; see --help"),
         (["SELECT 1", "--roo", "runs"], 2, r"unrecognized arguments: --roo runs; did you mean --root\?; see --help"),
     ],
@@ -68,6 +69,21 @@ def test_what_is_wrong_is_said_in_a_sentence(
     assert shown.out == "", "no schema where there is nothing to ask"
     assert sorted(os.listdir()) == ["folder.csv", "runs"]
     assert "secret" not in shown.err
+
+
+@pytest.mark.parametrize("where", [[], ["--format", "csv"], ["--export", "a.csv"]], ids=str)
+def test_no_rows_are_said_to_be_none(
+    where: list[str],
+    small_root: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["SELECT mean FROM means WHERE figure = 'fig77'", "--root", small_root, *where]) == 0
+    assert capfd.readouterr().err.splitlines()[-1] == f"raysslprune: no rows; figures here: {contents(small_root)}"
+    assert main(["SELECT 1", "--root", small_root, *where]) == 0
+    assert "no rows" not in capfd.readouterr().err
 
 
 def test_binary_is_not_for_a_terminal(small_root: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from raysslprune import __main__ as command
-from raysslprune.experiment import planned
+from raysslprune.plan.graph import make_plan
 from raysslprune.store import lock
 from raysslprune.store.steps import STATUS, Store
 from raysslprune.sweep_loader import load
@@ -34,13 +34,13 @@ from raysslprune.sweep_loader import load
 from raysslprune.terminal.progress import Progress
 from raysslprune.paper.recipes import NETS
 from raysslprune.store.steps import Store
-from raysslprune.experiment import planned
+from raysslprune.plan.graph import make_plan
 from raysslprune.sweepfile import Point
 
 status.EVERY = 0.1
 store, sweeps = Store(sys.argv[1]), [load("fig3", "smoke", 1)]
 store.create()
-graph = planned(sweeps, "all")
+graph = make_plan(sweeps[0].points)
 seconds = cost_of(graph.jobs.values(), {}, NETS).seconds
 with store.lock(), status.Reporter(store, sweeps, "smoke", graph, {}).reporting() as report:
     schedule = Schedule(graph.pending({}), seconds)
@@ -50,6 +50,8 @@ with store.lock(), status.Reporter(store, sweeps, "smoke", graph, {}).reporting(
     schedule.fail(second.id)
     progress.job_failed(second, "the loss is nan; details in /there/logs/x.log", len(schedule.skipped))
     progress._seen = {third.id: (3, 8)}
+    if sys.argv[2] == "waits":
+        progress.waits("machines", "waiting for machines: 0 of 2 cores are there")
     report.progress = progress
     print(len(schedule.skipped), flush=True)
     sys.stdin.readline()
@@ -86,6 +88,17 @@ def said(root: Path | str, capsys: Capture) -> dict[str, list[str]]:
     return found
 
 
+def test_what_a_sweep_waits_for_is_told_in_place_of_what_it_trains(tmp_path: Path, capsys: Capture) -> None:
+    root = tmp_path / "runs"
+    with at_work(root, "waits") as (process, _):
+        told = said(root, capsys)
+        assert told["trainings"] == ["1 of 28 done"]
+        assert told["now"] == ["waiting for machines: 0 of 2 cores are there"]
+        process.kill()
+        process.wait(10)
+    assert "now" not in said(root, capsys)
+
+
 def everything(root: Path) -> dict[str, tuple[bytes, int]]:
     files = [path for path in root.rglob("*") if path.is_file()]
     return {str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
@@ -98,11 +111,11 @@ def test_a_sweep_that_runs_is_told_and_one_that_was_killed(tmp_path: Path, capsy
         told = said(root, capsys)
         assert told["root"] == [str(root)]
         assert re.fullmatch(
-            rf"running since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d, {re.escape(who)}; last heard of \d s ago",
+            rf"running since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d, {re.escape(who)}; last update \d s ago",
             told["state"][0],
         )
         assert told["sweep"] == ["fig3 at scale smoke, 1 seed"]
-        assert re.fullmatch(r"1 of 24 done, \d+ s left", told["trainings"][0])
+        assert re.fullmatch(r"1 of 28 done, \d+ s left", told["trainings"][0])
         (now,) = told["now"]
         assert now.endswith(" (37%)")
         counts, failure = told["failed"]
@@ -114,8 +127,8 @@ def test_a_sweep_that_runs_is_told_and_one_that_was_killed(tmp_path: Path, capsy
         before = everything(root)
         told = said(root, capsys)
         assert everything(root) == before, "to look changes nothing"
-    assert f"no sweep is running: {who} was killed or cut off, last heard of " in told["state"][0]
-    assert told["trainings"] == ["1 of 24 done"]
+    assert f"no sweep is running: {who} was killed or lost its connection; last update " in told["state"][0]
+    assert told["trainings"] == ["1 of 28 done"]
     assert len(told["failed"]) == 2
     assert "now" not in told
 
@@ -127,7 +140,7 @@ def test_a_sweep_that_has_ended_is_told(end: str, state: str, tmp_path: Path, ca
         process.communicate("\n", timeout=20)
     told = said(root, capsys)
     assert f"no sweep is running; the last one {state} " in told["state"][0]
-    assert told["trainings"] == ["1 of 24 done"]
+    assert told["trainings"] == ["1 of 28 done"]
     assert not (root / "lease").exists()
 
 
@@ -140,7 +153,7 @@ def test_one_that_is_suspended_was_last_heard_of_a_while_ago(tmp_path: Path, cap
         os.utime(root / STATUS, (then, then))
         state = said(root, capsys)["state"][0]
     assert state.startswith("running since ")
-    assert state.endswith("last heard of 4:10 min ago")
+    assert state.endswith("; last update 4:10 min ago")
 
 
 def test_another_machine_tells_by_the_lease(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +166,7 @@ def test_another_machine_tells_by_the_lease(tmp_path: Path, capsys: Capture, mon
         assert said(root, capsys)["state"][0].startswith("running since "), "nobody knows yet that it is dead"
         then = time.time() - lock.STALE - 1
         os.utime(root / "lease", (then, then))
-        assert "was killed or cut off" in said(root, capsys)["state"][0]
+        assert "was killed or lost its connection" in said(root, capsys)["state"][0]
 
 
 def test_one_that_has_said_nothing_yet_is_not_taken_for_the_last_one(tmp_path: Path, capsys: Capture) -> None:
@@ -162,7 +175,7 @@ def test_one_that_has_said_nothing_yet_is_not_taken_for_the_last_one(tmp_path: P
         process.communicate("\n", timeout=20)
     with Store(str(root)).lock():
         told = said(root, capsys)
-    assert told["state"] == [f"a sweep has just begun: process {os.getpid()} on {platform.node()}"]
+    assert told["state"] == [f"a sweep has just started: process {os.getpid()} on {platform.node()}"]
     assert set(told) == {"root", "state"}
 
 
@@ -173,7 +186,7 @@ def test_a_root_without_a_sweep(kind: str, tmp_path: Path, capsys: Capture) -> N
         root.mkdir()
     if kind == "made":
         Store(str(root)).create()
-        assert said(root, capsys)["state"] == ["no sweep is running, and none has left word of itself"]
+        assert said(root, capsys)["state"] == ["no sweep is running, and none has left a report"]
         return
     assert command.main(["status", "--root", str(root)]) == 0
     assert capsys.readouterr().out == f"no sweep has run on {root}\n"
@@ -192,12 +205,12 @@ def test_a_damaged_snapshot_is_none(data: bytes, tmp_path: Path, capsys: Capture
     store = Store(str(tmp_path / "runs"))
     store.create()
     store.write(STATUS, data)
-    assert said(tmp_path / "runs", capsys)["state"] == ["no sweep is running, and none has left word of itself"]
+    assert said(tmp_path / "runs", capsys)["state"] == ["no sweep is running, and none has left a report"]
 
 
 def test_a_root_that_can_not_be_written_stops_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, sweep = Store(str(tmp_path / "runs")), load("fig3", "smoke", 1)
     monkeypatch.setattr(status, "EVERY", 0.01)
     monkeypatch.setattr(store, "write", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    with status.Reporter(store, [sweep], "smoke", planned([sweep], "all"), {}).reporting():
+    with status.Reporter(store, [sweep], "smoke", make_plan(sweep.points), {}).reporting():
         time.sleep(0.1)

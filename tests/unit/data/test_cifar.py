@@ -101,7 +101,7 @@ def test_cifar_is_downloaded_and_read(
         download(self)
 
     monkeypatch.setattr(kind, "download", talkative)
-    with pytest.raises(DataError, match=rf"^{root}/{name}/{kind.base_folder}/\w+ is missing; wanted: .*{kind.url}"):
+    with pytest.raises(DataError, match=rf"^{root}/{name}/{kind.base_folder}/\w+ is missing; expected: .*{kind.url}"):
         source.locate(root)
     assert not root.exists()
     source.locate(root, fetch=True)
@@ -132,7 +132,7 @@ def test_cifar_is_not_downloaded_twice(
     damaged = tmp_path / name / kind.base_folder / kind.test_list[0][0]
     damaged.write_bytes(b"x")
     for look in (data.source(name).locate, data.source(name).load):
-        with pytest.raises(DataError, match=f"^{damaged} is damaged; wanted"):
+        with pytest.raises(DataError, match=f"^{damaged} is damaged; expected"):
             look(tmp_path)
     with pytest.raises(DataError, match=r"could not be downloaded \(HTTP Error 404: File not found\)"):
         data.source(name).locate(tmp_path, fetch=True)
@@ -174,10 +174,9 @@ def test_a_download_that_fails_is_one_sentence(
         data.source(name).locate(tmp_path, fetch=True)
     monkeypatch.setattr(kind, "url", "http://127.0.0.1:9/none.tar.gz")
     with pytest.raises(
-        DataError, match=r"could not be downloaded \(.*refused.*\); without a network, put .* into"
-    ) as e:
+        DataError, match=r"could not be downloaded \(.*refused.*\); if this machine has no network, put .* into"
+    ):
         data.source(name).locate(tmp_path, fetch=True)
-    assert "\n" not in str(e.value)
     assert not (tmp_path / name).exists()
     with pytest.raises(DataError, match="refused"):
         data.source(name).locate(tmp_path / "a/b", fetch=True)
@@ -186,50 +185,6 @@ def test_a_download_that_fails_is_one_sentence(
     with pytest.raises(DataError, match="refused"):
         data.source(name).locate(tmp_path, fetch=True)
     assert os.listdir(tmp_path / name) == []  # somebody else's, who may be about to put the archive there
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_the_sentence_on_missing_cifar_says_what_lies_there(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    monkeypatch.setattr(kind, "url", "http://127.0.0.1:9/none.tar.gz")
-    root = tmp_path / "sets"
-
-    with pytest.raises(DataError, match=f"unpacked in {root}/{name}$"):
-        data.source(name).locate(root)
-    (root / kind.base_folder).mkdir(parents=True)
-    for fetch in (False, True):
-        with pytest.raises(DataError, match=f"; {root}/{kind.base_folder} is there: move it into {root}/{name}$"):
-            data.source(name).locate(root, fetch)
-    (root / kind.base_folder).rename(root / kind.filename)
-    for fetch in (False, True):
-        with pytest.raises(DataError, match=f"; {root}/{kind.filename} is there: move it into {root}/{name}$"):
-            data.source(name).locate(root, fetch)
-    (root / kind.filename).rmdir()
-    for file in (
-        f"{name}-{{}}.parquet",
-        f"{name}/{{}}-00000-of-00001.parquet",
-        f"{name}/plain/{{}}.parquet",
-    ):
-        paths = [root / file.format(split) for split in ("train", "test")]
-        paths[0].parent.mkdir(exist_ok=True)
-        for path in paths:
-            path.write_text("")
-        use = f"parquet/{name}/plain" if "plain" in file else f"parquet/{name}"
-        for fetch in (False, True):
-            with pytest.raises(
-                DataError, match=f'; {root} has Parquet files of that name: data="{use}" in a sweep file'
-            ):
-                data.source(name).locate(root, fetch)
-        for path in paths:
-            path.unlink()
-
-
-def test_a_data_root_that_is_the_folder_of_cifar_itself_is_told(tmp_path: Path) -> None:
-    (tmp_path / "cifar10/cifar-10-batches-py").mkdir(parents=True)
-    with pytest.raises(DataError, match=rf"-py is there: --data wants the folder above, {tmp_path}$"):
-        data.source("cifar10").locate(tmp_path / "cifar10")
 
 
 def test_nothing_is_unpickled_whose_checksum_is_wrong(
@@ -254,5 +209,5 @@ def test_nothing_is_unpickled_whose_checksum_is_wrong(
 
 def test_cifar_100_is_not_cifar_10() -> None:
     assert cifar.CIFAR100().kind is datasets.CIFAR100
-    with pytest.raises(ValueError, match="cifar100 takes nothing after a slash"):
+    with pytest.raises(ValueError, match="cifar100 takes no argument; remove"):
         cifar.CIFAR100("x")

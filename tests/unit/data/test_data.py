@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from raysslprune import catalogue, data, experiment
 from raysslprune.commands import check, export, resize
@@ -31,10 +33,23 @@ def test_every_known_data_set_says_what_it_wants(name: str, tmp_path: Path) -> N
         source.locate(tmp_path)
         return
     for look in (source.locate, source.load):
-        with pytest.raises(DataError, match=f"{tmp_path}/.*wanted") as error:
+        with pytest.raises(DataError, match=f"{tmp_path}/.*expected") as error:
             look(tmp_path)
         assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_first_loaded_in_inference_mode_can_be_trained_on() -> None:
+    """They are cached, and torch saves no inference tensor for a backward pass."""
+    data.load.cache_clear()
+    with torch.inference_mode():
+        data.load("digits:10%-of-images")
+    for name in ("digits", "digits:10%-of-images"):
+        images, labels = next(iter(data.load(name).train.batches(10)))
+        weight = torch.zeros(10, 64, requires_grad=True)
+        F.cross_entropy(images.flatten(1).float() @ weight.T, labels).backward()
+        assert weight.grad is not None
+        assert weight.grad.any()
 
 
 # ------------------------------------------------------------------------------------- the check command

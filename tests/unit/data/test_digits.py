@@ -58,5 +58,5 @@ SPLIT_PIXELS = 224_470_432
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"Known: digits"):
+    with pytest.raises(ValueError, match=r"known: digits"):
         data.load("nothing")

@@ -130,7 +130,7 @@ def test_any_cutting_gives_the_same(count: int) -> None:
     ],
 )
 def test_what_each_task_asks_for(task: str, options: dict[str, Any], index: int, numbers: int, own: int) -> None:
-    made, split = find(task, options.items()), resident()
+    made, split = find(task, options), resident()
     one = torch.ones(1, 1, 1)
     made.begin(Dataset(train=split, test=split, classes=N, mean=one, std=one), torch.Generator())
     by = recipe(angle=3)

@@ -78,6 +78,17 @@ def test_the_view_for_testing_is_torchvisions(good: Files, name: str, size: int,
 
 
 @pytest.mark.parametrize("name", GOOD)
+def test_the_view_of_a_whole_image_is_torchvisions(good: Files, name: str) -> None:
+    """The transforms of Goyal et al.'s features of VOC07: the shorter side to 256, then all of it to 224 x 224."""
+    reference = v2.Compose([v2.Resize(256), v2.Resize((224, 224)), v2.PILToTensor()])
+    wanted = reference(pil_loader(f"{good.root}/{name}")).numpy()
+    found = split(Path(good.root), name, whole=True)
+    assert np.array_equal(found.view(0), wanted)
+    box = (0.25, 0, 0.75, 1)  # augmentation does not change
+    assert np.array_equal(found.view(0, lambda _w, _h: box), split(Path(good.root), name).view(0, lambda _w, _h: box))
+
+
+@pytest.mark.parametrize("name", GOOD)
 def test_a_box_is_resized_to_a_square(good: Files, name: str) -> None:
     asked: list[tuple[int, int]] = []
 
@@ -136,14 +147,14 @@ BROKEN = {
     "truncated.png": (encoded(picture(300, 200), "PNG")[:4000], "truncated"),
     "headless.jpg": (encoded(picture(300, 200), "JPEG")[:100], "image"),
     "empty.jpg": (b"", "empty"),
-    "text.jpg": (b"Not Found: the requested URL was not found on this server.", "no image"),
-    "html.jpg": (b"<!DOCTYPE html><html></html>", "no image"),
-    "other.jpg": (encoded(picture(30, 20), "GIF"), "no image"),
-    "program.jpg": (encoded(picture(30, 20), "EPS"), "no image"),  # which Pillow hands to Ghostscript
+    "text.jpg": (b"Not Found: the requested URL was not found on this server.", "not an image"),
+    "html.jpg": (b"<!DOCTYPE html><html></html>", "not an image"),
+    "other.jpg": (encoded(picture(30, 20), "GIF"), "not an image"),
+    "program.jpg": (encoded(picture(30, 20), "EPS"), "not an image"),  # which Pillow hands to Ghostscript
     "shifted.png": (encoded(picture(300, 200), "PNG").replace(b"IDAT", b"IDAT\0", 1), "broken data stream"),
     "warned-of.png": (png(LARGE, LARGE * 2 // 3), "more than"),
     "bomb.png": (png(LARGE * 2, LARGE * 2), "exceeds limit"),
-    "nothing.png": (png(0, 5), "no image"),
+    "nothing.png": (png(0, 5), "not an image"),
     "narrow.png": (encoded(Image.new("L", (1400, 1)), "PNG"), "too long and narrow"),
     "floats.tif": (encoded(Image.new("F", (4, 4)), "TIFF"), "32-bit"),
     "integers.tif": (encoded(Image.new("I", (4, 4)), "TIFF"), "32-bit"),
@@ -160,7 +171,7 @@ def test_a_broken_image_is_named(name: str, tmp_path: Path) -> None:
             look(0)
         sentence = str(error.value)
         assert str(tmp_path / name) in sentence
-        assert ("leave out all that are broken: remove.py" in sentence) == (look != some.image)
+        assert ("leave out all broken images: remove.py" in sentence) == (look != some.image)
         assert "\n" not in sentence
         assert "0x" not in sentence
 
@@ -331,9 +342,9 @@ def test_without_a_skip_file_nothing_is_left_out(tmp_path: Path) -> None:
 
 def test_a_skip_file_that_fits_not_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "skip.txt"
-    with pytest.raises(DataError, match=rf"^{path} lists 'train/d', which is no image of this data set$"):
+    with pytest.raises(DataError, match=rf"^{path} lists 'train/d', but this data set has no such image$"):
         skipping(tmp_path, "train/b\ntrain/d")
-    with pytest.raises(DataError, match=rf"^{path} lists 'train/e.u0301', which"):
+    with pytest.raises(DataError, match=rf"^{path} lists 'train/e.u0301', but this data set has no such image$"):
         skipping(tmp_path, "train/e\u0301")
     with pytest.raises(DataError, match=f"^{path} leaves no image"):
         skipping(tmp_path, "val/a\nval/b\n")

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from torchvision import datasets
+from torchvision import datasets, transforms
 
-from raysslprune import data, sweep
+from raysslprune import catalogue, data, sweep
 from raysslprune.commands import check
-from raysslprune.data import DataError, folder
+from raysslprune.data import DataError, Resident, folder
 from raysslprune.data.files import Files
 from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init, Train
@@ -98,13 +98,13 @@ def test_files_that_are_no_images_by_their_names_are_counted(pets: Path) -> None
     save(picture(4, 4), pets / "pets/train/.cache/5.jfif", format="JPEG")
     (remark,) = data.source("folder/pets").load(pets).remarks
     assert remark.startswith(
-        f"5 files in {pets}/pets will not be read: 2 .jfif, 1 .gif, 1 .heic, 1 without an ending; images have names in"
+        f"5 files in {pets}/pets will not be read: 2 .jfif, 1 .gif, 1 .heic, 1 without an extension; images have names"
     )
     assert data.source("folder/pets").locate(pets) == (remark,)
     assert list(files_of(data.source("folder/pets").load(pets).train).names) == before
     emptied(pets / "pets/val/cat")
     (pets / "pets/val/cat/a.GIF").write_text("x")
-    with pytest.raises(DataError, match=r"val/cat has no images, only 1 \.gif; wanted: files with names in \.jpg"):
+    with pytest.raises(DataError, match=r"val/cat has no images, only 1 \.gif; expected: files with names in \.jpg"):
         data.source("folder/pets").locate(pets)
 
 
@@ -135,17 +135,11 @@ def points(scale, seed):
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
 
-def test_names_that_look_the_same_are_told_apart(tmp_path: Path) -> None:
+def test_an_accent_as_macos_encodes_it_is_spelled_out(tmp_path: Path) -> None:
     tree(tmp_path / "pets", train=[f"{COMPOSED}/1.jpg"], val=[f"{DECOMPOSED}/1.jpg"])
-    source = data.source("folder/pets")
     with pytest.raises(DataError) as error:
-        source.locate(tmp_path)
-    has, lacks = f"{tmp_path}/pets/val", f"{tmp_path}/pets/train"
-    assert str(error.value) == (
-        rf"class 'cafe\u0301' is in {has}, but not in {lacks}, where '{COMPOSED}' looks like it; rename one of the two"
-    )
-    tree(tmp_path / "pets", train=[f"{DECOMPOSED}/1.jpg"], val=[f"{COMPOSED}/1.jpg"])
-    assert source.locate(tmp_path) == (rf"'cafe\u0301' and '{COMPOSED}' look the same, and are two classes",)
+        data.source("folder/pets").locate(tmp_path)
+    assert str(error.value) == rf"class 'cafe\u0301' is in {tmp_path}/pets/val, but not in {tmp_path}/pets/train"
 
 
 @pytest.mark.parametrize("task", ["rotnet", "exemplar", "npid"])
@@ -185,20 +179,26 @@ def emptied(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda p: shutil.rmtree(p), "there is no folder {p}/train; wanted: {p}/{{train,val}}/CLASS"),
-        (lambda p: shutil.rmtree(p / "val"), "there is no folder {p}/val; wanted: {p}/{{train,val}}/CLASS"),
-        (lambda p: (shutil.rmtree(p), p.write_text("")), "{p}/train is not a folder; wanted"),
-        (lambda p: (shutil.rmtree(p / "val"), (p / "val").write_text("")), "{p}/val is not a folder; wanted"),
-        (lambda p: [shutil.rmtree(c) for c in (p / "train").iterdir()], "{p}/train has 0 folders of classes; wanted"),
-        (lambda p: emptied(p / "train/dog"), "{p}/train/dog has no images; wanted"),
+        (lambda p: shutil.rmtree(p), "there is no folder {p}/train; expected: {p}/{{train,val}}/CLASS"),
+        (lambda p: shutil.rmtree(p / "val"), "there is no folder {p}/val; expected: {p}/{{train,val}}/CLASS"),
+        (lambda p: (shutil.rmtree(p), p.write_text("")), "folder {p}/train can't be listed: Not a directory; expected"),
+        (
+            lambda p: (shutil.rmtree(p / "val"), (p / "val").write_text("")),
+            "folder {p}/val can't be listed: Not a directory; expected",
+        ),
+        (
+            lambda p: [shutil.rmtree(c) for c in (p / "train").iterdir()],
+            "the number of class folders in {p}/train is 0; expected",
+        ),
+        (lambda p: emptied(p / "train/dog"), "{p}/train/dog has no images; expected"),
         (lambda p: shutil.rmtree(p / "val/cat"), "class 'cat' is in {p}/train, but not in {p}/val$"),
         (lambda p: shutil.rmtree(p / "train/cat"), "class 'cat' is in {p}/val, but not in {p}/train$"),
         (
             lambda p: save(picture(4, 4), p / "val/ILSVRC2012_val_00000001.JPEG"),
             "val_00000001.JPEG is not in the folder",
         ),
-        (lambda p: (p / "train/yak").symlink_to("nowhere"), "{p}/train/yak is a link to nothing"),
-        (lambda p: (p / "train/cat/loop").symlink_to("."), "folder {p}/train/cat/loop/loop would be listed twice"),
+        (lambda p: (p / "train/yak").symlink_to("nowhere"), "{p}/train/yak is a broken link"),
+        (lambda p: (p / "train/cat/loop").symlink_to("."), "folder {p}/train/cat/loop/loop would be read twice"),
         (lambda p: (p / "train/cat/round").symlink_to("round"), None),
         (lambda p: save(picture(4, 4), p / os.fsdecode(b"train/cat/\xff.png")), r"'train/cat/\\udcff.png' .*not UTF-8"),
         (lambda p: (p / "skip.txt").write_text("train/cat/3.jpg"), "{p}/skip.txt lists 'train/cat/3.jpg'"),
@@ -227,8 +227,8 @@ def test_a_folder_that_may_not_be_read_is_named(pets: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "kind", "sentence"),
     [
-        ("imagenet", folder.ImageNet, r"/imagenet/train has 3 folders of classes; wanted: .*n01440764.* 1,000 classes"),
-        ("places205", folder.Places205, r"/places205/train has 3 folders of classes; wanted: .* 205 classes"),
+        ("imagenet", folder.ImageNet, r"/imagenet/train is 3; expected: .*n01440764.* 1,000 classes"),
+        ("places205", folder.Places205, r"/places205/train is 3; expected: .* 205 classes"),
     ],
 )
 def test_known_data_sets_have_their_number_of_classes(
@@ -243,7 +243,7 @@ def test_known_data_sets_have_their_number_of_classes(
     found = data.source(name).load(tmp_path)
     same_as_torchvision(found.train, tmp_path / name / "train")
     assert kind("").wanted == found.classes == 3
-    with pytest.raises(ValueError, match=f"{name} takes nothing after a slash"):
+    with pytest.raises(ValueError, match=f"{name} takes no argument; remove"):
         kind("x")
 
 
@@ -254,12 +254,96 @@ def test_a_subset_of_files(pets: Path) -> None:
     assert part.train.labels.tolist() == [0] * len(part.train)
 
 
+def test_files_that_are_held_out_are_not_trained_on(pets: Path) -> None:
+    tree(pets / "pets", train=["Emu/y.jpg"])
+    whole, part = data.load("folder/pets", str(pets)), data.load("folder/pets:50%-held-out", str(pets))
+    assert part.validation is not None
+    trained, held = (set(files_of(split).names) for split in (part.train, part.validation))
+    assert trained | held == set(files_of(whole.train).names)
+    assert not trained & held
+    assert files_of(part.validation).check == files_of(whole.train).check
+    assert sum(len(labels) for _, labels in part.validation.batches(2)) == len(held)
+
+
 def test_paths_are_absolute(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers may stand in another folder."""
     monkeypatch.chdir(pets)
     found = data.source("folder/pets").load(Path())
     monkeypatch.chdir("/")
     assert files_of(found.train).view(0).any()
+
+
+# ------------------------------------------------------------------------------------- at any size
+
+
+def by_torchvision(path: Path, resize: int, size: int) -> torch.Tensor:
+    """All images of a split as torchvision's own transforms make them."""
+    change = transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(size), transforms.PILToTensor()])
+    return torch.stack([change(image) for image, _ in datasets.ImageFolder(str(path))])
+
+
+@pytest.mark.parametrize("size", [8, 64, 128])
+def test_small_images_are_in_memory_as_torchvision_makes_them(size: int, pets: Path) -> None:
+    for number, (width, height) in enumerate([(300, 90), (64, 64), (50, 200), (129, 130)]):
+        save(picture(width, height), pets / f"pets/train/dog/{number}.png", format="PNG")
+    found = data.load(f"folder/pets:{size}px", str(pets))
+    for split, name in ((found.train, "train"), (found.test, "val")):
+        assert isinstance(split, Resident)
+        assert torch.equal(split.images, by_torchvision(pets / "pets" / name, size, size))
+        assert split.labels.tolist() == datasets.ImageFolder(str(pets / "pets" / name)).targets
+    assert isinstance(found.train, Resident)
+    pixels = found.train.images.double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(found.mean.flatten().double(), pixels.mean(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.std.flatten().double(), pixels.std(1), rtol=1e-6, atol=0)
+    assert (found.size, found.channels, found.classes, found.white) == (size, 3, 3, 255.0)
+
+
+@pytest.mark.parametrize(("size", "resize"), [(129, 147), (320, 366)])
+def test_large_images_are_decoded_for_each_view(size: int, resize: int, pets: Path) -> None:
+    found = data.load(f"folder/pets:{size}px", str(pets))
+    images = torch.cat([images for images, _ in files_of(found.test).batches(2)])
+    assert torch.equal(images, by_torchvision(pets / "pets/val", resize, size))
+    assert torch.equal(found.mean, data.load("folder/pets", str(pets)).mean)
+    assert files_of(found.train).check == f"raysslprune check folder/pets:{size}px --data {pets} --skip-broken"
+
+
+def test_a_size_is_part_of_the_name_and_of_a_subsets_name(pets: Path) -> None:
+    name = "folder/pets:16px"
+    assert catalogue.data_parts(f"{name}:50%-of-images") == ("folder", "pets:16px", "50%-of-images")
+    part = data.load(f"{name}:34%-of-classes", str(pets))
+    assert (part.size, part.classes) == (16, 1)
+    steps = [Train(task="labels", data=f"folder/pets{size}", arch="conv4", recipe=SETTINGS["smoke"].recipes["labels"],
+                   seed=0, start=Init(seed=0)) for size in ("", ":16px", ":224px")]  # fmt: skip
+    assert len({step.id for step in steps}) == 3
+
+
+@pytest.mark.parametrize("size", ["7px", "1025px", "0px", "99999999999999999999px"])
+def test_a_size_out_of_range_is_a_sentence(size: str) -> None:
+    with pytest.raises(ValueError, match=f"the size in data set folder/pets:{size} must be from 8px to 1024px"):
+        data.source(f"folder/pets:{size}")
+
+
+def test_a_recipe_with_padding_trains_on_photos_of_a_small_size(pets: Path) -> None:
+    """Though images on disk can't be padded."""
+    recipe = replace(SETTINGS["smoke"].recipes["labels"], batch=4, samples=16)
+    assert recipe.pad
+    step = Train(task="labels", data="folder/pets:16px", arch="conv4", recipe=recipe, seed=0, start=Init(seed=0))
+    assert Loop(step=step, data=data.load(step.data, str(pets))).run().metrics["density"] == 1.0
+    usual = replace(step, data="folder/pets")
+    with pytest.raises(ValueError, match=r"images on disk.*folder/NAME:64px"):
+        Loop(step=usual, data=data.load(usual.data, str(pets)))
+
+
+def test_locating_reads_no_image_and_a_broken_one_says_what_leaves_it_out(spoilt: Path) -> None:
+    source = data.source("folder/pets:16px")
+    assert source.locate(spoilt) == ()
+    with pytest.raises(DataError) as error:
+        data.load("folder/pets:16px", str(spoilt))
+    command = str(error.value).partition("; repair it, or leave out all broken images: ")[2]
+    assert command == f"raysslprune check folder/pets --data {spoilt} --skip-broken"
+    assert check.main(["folder/pets:16px", "--data", str(spoilt)]) == 1, "all of them are named"
+    assert check.main(["folder/pets:16px", "--data", str(spoilt), "--skip-broken"]) == 0
+    assert len(data.load("folder/pets:16px", str(spoilt)).train) == len(data.load("folder/pets", str(spoilt)).train)
 
 
 @pytest.fixture
@@ -281,7 +365,7 @@ def test_a_training_that_meets_a_broken_image_says_what_leaves_it_out(
     found = data.load("folder/pets:99%-of-images", spoilt)
     with pytest.raises(DataError) as error:
         list(found.train.batches(2))
-    command = str(error.value).partition("; mend it, or leave out all that are broken: ")[2]
+    command = str(error.value).partition("; repair it, or leave out all broken images: ")[2]
     assert command == f"raysslprune check folder/pets --data {spoilt} --skip-broken"
     assert check.main(shlex.split(command)[2:]) == 0
     data.load.cache_clear()

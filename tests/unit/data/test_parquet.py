@@ -59,18 +59,18 @@ def test_parquet_images_without_colours_have_one_channel(tmp_path: Path) -> None
             None,
             "image in row 2 of {train}, counted from 0, can't be used: .*runc",
         ),
-        (table([*TWO, b"text"], [0, 1, 0]), None, "image in row 2 of {train}, .*it is no image"),
+        (table([*TWO, b"text"], [0, 1, 0]), None, "image in row 2 of {train}, .*it is not an image"),
         (table([*TWO, None], [0, 1, 0]), None, "image in row 2 of {train}, .*empty"),
         (table([*TWO, *pictures(9)], [0, 1, 0]), None, "row 2 of {train}, .* 9 x 9 pixels; all must be square and"),
         (table([encoded(picture(8, 9), "PNG")], [0]), None, "row 0 of {train}, .* 8 x 9 pixels; all must be square"),
-        (table(TWO, [0, 2]), None, "2 different labels in {train} are not the numbers from 0 to 1"),
-        (table(TWO, [1, 2]), None, "2 different labels in {train} are not the numbers from 0 to 1"),
-        (table(TWO, [-1, 1]), None, "2 different labels in {train} are not the numbers from 0 to 1"),
+        (table(TWO, [0, 2]), None, "2 different labels in {train} must be the numbers from 0 to 1, without gaps"),
+        (table(TWO, [1, 2]), None, "2 different labels in {train} must be the numbers from 0 to 1, without gaps"),
+        (table(TWO, [-1, 1]), None, "2 different labels in {train} must be the numbers from 0 to 1, without gaps"),
         (table(TWO, [0, None]), None, "{train} has rows without a label"),
         (table([], pa.array([], pa.int64())), None, "{train} has no rows"),
         (table(TWO, [0, 1]), table(TWO, [1, 2]), "{test} has labels that are not in {train}"),
         (table(TWO, [0, 1]), table(TWO, [1, -1]), "{test} has labels that are not in {train}"),
-        (table(TWO, [0, 1]), table(pictures(9), [1]), "images in {test} are not of the size of those in {train}"),
+        (table(TWO, [0, 1]), table(pictures(9), [1]), "images in {test} are not of the same size as those in {train}"),
     ],
 )
 def test_parquet_rows_that_are_wrong_are_named(
@@ -100,7 +100,9 @@ def test_parquet_rows_that_are_wrong_are_named(
 def test_parquet_columns_that_are_wrong_are_named(tmp_path: Path, columns: dict[str, Any], found: str) -> None:
     source = put(tmp_path, pa.table(columns))
     for look in (source.locate, source.load):
-        with pytest.raises(DataError, match=f"^{tmp_path}/x-train.parquet has the columns {found}.*; wanted: .*image"):
+        with pytest.raises(
+            DataError, match=f"^{tmp_path}/x-train.parquet has the columns {found}.*; expected: .*image"
+        ):
             look(tmp_path)
 
 
@@ -129,7 +131,7 @@ def test_parquet_columns_as_the_hub_has_them(tmp_path: Path, image: str, label: 
 )
 def test_the_sentence_on_columns_ends_with_the_nearest_fit(tmp_path: Path, columns: list[str], near: str) -> None:
     source = put(tmp_path, pa.table({columns[0]: TWO, **{name: [0, 1] for name in columns[1:]}}))
-    sentence = rf"has the columns {columns[0]} \(binary\), .*; wanted: .*; to use it, {near}$"
+    sentence = rf"has the columns {columns[0]} \(binary\), .*; expected: .*; to use it, {near}$"
     with pytest.raises(DataError, match=sentence):
         source.locate(tmp_path)
 
@@ -140,7 +142,9 @@ def test_of_two_columns_of_labels_the_name_says_which(tmp_path: Path) -> None:
     for name, labels in (("fine_label", [0, 1, 2, 3]), ("coarse_label", [1, 1, 0, 0])):
         assert data.load(f"parquet/x:{name}", tmp_path).train.labels.tolist() == labels
     assert len(data.load("parquet/x:coarse_label:50%-of-classes", tmp_path).train) == 2
-    with pytest.raises(DataError, match=r"no whole numbers label; .* parquet/x:fine_label or parquet/x:coarse"):
+    with pytest.raises(
+        DataError, match=r"but no whole-number column label; .* parquet/x:fine_label or parquet/x:coarse"
+    ):
         data.source("parquet/x:label").locate(tmp_path)
     more = pa.table({"image": TWO, "img": TWO[::-1], "label": [0, 1], "coarse_label": [1, 0]})
     put(tmp_path, more, table(TWO, [1, 0]))
@@ -173,7 +177,9 @@ def test_parquet_in_several_files_is_read_in_their_order(tmp_path: Path, folder:
     missing = tmp_path / folder / f"train-00001-of-00003{end}.parquet"
     other = missing.with_name(f"train-00001-of-00002{end}.parquet")
     missing.rename(other)
-    with pytest.raises(DataError, match=rf"{folder} has not each of the 3 parts of train once, but train-00000-of-0"):
+    with pytest.raises(
+        DataError, match=rf"{folder} must have each of the 3 parts of train exactly once; it has train-00000-of-0"
+    ):
         source.locate(tmp_path)
     pq.write_table(pa.table({"image": TWO, "label": [0, 1]}), missing)
     other.unlink()
@@ -184,17 +190,17 @@ def test_parquet_in_several_files_is_read_in_their_order(tmp_path: Path, folder:
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ([], r"there is no {r}/x-train.parquet, and no train\*.parquet in {r}/x or {r}/x/data; wanted: .*columns"),
+        ([], r"there is no {r}/x-train.parquet, and no train\*.parquet in {r}/x or {r}/x/data; expected: .*columns"),
         (
             ["x/train", "x/validation"],
             r"{r}/x has no split test, only train, validation; .* as test, rename",
         ),
         (["x/test"], r"{r}/x has no split train, only test; "),
         (["x/data/validation"], r"{r}/x/data has no split train, only validation; "),
-        (["x/plain/train", "x/plain/test"], r"no {r}/x-train.parquet, .*, but parquet/x/plain would be one; wanted"),
+        (["x/plain/train", "x/plain/test"], r"no {r}/x-train.parquet, .*, but parquet/x/plain may be one; expected"),
         (
             ["x/train", "x/test", "x/train-00000-of-00001"],
-            r"{r}/x has not each of the 1 parts of train once, but",
+            r"{r}/x must have each of the 1 parts of train exactly once; it has",
         ),
         (["x-train", "x/train", "x/test"], r"there is no {r}/x-test.parquet"),
     ],
@@ -214,13 +220,22 @@ def test_parquet_files_that_are_missing_or_broken_are_named(tmp_path: Path) -> N
     whole = path.read_bytes()
     for content in (whole[:-9], b"", b"PAR1"):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=f"^{path} can't be read: .*; wanted"):
+        with pytest.raises(DataError, match=f"^{path} can't be read: .*; expected"):
             source.locate(tmp_path)
     path.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
     with pytest.raises(DataError, match=f"{path}"):
         source.load(tmp_path)
     path.unlink()
-    with pytest.raises(DataError, match=f"^there is no {path}; wanted"):
+    with pytest.raises(DataError, match=f"^there is no {path}; expected"):
         source.locate(tmp_path)
     with pytest.raises(ValueError, match="parquet/NAME needs a name"):
         data.source("parquet")
+
+
+def test_training_images_are_counted_from_the_labels_alone(tmp_path: Path) -> None:
+    """Of images that can't be decoded; the labels of the second class are the third, fourth and sixth."""
+    put(tmp_path, table([b"no image"] * 6, [0, 0, 1, 1, 0, 1]))
+    assert data.count("parquet/x", tmp_path) == 6
+    assert data.count("parquet/x:50%-of-classes", tmp_path) == 3
+    with pytest.raises(data.DataError, match="can't be used"):
+        data.load("parquet/x", tmp_path)

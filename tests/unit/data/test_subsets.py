@@ -33,6 +33,9 @@ def many(seed: int, classes: int = 11, count: int = 250) -> Dataset:
 
 def naive(labels: list[int], subset: str) -> list[int]:
     """Which images, by loops over plain lists."""
+    if subset.endswith("held-out"):
+        taken = naive(labels, subset.replace("held-out", "of-images"))
+        return [i for i in range(len(labels)) if i not in taken]
     percent, _, of = subset.partition("%-of-")
     known = sorted(set(labels))
     chosen: list[int] = []
@@ -87,6 +90,53 @@ def test_at_least_one_image_and_one_class_are_left() -> None:
     assert subsets.of(labelled(0, 1, 1, 2), "1%-of-classes").classes == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("percent", [10, 25])
+def test_held_out_images_validate_and_the_others_train(seed: int, percent: int) -> None:
+    whole = many(seed, count=1000)
+    whole = labelled(*(label for label in whole.train.labels.tolist() for _ in range(2)), test=(0, 1, 2))
+    labels, part = whole.train.labels.tolist(), subsets.of(whole, f"{percent}%-held-out")
+    assert isinstance(part.train, Resident)
+    assert isinstance(part.validation, Resident)
+    rest, held = naive(labels, f"{percent}%-held-out"), naive(labels, f"{percent}%-of-images")
+    assert sorted(rest + held) == list(range(len(labels)))
+    assert part.train.images.flatten().tolist() == rest
+    assert part.train.labels.tolist() == [labels[i] for i in rest]
+    assert part.validation.images.flatten().tolist() == held
+    assert part.validation.labels.tolist() == [labels[i] for i in held]
+    assert (part.test, part.classes, part.mean) == (whole.test, whole.classes, whole.mean)
+    assert part.to(torch.device("cpu")).validation is not None
+    assert whole.to(torch.device("cpu")).validation is None
+
+
+def test_a_part_of_what_is_not_held_out() -> None:
+    """A tenth of the others, and all images of half of the classes, of the validation set too."""
+    held = data.load("digits:25%-held-out", "")
+    tenth, half = (data.load(f"digits:25%-held-out:{part}", "") for part in ("10%-of-images", "50%-of-classes"))
+    for split in (held, tenth, half):
+        assert isinstance(split.validation, Resident)
+        assert isinstance(split.train, Resident)
+        both = [{image.numpy().tobytes() for image in one.images} for one in (split.validation, split.train)]
+        assert not both[0] & both[1]
+    assert (len(held.train), len(tenth.train), tenth.validation) == (901, 90, held.validation)
+    assert held.validation is not None
+    assert half.validation is not None
+    assert half.classes == 5
+    kept = np.random.RandomState(20200110).permutation(10)[:5]
+    wanted = [sorted(kept).index(label) for label in held.validation.labels.tolist() if label in kept]
+    assert half.validation.labels.tolist() == wanted
+
+
+def test_a_class_that_would_have_nothing_left_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves no image of class 1 for training; hold out fewer images"):
+        subsets.of(labelled(0, 0, 0, 1), "25%-held-out")
+
+
+def test_images_are_held_out_once() -> None:
+    with pytest.raises(ValueError, match="holds images out twice"):
+        catalogue.data_parts("digits:25%-held-out:10%-of-images:10%-held-out")
+
+
 def facts(name: str) -> tuple[int, int, list[int]]:
     whole, _, subset = name.partition(":")
     index, labels = subsets.choose(data.load(whole), subset)
@@ -96,6 +146,7 @@ def facts(name: str) -> tuple[int, int, list[int]]:
 
 GOLDEN = {
     "digits:10%-of-images": (5_901_222, 33_583, [0, 17, 47, 48, 54, 71, 74, 76]),
+    "digits:25%-held-out": (323_965_161, 1_850_101, [1, 2, 3, 4, 5, 6, 7, 8]),
     "digits:30%-of-classes": (52_833_647, 66_203, [3, 4, 8, 11, 12, 18, 21, 23]),
 }
 
@@ -118,7 +169,10 @@ def test_global_random_state_is_left_alone() -> None:
     assert torch.equal(index, subsets.choose(whole, "10%-of-images")[0])
 
 
-@pytest.mark.parametrize("subset", ["", "10%", "0%-of-images", "100%-of-images", "05%-of-images", "10%-of-cats", "ten"])
+@pytest.mark.parametrize(
+    "subset",
+    ["", "10%", "0%-held-out", "10%-held", "0%-of-images", "100%-of-images", "05%-of-images", "10%-of-cats", "ten"],
+)
 def test_another_subset_is_refused(subset: str) -> None:
     with pytest.raises(ValueError, match="is not of the form"):
         subsets.choose(labelled(0, 1), subset)
@@ -156,3 +210,10 @@ def test_a_wrong_subset_in_a_name_is_refused(name: str) -> None:
         catalogue.data_parts(name)
     with pytest.raises(ValueError, match="is not of the form"):
         data.load(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "digits:10%-of-images", "digits:20%-of-classes", "digits:25%-held-out:10%-of-images"]
+)
+def test_images_are_counted_without_being_loaded(name: str) -> None:
+    assert data.count(name) == len(data.load(name).train)

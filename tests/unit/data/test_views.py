@@ -18,7 +18,7 @@ from raysslprune.data import Dataset, Resident, Split
 from raysslprune.data.batches import Batch
 from raysslprune.data.boxes import TRIES
 from raysslprune.data.stream import Stream
-from raysslprune.data.views import Views, draws, jittered, resampled, rotated
+from raysslprune.data.views import Views, _constant, draws, jittered, resampled, rotated
 from raysslprune.spec import Recipe
 from raysslprune.tasks import find
 
@@ -309,6 +309,17 @@ def test_a_view_of_every_kind_is_that_of_torchvision(channels: int, crop: float,
             image, greys = tv.rgb_to_grayscale(image, 3), greys + 1
         np.testing.assert_allclose(view, image.rot90(turns, (1, 2)), atol=1e-3)
     assert channels == 1 or 15 < greys < 50
+
+
+def test_colours_first_changed_in_inference_mode_can_be_differentiated() -> None:
+    """As by an evaluation before a training: the constants are cached."""
+    _constant.cache_clear()
+    images, drawn, strengths = torch.rand(2, 3, 4, 4), torch.full((2, 4), 0.6), (0.4, 0.4, 0.4, 0.1)
+    with torch.inference_mode():
+        jittered(images, drawn, strengths, 1.0)
+    images.requires_grad_()
+    jittered(images, drawn, strengths, 1.0).sum().backward()
+    assert images.grad is not None
 
 
 @pytest.mark.parametrize("changes", [{"pad": 2, "flip": True}, {"angle": 9, "jitter": (0.4, 0.4, 0.4, 0.1)}])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.datasets import VOCDetection
 
 from raysslprune import data
@@ -80,6 +81,25 @@ def test_images_are_those_of_the_labels(whole: tuple[Path, dict[str, np.ndarray]
     assert (images.shape, images.dtype, labels.shape) == ((2, 3, 224, 224), torch.float32, (2, 20))
 
 
+def test_whole_images_have_the_same_files_and_labels_and_show_their_borders(tmp_path: Path) -> None:
+    """Red at the left border of a wide image is outside its central square."""
+    written(tmp_path)
+    wide = Image.new("RGB", (400, 200), "blue")
+    wide.paste((255, 0, 0), (0, 0, 80, 200))
+    wide.save(tmp_path / "voc07" / voc07.IMAGES / "000001.jpg", quality=95)
+    cropped, whole = data.load("voc07", str(tmp_path)), data.load("voc07/whole", str(tmp_path))
+    for one, other in ((cropped.train, whole.train), (cropped.test, whole.test)):
+        assert isinstance(one, Files)
+        assert isinstance(other, Files)
+        assert torch.equal(one.labels, other.labels)
+        assert one.names.tolist() == other.names.tolist()
+    (centre, _), (squeezed, _) = (next(iter(found.test.batches(1))) for found in (cropped, whole))
+    assert int((centre[0, 0] > 128).sum()) == 0
+    columns = (squeezed[0, 0] > 128).all(dim=0)
+    assert columns.sum().item() == pytest.approx(0.2 * 224, abs=1)  # of 400 columns 80 are red
+    assert columns[:44].all()
+
+
 def test_torchvision_takes_the_same_folder(whole: tuple[Path, dict[str, np.ndarray]]) -> None:
     """It wants annotations too, which have the objects' places."""
     root, _ = whole
@@ -110,13 +130,18 @@ def edit(change: Callable[[str], str | None]) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (edit(lambda _: None), r"there is no {lists}/dog_test.txt; wanted: .*VOCtest_06-Nov-2007.tar.* {root}/voc07"),
-        (edit(lambda _: ""), r"{lists}/dog_test.txt is empty"),
-        (edit(lambda text: text + "000004\n"), r"{lists}/dog_test.txt, line 4: '000004' is not an image's name and"),
-        (edit(lambda text: text + "000004  2\n"), r"{lists}/dog_test.txt, line 4: '000004  2' is not"),
-        (edit(lambda text: "\n" + text), r"{lists}/dog_test.txt, line 1: '' is not"),
-        (edit(lambda text: text + "../../x 1\n"), r"{lists}/dog_test.txt, line 4: '../../x 1' is not"),
-        (edit(lambda text: text + "000001  1\n"), r"{lists}/dog_test.txt, line 4: '000001  1' is there twice"),
+        (edit(lambda _: None), r"there is no {lists}/dog_test.txt; expected: .*VOCtest_06-Nov-2007.tar.* {root}/voc07"),
+        (edit(lambda _: ""), r"image 00000\d is in only one of aeroplane_test.txt and dog_test.txt in {lists}"),
+        (
+            edit(lambda text: text + "000004\n"),
+            r"{lists}/dog_test.txt, line 4: expected .*, then 1, 0 or -1, not '000004'",
+        ),
+        (edit(lambda text: text + "000004  2\n"), r"{lists}/dog_test.txt, line 4: expected .*, not '000004  2'"),
+        (edit(lambda text: "\n" + text), r"{lists}/dog_test.txt, line 1: expected .*, not ''"),
+        (
+            edit(lambda text: text + "000001  1\n"),
+            r"{lists}/dog_test.txt, line 4: expected an image name that is not listed yet, .*, not '000001  1'",
+        ),
         (
             edit(lambda text: text + "000004  1\n"),
             r"image 000004 is in only one of aeroplane_test.txt and dog_test.txt",
@@ -128,10 +153,10 @@ def edit(change: Callable[[str], str | None]) -> Callable[[Path], None]:
         (edit(lambda _: "\xff"), r"{lists}/dog_test.txt can't be read: it is not text"),
         (
             lambda lists: (lists / "../../JPEGImages/000007.jpg").unlink(),
-            r"1 image is missing, the first {root}/voc07/VOCdevkit/VOC2007/JPEGImages/000007.jpg; wanted",
+            r"1 image is missing, the first {root}/voc07/VOCdevkit/VOC2007/JPEGImages/000007.jpg; expected",
         ),
-        (lambda lists: shutil.rmtree(lists / "../../JPEGImages"), r"there is no folder {root}/.*/JPEGImages; wanted"),
-        (lambda lists: shutil.rmtree(lists.parents[3]), r"there is no {lists}/aeroplane_trainval.txt; wanted"),
+        (lambda lists: shutil.rmtree(lists / "../../JPEGImages"), r"there is no folder {root}/.*/JPEGImages; expected"),
+        (lambda lists: shutil.rmtree(lists.parents[3]), r"there is no {lists}/aeroplane_trainval.txt; expected"),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(copy: Path, spoil: Callable[[Path], None], sentence: str) -> None:
@@ -152,5 +177,5 @@ def test_a_missing_image_may_be_left_out(copy: Path) -> None:
 
 
 def test_it_takes_no_name() -> None:
-    with pytest.raises(ValueError, match="voc07 takes nothing after a slash"):
+    with pytest.raises(ValueError, match="can only be written voc07 or voc07/whole, not voc07/"):
         data.source("voc07/2012")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from raysslprune.data import IGNORED, Dataset, Resident
 from raysslprune.evaluate import metrics
 from raysslprune.evaluate.metrics import average_precision, knn_accuracy, mean_average_precision, natural_sparsity
+from raysslprune.spec import NATURAL_SPARSITIES
 
 EPS = 2.0**-23
 
@@ -389,13 +390,6 @@ def test_knn_in_pieces_is_the_same_and_holds_no_more(monkeypatch: pytest.MonkeyP
     assert knn_accuracy(known, labels, asked, wanted, 0.1, 5) == whole
 
 
-@pytest.mark.parametrize(("temperature", "neighbours"), [(0.0, 5), (-1.0, 5), (0.1, 0)])
-def test_knn_without_a_temperature_or_a_neighbour_is_refused(temperature: float, neighbours: int) -> None:
-    known, labels = clusters(10, seed=0)
-    with pytest.raises(ValueError, match="above 0"):
-        knn_accuracy(known, labels, known, labels, temperature, neighbours)
-
-
 @pytest.mark.parametrize("which", [0, 1])
 def test_knn_refuses_features_that_are_not_finite(which: int) -> None:
     both = [clusters(10, seed=0)[0], clusters(10, seed=1)[0]]
@@ -445,7 +439,7 @@ def test_natural_sparsity_counts_the_weights_up_to_each_threshold() -> None:
 
 
 def test_the_threshold_is_float32s_machine_precision() -> None:
-    assert metrics.NATURAL_ZERO == torch.finfo(torch.float32).eps == EPS
+    assert NATURAL_SPARSITIES["natural_sparsity"] == torch.finfo(torch.float32).eps == EPS
 
 
 @pytest.mark.parametrize(

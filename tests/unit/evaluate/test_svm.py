@@ -259,7 +259,9 @@ def test_features_that_are_not_finite_are_refused(bad: float) -> None:
         svms.metrics(features, labels)
 
 
-@pytest.mark.parametrize(("sign", "said"), [(1, "class 1 has 2 samples and 98 "), (0, "class 1 has 98 samples and 2 ")])
+@pytest.mark.parametrize(
+    ("sign", "said"), [(1, "class 1 has 2 positive and 98 "), (0, "class 1 has 98 positive and 2 ")]
+)
 def test_a_class_with_fewer_samples_than_folds_is_refused(sign: int, said: str) -> None:
     features, labels = made(110, seed=0)
     labels[:, 1] = 1 - sign
@@ -274,7 +276,7 @@ def test_a_class_with_fewer_samples_than_folds_is_refused(sign: int, said: str) 
 def test_a_class_that_no_image_is_of_is_refused() -> None:
     features, _ = made(90, seed=0)
     labels = torch.arange(90) % 3
-    with pytest.raises(ValueError, match="class 1 has 0 samples"):
+    with pytest.raises(ValueError, match="class 1 has 0 positive"):
         svm.fit(RECIPE, features, labels * 2)
     with pytest.raises(ValueError, match=r"class 2: .* at least one sample"):
         svm.fit(RECIPE, features, labels).metrics(features, labels % 2)

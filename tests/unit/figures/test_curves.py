@@ -13,9 +13,11 @@ import pytest
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.inset import InsetIndicator
 from matplotlib.lines import Line2D
 
 from raysslprune.figures import curves, ink
+from raysslprune.figures.style import PHONE_WIDTH, STYLE
 from raysslprune.sweepfile import MAX_LABEL, Curve
 from tests.helpers.tables import (
     FIGURE,
@@ -24,6 +26,7 @@ from tests.helpers.tables import (
     REINIT,
     TICKET,
     Row,
+    bimodal,
     density,
     every,
     figure_3,
@@ -139,13 +142,47 @@ def test_the_axis_of_remaining_weights(columns: int) -> None:
 
 
 def test_the_axis_of_pruned_weights_begins_with_the_dense_network() -> None:
-    canvas = curves.draw(replace(PLAIN, x="pruned"), table(rows([("labels", TICKET)], levels=(0, *LEVELS))))
+    """And is the logarithm of what remains, so that a collapse below 10% takes up as much room as all before it."""
+    levels = (0, *LEVELS, 20)
+    canvas = curves.draw(replace(PLAIN, x="pruned"), table(rows([("labels", TICKET)], levels=levels)))
+    canvas.draw_without_rendering()
     (ax,) = canvas.axes
-    assert ax.get_xscale() == "linear"
+    assert ax.get_xscale() == "log"
     assert ax.get_xlabel() == "Pruned weights (%)"
-    assert ax.get_xlim() == (-2, 102)
-    expected = [(100 - x, y) for x, y in means("labels", TICKET, (0, *LEVELS))]
-    assert np.allclose(every(line(ax, "Labels")), expected)
+    assert np.allclose(every(line(ax, "Labels")), means("labels", TICKET, levels))
+    left, right = ax.get_xlim()
+    assert left > 100 > 100 * density(20) > right
+    shown = {t.get_text(): t.get_position()[0] for t in ax.get_xticklabels() if right <= t.get_position()[0] <= left}
+    assert {"0", "50", "80", "90", "95", "98", "99"} <= set(shown)
+    assert all(float(text) == pytest.approx(100 - at) for text, at in shown.items())
+    dense, tenth, end = (ax.transData.transform((at, 50))[0] for at in (100, 10, 100 * density(20)))
+    assert end - tenth > 0.8 * (tenth - dense)
+
+
+def test_every_axis_of_numbers_has_minor_ticks() -> None:
+    for figure in (PLAIN, replace(PLAIN, x="pruned")):
+        canvas = curves.draw(figure, table(rows([("labels", TICKET)], levels=(0, *LEVELS))))
+        canvas.draw_without_rendering()
+        (ax,) = canvas.axes
+        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            low, high = sorted(limits)
+            assert sum(low < at < high for at in axis.get_minorticklocs()) > 3
+
+
+def test_the_narrow_form_has_one_column_and_names_panels_and_inits() -> None:
+    some = table(row for panel in ("one", "two") for row in figure_3(panel))
+    canvas = curves.draw(FIGURE, some, narrow=True)
+    assert canvas.get_figwidth() == PHONE_WIDTH
+    assert [ax.get_title() for ax in canvas.axes] == [
+        f"{panel}, {init}" for init in (REINIT, TICKET) for panel in ("One", "Two")
+    ]
+    canvas.draw_without_rendering()
+    boxes = [box for ax in canvas.axes if (box := ax.get_tightbbox())]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    (shown,) = canvas.legends
+    parts = [shown.get_window_extent(), *(ax.title.get_window_extent() for ax in canvas.axes), *boxes]
+    assert all(canvas.bbox.x0 <= part.x0 < part.x1 <= canvas.bbox.x1 for part in parts)
+    assert sum(box.height for box in boxes) + shown.get_window_extent().height < canvas.bbox.height
 
 
 # ------------------------------------------------------------------------------------- curves
@@ -264,6 +301,29 @@ def test_single_seeds_are_dots() -> None:
     assert str(dots.get_label()).startswith("_"), "dots stand in no legend"
 
 
+def test_seeds_with_an_empty_layer_are_crosses() -> None:
+    canvas = curves.draw(PLAIN, table(bimodal()))
+    (ax,) = canvas.axes
+    marks = {one.get_marker(): one for one in ax.lines if one.get_color() == STYLE["random"]["color"]}
+    lost = [(100 * density(10), 10.0), *[(100 * density(14), 10.0)] * 3]
+    assert np.allclose(sorted(points(marks["x"])), sorted(lost))
+    whole = [(100 * density(n), value("random", REINIT, n, s)) for n in (3, 7) for s in range(3)]
+    whole += [(100 * density(10), value("random", REINIT, 10, s)) for s in (0, 2)]
+    assert np.allclose(sorted(points(marks["."])), sorted(whole))
+    assert str(marks["x"].get_label()).startswith("_")
+    assert sum(one.get_marker() == "x" for one in ax.lines) == 1
+    assert "Crosses: seeds in which a layer has no weight left." in note(canvas)
+
+
+def test_without_empty_layers_there_is_no_cross() -> None:
+    some = bimodal()
+    for row in some:
+        row["collapsed_layers"] = 0
+    canvas = curves.draw(PLAIN, table(some))
+    assert "x" not in [one.get_marker() for one in canvas.axes[0].lines]
+    assert "Crosses" not in note(canvas)
+
+
 def test_one_seed_has_neither_band_nor_dots() -> None:
     ax = plain("labels", seeds=(0,))
     assert bands(ax) == []
@@ -312,6 +372,56 @@ def test_crowded_curves_are_drawn_once_more_where_there_is_room() -> None:
         row["value"] = 98 - 4 * row["level"]
     (ax,) = curves.draw(PLAIN, table(some)).axes
     assert ax.child_axes == []
+
+
+def test_lines_lead_from_the_enlarged_part_to_the_inset_and_do_not_cross() -> None:
+    some = rows([("labels", TICKET)], levels=range(1, 25))
+    for row in some:
+        row["value"] = 98 - row["level"] / 10 - 8 * max(0, row["level"] - 15)
+    for x in ("remaining", "pruned"):
+        canvas = curves.draw(replace(PLAIN, x=x), table(some))
+        canvas.draw_without_rendering()
+        (ax,) = canvas.axes
+        (inset,) = ax.child_axes
+        (tie,) = (child for child in ax.get_children() if isinstance(child, InsetIndicator))
+        part, target = tie.rectangle.get_window_extent(), inset.get_window_extent()
+        shown = [line for line in tie.connectors or () if line.get_visible()]
+        ends = [line.get_path().transformed(line.get_transform()).vertices for line in shown]
+        assert len(ends) == 2
+        for tied in ends:
+            xs, ys = np.asarray(tied, dtype=float).T.tolist()
+            sides = [abs(min(xs, key=lambda x: abs(x - side)) - side) < 1 for side in (part.x0, part.x1)]
+            assert sum(sides) == 1
+            assert min(abs(x - (target.x0 if sides[0] else target.x1)) for x in xs) < 1, "left to left"
+            assert max(ys) == pytest.approx(part.y0, abs=1) or max(ys) == pytest.approx(part.y1, abs=1)
+
+
+def test_curves_that_are_apart_are_not_enlarged() -> None:
+    """As in the paper's Figure 2: none is closer to the next than a marker is high."""
+    tasks = ("labels", "rotnet", "exemplar")
+    for gap, enlarged in ((1.0, True), (4.5, False)):
+        some = rows([(task, TICKET) for task in tasks], levels=range(1, 25))
+        for row in some:
+            row["value"] = 98 - gap * tasks.index(row["task"]) - 9 * max(0, row["level"] - 15)
+        (ax,) = curves.draw(PLAIN, table(some)).axes
+        assert len(ax.child_axes) == enlarged
+
+
+def test_single_points_are_covered_by_nothing() -> None:
+    """Not by a curve, and not by other single points, as of two imported masks of one density."""
+    some = rows([("rotnet", TICKET), ("exemplar", TICKET), ("labels", TICKET)], seeds=(0,))
+    alone = [("mine", TICKET), ("yours", TICKET), ("theirs", TICKET)]
+    some += rows(alone, levels=(7,), seeds=(0,)) + rows([("other", TICKET)], levels=(3,), seeds=(0,))
+    for row in some:
+        row["value"] = 90.0
+    (ax,) = curves.draw(PLAIN, table(some)).axes
+    through = [line(ax, name) for name in ("RotNet", "Exemplar", "Labels")]
+    points = [line(ax, name) for name, _ in alone]
+    assert min(one.get_zorder() for one in points) > max(one.get_zorder() for one in through)
+    below_first = sorted(points, key=lambda one: one.get_zorder())
+    sizes = [one.get_markersize() for one in below_first]
+    assert all(below > above + 1 for below, above in itertools.pairwise(sizes))
+    assert line(ax, "other").get_markersize() == through[0].get_markersize(), "no other point is there"
 
 
 SHAPES: dict[str, tuple[Callable[[int, int], float], Sequence[int], bool]] = {
@@ -405,9 +515,11 @@ def test_the_legend_names_each_curve_once_with_its_n() -> None:
     ]
 
 
-def test_the_legend_stays_on_the_page() -> None:
-    tasks = [f"a task with a rather long name {n}" for n in range(9)]
-    canvas = curves.draw(PLAIN, table(rows((task, TICKET) for task in tasks)))
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("count", [2, 3, 5, 9, 11])
+def test_the_legend_stays_on_the_page(count: int, narrow: bool) -> None:
+    tasks = [f"a task with a rather long name {n}" for n in range(count)]
+    canvas = curves.draw(PLAIN, table(rows((task, TICKET) for task in tasks)), narrow=narrow)
     canvas.draw_without_rendering()
     (one,) = canvas.legends
     box, page = one.get_window_extent(), canvas.bbox

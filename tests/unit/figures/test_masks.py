@@ -117,6 +117,22 @@ def test_panels_begin_rows_and_many_layers_are_numbered() -> None:
     assert small.get_ylim() == large.get_ylim()
 
 
+@pytest.mark.parametrize("tasks", [("labels",), ("labels", "rotnet", "exemplar", "random")])
+def test_names_that_are_too_long_for_a_row_stand_upright(tasks: tuple[str, ...]) -> None:
+    deep = [f"layer{i // 6}.{i % 6}.conv{i}.weight" for i in range(40 // len(tasks))]
+    canvas = layers_drawn(densities_of(*tasks, layers=deep))
+    canvas.draw_without_rendering()
+    for ax in canvas.axes:
+        labels = ax.get_xticklabels()
+        assert [label.get_text() for label in labels] == [name.removesuffix(".weight") for name in deep]
+        assert {label.get_rotation() for label in labels} == {90.0}
+        boxes = [label.get_window_extent() for label in labels]
+        assert not any(one.overlaps(other) for one, other in itertools.pairwise(boxes))
+        assert ax.get_window_extent().height > max(box.height for box in boxes)
+        assert not ax.get_xlabel()
+    assert "numbered" not in note(canvas)
+
+
 def shared_by(pair: tuple[str, str], relation: str = SAME_SEED, panel: str = "", n: int = 3, **more: Any) -> list[Row]:
     return [
         {

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from matplotlib import colors
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
@@ -79,6 +80,32 @@ def test_many_panels_of_magnitudes_do_not_overlap() -> None:
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
+def test_lines_that_coincide_are_both_seen() -> None:
+    """In a picture as in docs/: each colour has its pixels, all along the line."""
+    inits = ("SGD", "Adam", "Adam with L2")
+    some = [row for seed in range(3) for init in inits for row in sorted_weights("net", init, 0.1, seed)]
+    canvas = others.magnitudes(Magnitudes(title="t"), pa.Table.from_pylist(some))
+    canvas.set_dpi(200)
+    FigureCanvasAgg(canvas).draw()
+    (ax,) = canvas.axes
+    picture = np.asarray(canvas.canvas.buffer_rgba())[..., :3].astype(int)  # pyright: ignore
+    box = ax.get_window_extent()
+    shown = picture[round(len(picture) - box.y1) : round(len(picture) - box.y0), round(box.x0) : round(box.x1)]
+    for init in inits:
+        colour = next(one.get_color() for one in ax.lines if str(one.get_label()) == f"{init} 0")
+        near = np.abs(shown - 255 * np.asarray(colors.to_rgb(str(colour)))).sum(-1) < 90
+        assert near.any(axis=0)[20:].mean() > 0.9, init
+
+
+def test_magnitudes_have_minor_ticks() -> None:
+    some = sorted_weights("net", "SGD", 0.0)
+    canvas = others.magnitudes(Magnitudes(title="t"), pa.Table.from_pylist(some))
+    canvas.draw_without_rendering()
+    (ax,) = canvas.axes
+    assert len(ax.xaxis.get_minorticklocs()) > 10
+    assert len(ax.yaxis.get_minorticklocs()) > 10
+
+
 # ------------------------------------------------------------------------------------- the search for a rewind
 
 
@@ -87,12 +114,12 @@ def test_a_search_has_axes_for_each_level_and_a_curve_over_rewinds() -> None:
     for row in some:
         row["value"] -= REWINDS.index(row["rewind"])
     some = [row for row in some if (row["level"], row["rewind"]) != (14, 300)]
-    tried = {("labels", 10, 0), ("labels", 10, 1200), ("labels", 14, 1200), ("labels", 14, 3_840_000)}
-    canvas = others.search(Search(title="Rewind", trials=2), table(some), tried)
+    by = {("labels", 10, 0): 1.0, ("labels", 10, 1200): 2.0, ("labels", 14, 1200): 9.0, ("labels", 14, 3_840_000): 8.5}
+    canvas = others.search(Search(title="Rewind"), table(some), by)
     left, right = canvas.axes
     assert [ax.get_title() for ax in canvas.axes] == ["11% of the weights left", "4.4% of the weights left"]
     assert shown_labels(left) == ["0", "300", "1.2k", "3.84M"]
-    for ax, level, known, filled, best in ((left, 10, [0, 1, 2, 3], [0, 2], 0), (right, 14, [0, 2, 3], [2, 3], 2)):
+    for ax, level, known, filled, best in ((left, 10, [0, 1, 2, 3], [0, 2], 2), (right, 14, [0, 2, 3], [2, 3], 2)):
         curve = next(one for one in ax.lines if one.get_linestyle() == "-")
         mean = statistics.fmean(value("labels", TICKET, level, seed) for seed in range(3))
         assert np.allclose(points(curve), [(x, mean - x) for x in known])
@@ -106,10 +133,23 @@ def test_a_search_has_axes_for_each_level_and_a_curve_over_rewinds() -> None:
         ends = [np.asarray(one) for one in bars.get_segments() if len(one) and not np.isnan(one).any()]
         assert [(end[1, 1] - end[0, 1]) / 2 for end in ends] == pytest.approx([error] * len(known))
     assert len(every(next(one for one in right.lines if one.get_linestyle() == "-"))) == 4, "a gap"
-    assert legend(canvas) == ["Labels (n=3)", "Tried by Optuna", "Known, not tried", "Best of those tried"]
+    assert legend(canvas) == ["Labels (n=3)", "Finalist", "Fell behind", "Chosen"]
+
+
+def test_levels_of_a_search_share_their_axis() -> None:
+    some = searched()
+    for row in some:
+        row["value"] /= row["level"]
+    canvas = others.search(Search(title="Rewind"), table(some), {})
+    left, right = canvas.axes
+    assert left.get_ylim() == right.get_ylim()
+    canvas.draw_without_rendering()
+    assert len(left.yaxis.get_minorticklocs()) > 3
+    narrow = others.search(Search(title="Rewind"), table(some), {}, narrow=True)
+    assert [ax.get_subplotspec().rowspan.start for ax in narrow.axes] == [0, 1]  # pyright: ignore
 
 
 def test_a_search_with_nothing_to_show_is_drawn() -> None:
-    search = Search(title="Rewind", trials=2)
-    for some, tried in (([], set()), (searched(), set()), (searched()[:1], {("labels", 10, 0), ("rotnet", 3, 9)})):
+    search = Search(title="Rewind")
+    for some, tried in (([], {}), (searched(), {}), (searched()[:1], {("labels", 10, 0): 1.0, ("rotnet", 3, 9): 2.0})):
         others.search(search, table(some), tried).draw_without_rendering()

@@ -11,8 +11,9 @@ from matplotlib import colors
 from matplotlib.lines import Line2D
 
 from raysslprune.figures.curves import draw
-from raysslprune.figures.style import SPARE, STYLE
-from raysslprune.sweepfile import Curve
+from raysslprune.figures.style import INITS, SPARE, STYLE, curve_styles, inits_to_name, look_of
+from raysslprune.sweep_loader import known, load
+from raysslprune.sweepfile import Curve, Figure
 from tests.helpers.tables import FIGURE, PLAIN, REINIT, TICKET, every, figure_3, line, means, names, plain, rows, table
 
 
@@ -31,6 +32,74 @@ def test_colours_of_tasks_differ_in_grey_print() -> None:
     greys = {task: lightness(style["color"]) for task, style in STYLE.items()}
     close = {(a, b): round(abs(greys[a] - greys[b]), 1) for a, b in itertools.combinations(greys, 2)}
     assert {pair: gap for pair, gap in close.items() if gap < 5} == {}
+
+
+SEEN = {
+    "protanopia": [(0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)],
+    "deuteranopia": [(0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)],
+    "tritanopia": [(1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)],
+    "all cones": [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
+}
+"""What dichromats see of linear RGB: Machado, Oliveira and Fernandes 2009, table 1, severity 1."""
+
+
+def distance(one: str, other: str, eyes: str) -> float:
+    """CIE 1976 colour difference as these eyes see it; some 2.3 are just noticeable side by side."""
+    lab = []
+    for color in (one, other):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colors.to_rgb(color)]
+        r, g, b = (min(1.0, max(0.0, float(np.dot(row, linear)))) for row in SEEN[eyes])
+        x, y, z = (
+            (0.4124564 * r + 0.3575761 * g + 0.1804375 * b) / 0.95047,
+            0.2126729 * r + 0.7151522 * g + 0.0721750 * b,
+            (0.0193339 * r + 0.1191920 * g + 0.9503041 * b) / 1.08883,
+        )
+        x, y, z = (t ** (1 / 3) if t > 216 / 24389 else (24389 / 27 * t + 16) / 116 for t in (x, y, z))
+        lab.append((116 * y - 16, 500 * (x - y), 200 * (y - z)))
+    return float(np.linalg.norm(np.subtract(*lab)))
+
+
+def test_distance_by_known_values() -> None:
+    """Red and green, by their published coordinates in CIELAB; of grey, no eyes see another colour."""
+    red, green = (53.24, 80.09, 67.20), (87.73, -86.18, 83.18)
+    assert distance("#ff0000", "#00ff00", "all cones") == pytest.approx(
+        np.linalg.norm(np.subtract(red, green)), abs=0.1
+    )
+    for eyes in SEEN:
+        assert distance("#404040", "#c0c0c0", eyes) == pytest.approx(
+            lightness("#c0c0c0") - lightness("#404040"), abs=0.5
+        )
+
+
+TOGETHER = {
+    "fig1": ("rotnet", "exemplar", "npid"),
+    "fig3": ("labels", "rotnet", "exemplar", "random"),
+    "fig5": ("labels", "s4l", "few labels", "rotnet", "random"),
+}
+
+
+@pytest.mark.parametrize("eyes", SEEN)
+@pytest.mark.parametrize("figure", TOGETHER)
+def test_colours_of_a_figure_are_apart_for_all_eyes_and_in_grey(figure: str, eyes: str) -> None:
+    for one, other in itertools.combinations([STYLE[task]["color"] for task in TOGETHER[figure]], 2):
+        assert distance(one, other, eyes) > 15, (one, other)
+        assert abs(lightness(one) - lightness(other)) > 5
+
+
+@pytest.mark.parametrize("eyes", SEEN)
+def test_colours_of_inits_are_apart_for_all_eyes_and_in_grey(eyes: str) -> None:
+    """Of Figure 7's four."""
+    shades = [colors.to_hex(INITS(rank / 3)) for rank in range(4)]
+    for one, other in itertools.combinations(shades, 2):
+        assert distance(one, other, eyes) > 30
+        assert abs(lightness(one) - lightness(other)) > 10
+
+
+def test_no_curve_is_black_as_the_dense_line() -> None:
+    curves = [style["color"] for style in (*STYLE.values(), *SPARE)] + [
+        colors.to_hex(INITS(at / 9)) for at in range(10)
+    ]
+    assert all(distance(color, "#000000", eyes) > 28 for color in curves for eyes in SEEN)
 
 
 def test_every_style_has_its_own_marker_and_colour() -> None:
@@ -112,6 +181,15 @@ def test_random_masks_of_non_zero_weights_are_dashed() -> None:
     assert (nonzero.get_linestyle(), line(ax, "Random").get_linestyle()) == ("--", "-")
 
 
+def test_erk_masks_look_like_random_ones_and_differ_from_the_other_random_ones_by_their_line() -> None:
+    ax = plain("random", "random nonzero", "random erk")
+    erk = line(ax, "Random, ERK")
+    assert looks(erk) == looks(line(ax, "Random"))
+    lines = [line(ax, name).get_linestyle() for name in ("Random", "Random, non-zero weights", "Random, ERK")]
+    assert lines == ["-", "--", "-."]
+    assert colors.to_hex(str(erk.get_markerfacecolor())) == "#ffffff"
+
+
 def test_inits_in_the_same_axes_differ_by_line_and_marker() -> None:
     """As in the paper's Figure 2; a task of one init is only named by the task."""
     before, during = "pruned in pre-training", "pruned during transfer"
@@ -159,3 +237,17 @@ def test_inits_as_shades() -> None:
     assert all(b - a > 8 for a, b in itertools.pairwise(greys))
     assert greys[-1] < 75
     assert len({looks(curve)[1] for curve in shown}) == len(inits)
+
+
+@pytest.mark.parametrize("name", [name for name in known() if isinstance(load(name, "laptop", 1).drawing, Figure)])
+def test_no_two_curves_of_the_papers_figures_look_alike(name: str) -> None:
+    sweep = load(name, "laptop", 1)
+    figure, curves = sweep.drawing, list(dict.fromkeys(replace(point.curve, panel=None) for point in sweep.points))
+    assert isinstance(figure, Figure)
+    named, styles = inits_to_name(figure, curves), curve_styles(dict.fromkeys(curve.task for curve in curves))
+    if figure.inits:  # a row of axes for each
+        curves = [curve for curve in curves if curve.init == figure.inits[0]]
+    looks = [look_of(figure, curve, figure.inits[0] if figure.inits else None, named, styles) for curve in curves]
+    seen = [(look["color"], look["marker"], look["linestyle"], look.get("markerfacecolor")) for _, look in looks]
+    assert len(set(seen)) == len(seen)
+    assert len({title for title, _ in looks}) == len(looks)

@@ -25,6 +25,29 @@ CONV4 = {
 }
 
 
+def test_multiply_adds_by_hand() -> None:
+    """A convolution that is used twice, one in two groups, and a linear layer at each of three positions."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.twice = nn.Conv2d(2, 2, 3, padding=1)
+            self.grouped = nn.Conv2d(2, 6, 2, stride=2, groups=2)
+            self.last = nn.Linear(12, 5)
+            self.unused = nn.Linear(7, 7)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.grouped(self.twice(self.twice(x))).reshape(len(x), -1, 12))
+
+    with torch.device("meta"):
+        net = Net()
+    assert models.multiply_adds(net, channels=2, size=5) == {
+        "twice.weight": 2 * (5 * 5) * (2 * 2 * 3 * 3),
+        "grouped.weight": (2 * 2) * (6 * 1 * 2 * 2),
+        "last.weight": 2 * (12 * 5),
+    }
+
+
 def linear(outputs: int = 10) -> Callable[[int], nn.Module]:
     return lambda width: nn.Linear(width, outputs)
 
@@ -40,10 +63,10 @@ def state(seed: int) -> dict[str, Tensor]:
 Shape = tuple[int, ...]
 
 
-def basic(blocks: Sequence[int], stem: int) -> list[Shape]:
+def basic(blocks: Sequence[int], stem: int, first: int = 64) -> list[Shape]:
     """A ResNet of blocks of two 3x3 convolutions, then the shortcut's where the width changes."""
-    shapes, came = [(64, 3, stem, stem)], 64
-    for width, count in zip((64, 128, 256, 512), blocks, strict=True):
+    shapes, came = [(first, 3, stem, stem)], first
+    for width, count in zip((first, 2 * first, 4 * first, 8 * first), blocks, strict=True):
         shapes += [(width, came, 3, 3), (width, width, 3, 3)] + [(width, came, 1, 1)] * (width != came)
         shapes += [(width, width, 3, 3)] * 2 * (count - 1)
         came = width
@@ -82,6 +105,7 @@ SHAPES: dict[str, list[Shape]] = {
         *((512, 128), (512, 512)),
     ],
     "resnet18-cifar": basic([2, 2, 2, 2], stem=3),
+    "resnet18-cifar-half": basic([2, 2, 2, 2], stem=3, first=32),
     "resnet34-cifar": basic([3, 4, 6, 3], stem=3),
     "resnet50-cifar": bottleneck([3, 4, 6, 3], stem=3),
     "resnet18": basic([2, 2, 2, 2], stem=7),
@@ -101,6 +125,7 @@ CIFAR = {
     "resnet8",
     "alexnet8",
     "resnet18-cifar",
+    "resnet18-cifar-half",
     "resnet34-cifar",
     "resnet50-cifar",
     "vgg11",

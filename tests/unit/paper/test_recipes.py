@@ -48,7 +48,7 @@ def of_row(number: int) -> tuple[Row, Recipe]:
 def named(recipe: Recipe | SVM) -> set[str]:
     """The fields that are not at their default, and the options."""
     own = {f.name for f in fields(recipe) if getattr(recipe, f.name) != f.default} - {"options"}
-    return own | ({name for name, _ in recipe.options} if isinstance(recipe, Recipe) else set())
+    return own | (set(dict(recipe.options)) if isinstance(recipe, Recipe) else set())
 
 
 def test_appendix_d_has_twelve_rows() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from raysslprune import catalogue, data, tasks
 from raysslprune.models import convolutions, trunk
 from raysslprune.paper.experiments import rewinds_with_few_labels
 from raysslprune.paper.recipes import NETS
-from raysslprune.paper.scales import LABELLED, SETTINGS, Net, images_of
-from raysslprune.spec import SVM, Recipe, survivors
-from raysslprune.sweep import known, load
+from raysslprune.paper.scales import LABELLED, SETTINGS, images_of
+from raysslprune.spec import SVM, Init, Recipe, survivors
+from raysslprune.sweep_loader import known, load
 
 LAPTOP = SETTINGS["laptop"]
 LAYERS = {"conv1": 1 * 16 * 9, "conv2": 16 * 32 * 9, "conv3": 32 * 32 * 9, "conv4": 32 * 64 * 9}
@@ -101,6 +102,18 @@ def test_every_setting_can_be_run(scale: str) -> None:
         assert not isinstance(probe.recipe, SVM) or probe.metric == "map"
 
 
+def test_a_setting_has_what_its_main_network_has() -> None:
+    setting = SETTINGS["cifar10"]
+    for field in fields(setting.net):
+        assert getattr(setting, field.name) is getattr(setting.net, field.name), field.name
+    how: dict[str, Any] = {"seed": 2, "levels": 3, "keep": 0.5, "scope": "convs", "rewind": 64, "start": Init(seed=7)}
+    chain = setting.imp("rotnet", **how)
+    assert chain == setting.net.imp("rotnet", **how)
+    assert chain != setting.net.imp("rotnet", **{**how, "rewind": 128})
+    assert setting.ticket(chain, 2) == setting.net.ticket(chain, 2)
+    assert setting.nets["main"] is setting.net
+
+
 @pytest.mark.parametrize(("scale", "role"), ALL_NETS)
 def test_every_net_can_be_trained(scale: str, role: str) -> None:
     net = SETTINGS[scale].nets[role]
@@ -116,7 +129,7 @@ def test_every_net_can_be_trained(scale: str, role: str) -> None:
         assert len(set(net.rewind.values())) == 1, "the paper fixes the number of samples"
 
 
-@pytest.mark.parametrize("scale", ["laptop", "smoke", "cifar10-small", "cifar10"])
+@pytest.mark.parametrize("scale", ["laptop", "smoke", "cifar10-small", "cifar10-fast", "cifar10"])
 def test_few_labels_as_long_alone_as_with_s4l(scale: str) -> None:
     """As in the paper: as many epochs of the labelled images, in batches three times as large."""
     recipes = SETTINGS[scale].recipes
@@ -140,6 +153,21 @@ def test_images_are_counted_as_they_are(name: str) -> None:
 def test_images_of_nested_subsets() -> None:
     assert images_of("imagenet:10%-of-classes") == 128_000
     assert images_of("cifar10:10%-of-images:20%-of-classes") == 1_000
+    assert images_of("digits:25%-held-out") == 900
+    assert images_of("digits:25%-held-out:10%-of-images") == 90
+
+
+@pytest.mark.parametrize("scale", SETTINGS)
+def test_what_is_held_out_is_enough_to_choose_by_and_is_not_trained_on(scale: str) -> None:
+    net = SETTINGS[scale].net
+    held = images_of(net.data) - images_of(net.held_out.data)
+    assert 300 <= held <= images_of(net.data) // 4
+    assert net.held_out.data.startswith(f"{net.data}:")
+    chain = net.held_out.imp("rotnet", seed=0, levels=2, keep=0.5)
+    assert {one.data for one in (*chain.rounds, net.held_out.ticket(chain, 1))} == {net.held_out.data}
+    assert net.held_out.imp("labels:10%-of-images", seed=0, levels=1, keep=0.5).dense.data.endswith(
+        "%-held-out:10%-of-images"
+    )
 
 
 # ------------------------------------------------------------------------------------- Table 1 and Figure 7
@@ -177,7 +205,7 @@ def test_rewinds_of_the_papers_other_settings() -> None:
 
 def test_the_four_rewinds_of_figure_7() -> None:
     """3 epochs, 3.3%, 2,500 updates or 3.84 M samples of 200 epochs of 128,000 images in batches of 768."""
-    paper = rewinds_with_few_labels(SETTINGS["paper"])
+    paper = rewinds_with_few_labels(SETTINGS["paper"].net)
     assert {name: (samples / 128_000, samples / 768) for name, samples in paper.items()} == {
         "same number of epochs": (3, 500),
         "same part of the training": (pytest.approx(200 / 30), pytest.approx(1_111, abs=1)),
@@ -188,7 +216,7 @@ def test_the_four_rewinds_of_figure_7() -> None:
 
 @pytest.mark.parametrize("scale", SETTINGS)
 def test_rewinds_of_figure_7_are_four(scale: str) -> None:
-    net: Net = SETTINGS[scale]
+    net = SETTINGS[scale].net
     rewinds = rewinds_with_few_labels(net).values()
     assert len(set(rewinds)) == 4
     assert all(0 < samples < net.recipes["labels:10%-of-images"].samples for samples in rewinds)
@@ -196,7 +224,7 @@ def test_rewinds_of_figure_7_are_four(scale: str) -> None:
 
 # ------------------------------------------------------------------------------------- every sweep at every scale
 
-DEEPEST = {"resnet50": [11, 24, 43, 53], "resnet18-cifar": [5, 10, 15, 20]}
+DEEPEST = {"resnet50": [11, 24, 43, 53], "resnet18-cifar": [5, 10, 15, 20], "resnet18-cifar-half": [5, 10, 15, 20]}
 """Convolutions up to the end of each stage, the shortcuts' too: 1 + 10, 13, 19, 10 and 1 + 4, 5, 5, 5."""
 
 
@@ -226,5 +254,5 @@ def test_depths_are_in_the_networks(scale: str) -> None:
             assert [*depths, len(layers)] == DEEPEST[arch]
 
 
-def test_the_sweeps_are_those_of_the_paper() -> None:
-    assert known() == [*(f"fig{number}" for number in range(1, 11)), "rewind", "table1"]
+def test_the_sweeps_are_those_of_the_paper_and_one_of_other_criteria() -> None:
+    assert known() == ["criteria", *(f"fig{number}" for number in range(1, 11)), "rewind", "table1"]

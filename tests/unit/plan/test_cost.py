@@ -1,4 +1,4 @@
-"""What sweeps cost: seconds, GPU hours, and disk, by hand."""
+"""Costs of sweeps: seconds, GPU-hours and disk, computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raysslprune.paper.recipes import NETS, TRANSFER, VIEWS, Net, appendix_d
 from raysslprune.paper.scales import SETTINGS
 from raysslprune.plan import cost as cost_module
 from raysslprune.plan.graph import make_plan
-from raysslprune.spec import Init, RandomPrune, Rewind, Shuffle, Train, target_density
+from raysslprune.spec import Init, RandomPrune, Rewind, Shuffle, Train
 from raysslprune.sweepfile import Point
 from raysslprune.training.loop import Loop
 from tests.helpers.points import (
@@ -33,6 +33,21 @@ from tests.helpers.points import (
 )
 
 
+@pytest.mark.parametrize(
+    ("archs", "data", "share"),
+    [
+        (["conv4", "alexnet8"], "cifar10", 0.25),  # 16 times 0.3 and 1.2 million
+        (["conv4", "resnet18-cifar"], "cifar10", 1.0),
+        (["resnet18-cifar"], "digits", 0.25),  # 556 million over 16
+        (["conv4"], "imagenet", 1.0),  # 239 million
+        (["unknown"], "digits", 1.0),
+    ],
+)
+def test_small_networks_share_a_gpu(archs: list[str], data: str, share: float) -> None:
+    trains = [Train(task="labels", data=data, arch=arch, recipe=RECIPE, seed=0, start=Init(seed=0)) for arch in archs]
+    assert cost_module.gpu_share(make_plan(points(trains)).jobs.values(), NETS) == share
+
+
 @pytest.fixture(params=SWEEPS)
 def asked(request: pytest.FixtureRequest) -> list[Point]:
     return SWEEPS[request.param]
@@ -46,7 +61,10 @@ def test_cost_before_anything_was_measured() -> None:
     nets = {"conv4": Net(parameters=1000, prunable=800, images_per_second=500, pixels=8)}
     cost = cost_module.cost_of(graph.jobs.values(), {}, nets)
     for job in graph.jobs.values():
-        samples = job.train.recipe.samples - (1200 if isinstance(job.train.start, Rewind) else 0)
+        start = job.train.start  # the ticket of another task has the whole schedule
+        samples = job.train.recipe.samples - (
+            1200 if isinstance(start, Rewind) and start.of.task == job.train.task else 0
+        )
         assert cost.seconds[job.id] == pytest.approx(cost_module.OVERHEAD + samples / 500)
     # 32-bit weights of each training and two snapshots; a bit for each prunable weight of each mask
     assert cost.disk == 4 * 1000 * (len(graph.jobs) + 2) + 100 * (len(graph.ids) - len(graph.jobs))
@@ -183,7 +201,7 @@ def test_gpu_hours_by_task_and_network() -> None:
 
 
 def test_gpu_hours_by_what_a_gpu_measured() -> None:
-    """And not by what a CPU did; the twin of what is done has the same speed."""
+    """A speed measured on a CPU does not count; a finished training's twin has the same speed."""
     done, on_cpu, other = pretext("rotnet"), pretext("rotnet", 1), pretext("rotnet", 2)
     graph = make_plan(points([done, on_cpu, other]))
     records = {
@@ -201,7 +219,7 @@ def test_gpu_hours_by_what_a_gpu_measured() -> None:
 
 
 def test_speeds_by_the_size_of_the_images() -> None:
-    """As many more multiply-adds as images have more pixels; and what was measured is of one data set."""
+    """Multiply-adds grow with the pixels of the images; a measured speed applies to its data set only."""
     small = replace(pretext("labels"), arch="vgg19", data="cifar10")
     large, part = replace(small, data="imagenet"), replace(small, data="cifar10:10%-of-images")
     graph = make_plan(points([small, large, part]))
@@ -213,6 +231,16 @@ def test_speeds_by_the_size_of_the_images() -> None:
     seconds = cost_module.cost_of(graph.jobs.values(), {small.id: record(small.id, speed=70)}, nets).seconds
     assert seconds[part.id] == pytest.approx(cost_module.OVERHEAD + samples / 70)
     assert seconds[large.id] == pytest.approx(cost_module.OVERHEAD + samples / 10)
+
+
+def test_speeds_by_the_size_in_a_folders_name() -> None:
+    usual = replace(pretext("labels"), arch="vgg19", data="folder/pets")
+    small, part = replace(usual, data="folder/pets:16px"), replace(usual, data="folder/pets:64px:10%-of-images")
+    nets = {"vgg19": Net(parameters=10, prunable=8, images_per_second=490, macs=1, pixels=32)}
+    seconds = cost_module.cost_of(make_plan(points([usual, small, part])).jobs.values(), {}, nets).seconds
+    assert seconds[usual.id] == pytest.approx(cost_module.OVERHEAD + usual.recipe.samples / 490)
+    assert seconds[small.id] == pytest.approx(cost_module.OVERHEAD + usual.recipe.samples / (4 * 490))
+    assert seconds[part.id] == pytest.approx(cost_module.OVERHEAD + usual.recipe.samples / (490 / 4))
 
 
 def test_a_training_that_was_resumed_at_its_very_end_measures_nothing() -> None:
@@ -244,7 +272,7 @@ def test_the_estimate_of_nothing() -> None:
 
 
 def test_a_hundred_thousand_points_are_planned_and_costed_in_linear_time() -> None:
-    """Counted in calls of functions, not in seconds: ten times as many points take ten times as many."""
+    """Counted in function calls, not seconds: ten times the points take ten times the calls."""
 
     def calls(seeds: int) -> int:
         asked, count = [point for seed in range(seeds) for point in FIG3("smoke", seed)], 0
@@ -267,8 +295,11 @@ def test_a_hundred_thousand_points_are_planned_and_costed_in_linear_time() -> No
 def test_multiply_adds_of_a_network(arch: str) -> None:
     if not NETS[arch].macs:
         pytest.skip("not counted")
-    imagenet, digits = ("resnet18", "resnet34", "resnet50", "alexnet", "alexnet-bn"), ("conv4", "resnet8", "alexnet8")
-    channels, size, classes = (3, 224, 1000) if arch in imagenet else (1, 8, 10) if arch in digits else (3, 32, 10)
+    channels, size, classes = 3, 32, 10
+    if arch in ("resnet18", "resnet34", "resnet50", "alexnet", "alexnet-bn"):
+        size, classes = 224, 1000
+    elif arch in ("conv4", "resnet8", "alexnet8"):
+        channels, size = 1, 8
     assert NETS[arch].pixels == size
     with torch.device("meta"):
         trunk, image = models.trunk(arch, channels), torch.empty(1, channels, size, size)
@@ -311,10 +342,10 @@ def test_images_a_task_looks_at_for_each_sample(task: str) -> None:
 
 def test_what_a_mask_leaves_is_its_density_but_for_rounding() -> None:
     chain = SETTINGS["laptop"].imp("labels", seed=0, levels=7, keep=0.8)
-    assert target_density(None) == 1
+    assert chain.dense.target_density == 1
     for level, mask in enumerate(chain.masks[1:], 1):
         assert mask is not None
-        assert target_density(mask) == pytest.approx(0.8**level)
-        assert target_density(Shuffle(of=mask, seed=3)) == pytest.approx(0.8**level)
+        assert mask.target_density == pytest.approx(0.8**level)
+        assert Shuffle(of=mask, seed=3).target_density == pytest.approx(0.8**level)
     random = RandomPrune(arch="conv4", data="digits", keep=0.8, level=5, seed=0)
-    assert target_density(random) == pytest.approx(masks.left_after(32_400, 0.8, 5) / 32_400, rel=1e-3)
+    assert random.target_density == pytest.approx(masks.left_after(32_400, 0.8, 5) / 32_400, rel=1e-3)

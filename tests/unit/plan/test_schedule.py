@@ -1,4 +1,4 @@
-"""The order in which jobs are handed out, on made-up graphs."""
+"""The order in which jobs start, on made-up graphs."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def descendants(dag: Dag, node: int) -> set[int]:
 
 
 def longest_path(dag: Dag, seconds: Sequence[float], pending: set[int], node: int) -> float:
-    """From the start of ``node`` to the end of the last job behind it, through pending jobs only."""
+    """Seconds from the start of ``node`` to the end of the last job behind it, through pending jobs only."""
     behind = [child for child, parents in enumerate(dag) if node in parents and child in pending]
     return seconds[node] + max((longest_path(dag, seconds, pending, child) for child in behind), default=0)
 
 
 class Driver:
-    """Runs a schedule as a cluster would, and holds its answers against the definition."""
+    """Driver of a schedule, like a cluster, that compares its answers with the definition."""
 
     def __init__(self, dag: Dag, seconds: Sequence[float], pending: set[int], data: st.DataObject) -> None:
         self.dag, self.seconds, self.data = dag, seconds, data
@@ -96,7 +96,7 @@ class Driver:
         return {i for i in self.waiting if self.done.issuperset(self.dag[i])}
 
     def ask(self) -> int | None:
-        """The next job, held against what may be handed out."""
+        """Start the next job; check that it may start."""
         ready, job = self.ready(), self.schedule.next()
         if job is None:
             must = {i for i in ready if i not in self.behind or self.behind[i] in self.done}
@@ -111,7 +111,7 @@ class Driver:
         return number
 
     def turns(self) -> Iterator[int]:
-        """Fill the workers; then give one running job, drawn, that now ends somehow. Until nothing runs."""
+        """Fill the workers, then yield a running job, drawn at random, that ends now; until nothing runs."""
         while True:
             assert self.schedule.finished == (not self.waiting and not self.running)
             assert {NUMBER[i] for i in self.schedule.waiting} == self.waiting
@@ -135,7 +135,7 @@ class Driver:
         self.succeed(number)
 
     def fail(self, number: int) -> None:
-        """What waits for the job, or for what waits for it, is skipped; what is behind a job done or running is not."""
+        """Waiting descendants of the job are skipped, except those behind a job that is done or running."""
         self.schedule.fail(self.jobs[number].id)
         self.running.remove(number)
         self.failed.add(number)
@@ -189,7 +189,7 @@ def test_a_failure_skips_exactly_what_depends_on_it(dag: Dag, data: st.DataObjec
 
 @given(dags(), st.data())
 def test_the_longest_remaining_path_goes_first(dag: Dag, data: st.DataObject) -> None:
-    """Each job on as many workers as it may have, which may change while they run; one each before that is said."""
+    """Each job on its maximum of workers, which may change while they run, and is one at first."""
     run = driver(dag, data)
     run.workers = 1
     limit = 1
@@ -211,7 +211,7 @@ def test_the_longest_remaining_path_goes_first(dag: Dag, data: st.DataObject) ->
 
 @given(dags(), st.data())
 def test_a_job_shares_what_is_free_if_it_then_still_ends_in_time(dag: Dag, data: st.DataObject) -> None:
-    """Held against the definition, among jobs that end or are handed out again."""
+    """Compared with the definition, among jobs that end or start again."""
     run = driver(dag, data)
     limit, slots = data.draw(st.sampled_from(PARTS)), data.draw(st.integers(1, 12))
     most = wide(limit)
@@ -274,7 +274,7 @@ def test_a_job_put_behind_its_damaged_parent_runs_again_and_all_finishes(dag: Da
 
 @given(dags(), st.data())
 def test_a_job_whose_own_artefact_is_damaged_runs_again(dag: Dag, data: st.DataObject) -> None:
-    """As when a mask is missing of a finished training whose weights turn out to be damaged."""
+    """As when a mask of a finished training is missing, and the weights turn out to be damaged."""
     run = driver(dag, data)
     expected = Counter(run.waiting)
     for number in run.turns():
@@ -289,7 +289,7 @@ def test_a_job_whose_own_artefact_is_damaged_runs_again(dag: Dag, data: st.DataO
 @settings(max_examples=150)
 @given(dags(), st.data())
 def test_a_job_put_behind_any_ancestor_runs_again(dag: Dag, data: st.DataObject) -> None:
-    """As when the mask before the last is damaged, which a parent's parent has made."""
+    """As when the mask before the last is damaged, which a grandparent made."""
     run = driver(dag, data)
     expected = Counter(run.waiting)
     for number in run.turns():
@@ -328,7 +328,7 @@ def test_an_empty_schedule_is_finished() -> None:
 
 
 def test_figure_3_begins_with_its_dense_trainings() -> None:
-    """From each a chain of 24 trainings hangs, and behind that a training from drawn weights."""
+    """Behind each are a chain of 24 trainings, and then a training from drawn weights."""
     graph = make_plan(fig3("laptop", 1))
     jobs = graph.pending({})
     schedule = Schedule(jobs, {job.id: float(job.samples) for job in jobs})

@@ -1,4 +1,4 @@
-"""The time left that a sweep shows, against sweeps whose true end is known: a clock of its own, and trainings on it."""
+"""The time left, compared with sweeps whose true end is known, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def chains(levels: int = 6) -> Plan:
 
 
 def trained(count: int, samples: int = 40_000) -> Plan:
-    """Trainings that nothing connects."""
+    """Independent trainings."""
     recipe = replace(S.recipes["labels"], samples=samples)
     steps = [
         Train(task="labels", data=S.data, arch=S.arch, recipe=recipe, seed=seed, start=Init(seed=seed))
@@ -52,7 +52,7 @@ def trained(count: int, samples: int = 40_000) -> Plan:
 
 
 class Sweep:
-    """A schedule at work on a clock: ``takes`` gives the true seconds of a job that was expected to take others."""
+    """A schedule on a simulated clock. takes: gives the true seconds of a job, which differ from the expected ones."""
 
     def __init__(
         self,
@@ -72,17 +72,17 @@ class Sweep:
         self.shown: list[tuple[float, float, bool]] = []
 
     def training(self) -> Mapping[str, tuple[int, int]]:
-        """As the exchange tells it: nothing of what was handed out just now."""
+        """Progress as the exchange reports it: none for jobs that have just started."""
         found: dict[str, tuple[int, int]] = {}
         for job_id, job in self.schedule.running.items():
             part = (self.time - self.begun[job_id]) / self.takes(job)
-            first, end = job.train.first_sample, job.train.recipe.samples
+            first, end = job.train.begins_at, job.train.recipe.samples
             if part > 0:
                 found[job_id] = (int(first + min(1.0, part) * (end - first)), end)
         return found
 
     def run(self, every: float = 0.5) -> list[tuple[float, float, bool]]:
-        """To its end. Gives what was shown at each time: seconds left, and whether that was a guess."""
+        """Run to the end. Return for each time the seconds left, and whether they were a guess."""
         while not self.schedule.finished:
             if self.time >= self.start:
                 for job_id, job in list(self.schedule.running.items()):
@@ -99,7 +99,7 @@ class Sweep:
 
 
 def judged(shown: list[tuple[float, float, bool]], settled: float) -> None:
-    """It falls from when ``settled`` of the time is over, but for a fiftieth of all, and is right to a fifth of it."""
+    """Check that after ``settled`` of the time it rises by at most 2% of the total, and is right to 20% of it."""
     end = shown[-1][0]
     late = [(time, left) for time, left, _ in shown if time >= settled * end]
     lowest = late[0][1]
@@ -116,7 +116,7 @@ def test_it_falls_steadily_whatever_was_expected(factor: float) -> None:
 
 
 def test_each_kind_of_training_has_its_own_speed() -> None:
-    """RotNet takes four times what was expected, labels half of it."""
+    """RotNet takes four times the expected time, labels half of it."""
     judged(
         Sweep(chains(), expected=20.0, takes=lambda job: 80.0 if job.train.task == "rotnet" else 10.0).run(),
         settled=0.5,
@@ -125,21 +125,21 @@ def test_each_kind_of_training_has_its_own_speed() -> None:
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
 def test_trainings_of_a_day_are_told_from_their_samples(factor: float) -> None:
-    """Before the first of them ends."""
+    """Before the first one ends."""
     day = 86_400.0
     shown = Sweep(trained(2), expected=day, takes=lambda job: day * factor, slots=2).run(every=30.0)
     judged(shown, settled=0.02)
 
 
 def test_it_does_not_stand_still_while_trainings_run() -> None:
-    """No two looks show the same, once something is seen to run: the old display waited for a training's end."""
+    """Once something runs, no two observations give the same time."""
     shown = Sweep(trained(4), expected=100.0, takes=lambda job: 100.0, slots=2).run()
     running = [left for time, left, _ in shown if time > 20]
     assert all(later < earlier for earlier, later in itertools.pairwise(running))
 
 
 def test_a_training_that_goes_on_after_a_death_is_not_taken_for_a_fast_one() -> None:
-    """It is seen first in its middle: what was done before counts as done, and not as done in no time."""
+    """It is first observed in its middle: what was done before counts as done, but not as done in no time."""
     graph = trained(1)
     (job,) = graph.jobs.values()
     sweep = Sweep(graph, expected=100.0, takes=lambda job: 100.0, slots=1, start=0.0)
@@ -198,6 +198,6 @@ def test_looking_costs_at_most_a_fiftieth_of_the_time() -> None:
 
 
 def test_kinds_differ_in_what_makes_trainings_fast() -> None:
-    """Network, task, data and a frozen trunk do; seeds and levels don't."""
+    """Kinds differ by network, task, data and a frozen trunk, not by seed and level."""
     kinds = {kind_of(job) for job in chains().jobs.values()}
     assert len(kinds) == 2

@@ -62,6 +62,16 @@ def test_the_card_has_results_and_densities(trained: Store, exported: dict[str, 
     assert f"({100 * sparse / dense:.3g}%)" in card
 
 
+def test_the_card_tells_random_masks_from_those_of_erk(exported: dict[str, Path]) -> None:
+    sentence = (
+        "The mask is random: of the weights in scope `convs:3` it keeps as many as 1 prunings that keep 1% each would "
+        "leave{}."
+    )
+    erk = ", shared among the layers by Erdős-Rényi-Kernel"
+    assert sentence.format("") in card_of(exported["random"])
+    assert sentence.format(erk) in card_of(exported["erk"])
+
+
 def test_the_card_tells_nobody_where_it_was_made(trained: Store, exported: dict[str, Path]) -> None:
     record = trained.record(TRAININGS["ticket"].id)
     assert record is not None
@@ -100,7 +110,7 @@ def test_images_on_disk_are_normalised_as_the_data_set_says(tmp_path: Path) -> N
             (tmp_path / "pets" / split / label).mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(tmp_path / "pets" / split / label / "1.png")
     loaded = data.load("folder/pets", str(tmp_path))
-    for name in ("folder/pets", "folder/pets:50%-of-classes", "imagenet", "places205", "voc07"):
+    for name in ("folder/pets", "folder/pets:50%-of-classes", "imagenet", "places205", "voc07", "voc07/whole"):
         found = Images.of(name, str(tmp_path / "nothing"))
         assert (found.channels, found.size, found.white) == (loaded.channels, loaded.size, loaded.white)
         assert torch.equal(torch.tensor(found.mean), loaded.mean.flatten())

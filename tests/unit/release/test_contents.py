@@ -15,17 +15,33 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 import raysslprune
 from raysslprune import catalogue, data, models
 from raysslprune.commands import export
 from raysslprune.evaluate.metrics import accuracy
+from raysslprune.lottery import imp
 from raysslprune.release import contents, subnetwork
-from raysslprune.spec import Step, Train
+from raysslprune.spec import Final, Step, Train, seed_of
 from raysslprune.store.record import WEIGHTS
 from raysslprune.store.steps import Store
-from tests.helpers.exports import RANDOM, ROTNET, SHAPES, TRAININGS, committed, copy, mask_in, weights
+from tests.helpers.chains import execute
+from tests.helpers.exports import (
+    LABELS,
+    RANDOM,
+    ROTNET,
+    SEED,
+    SHAPES,
+    SVMS,
+    TRAININGS,
+    card_of,
+    committed,
+    copy,
+    mask_in,
+    refused,
+    weights,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -98,7 +114,7 @@ def test_weights_have_plain_names_and_pruned_ones_are_zero_without_a_sign(
         if key.removeprefix("trunk.") in stays:
             pruned = torch.from_numpy(~stays[key.removeprefix("trunk.")])
             assert not kept.view(torch.int32)[pruned].any()
-            assert bool(pruned.any()) == (name != "random" or "conv4" not in key)
+            assert bool(pruned.any()) == (name not in ("random", "erk") or "conv4" not in key)
 
 
 def test_the_mask_is_the_stores(trained: Store, exported: dict[str, Path]) -> None:
@@ -165,6 +181,7 @@ def test_a_layer_is_sparse_where_that_is_smaller() -> None:
     mask["odd"].view(-1)[::2] = False
     state = {name: tensor * mask[name] if name in mask else tensor for name, tensor in state.items()}
     content = subnetwork.to_sparse(state, mask)
+    assert subnetwork.to_sparse(dict(reversed(state.items())), mask) == content, "safetensors reads in any order"
     tensors = subnetwork.from_safetensors(content)
     assert tensors.keys() == {"few", "none", "unnamed"} | {
         f"{name}.{part}" for name in ("some", "all", "odd") for part in ("bitmap", "values")
@@ -193,7 +210,7 @@ def test_a_head_that_is_more_than_a_last_layer_is_left_out(tmp_path: Path) -> No
     reference = net.eval().to(memory_format=torch.channels_last).trunk
     assert torch.equal(loaded(images), reference(images))
     assert loaded(images).shape == (3, 64)
-    assert "the head of its task is more than a last layer, and is left out" in (tmp_path / "out/README.md").read_text()
+    assert "the task's head is more than a last layer and is not included" in (tmp_path / "out/README.md").read_text()
 
 
 # ------------------------------------------------------------------------------------- torchvision
@@ -203,7 +220,7 @@ def test_a_head_that_is_more_than_a_last_layer_is_left_out(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arch", "exact", "changes"),
     [
-        ("resnet50", True, 0),
+        pytest.param("resnet50", True, 0, marks=pytest.mark.slow),
         ("resnet18-cifar", True, 2),
         ("vgg11", False, 2),  # it averages features by another kernel
         pytest.param("vgg19", False, 2, marks=pytest.mark.slow),
@@ -259,7 +276,9 @@ def test_every_architecture_of_the_package_gets_its_names_back() -> None:
 
 
 def test_a_trunk_whose_names_are_those_of_the_last_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"the trunk of mine:Net has a weight head\.fc, and 'head' is its last"):
+    with pytest.raises(
+        ValueError, match=r"the trunk of mine:Net has a weight head\.fc, but 'head' is reserved for the last"
+    ):
         subnetwork.released_names({"trunk.head.fc": torch.ones(1), "head.weight": torch.ones(1)}, "mine:Net")
 
 
@@ -282,5 +301,75 @@ def test_a_mask_is_exported_alone(name: str, trained: Store, tmp_path: Path) -> 
     found = subnetwork.load_mask(tmp_path / "mask")
     for key, stays in mask_in(trained, step, SHAPES).items():
         assert np.array_equal(found[key].numpy(), stays)
-    with pytest.raises(ValueError, match=r"holds a mask and no network; raysslprune\.load_mask reads it"):
+    with pytest.raises(ValueError, match=r"contains a mask but no network; raysslprune\.load_mask reads it"):
         raysslprune.load_subnetwork(tmp_path / "mask")
+
+
+# ------------------------------------------------------------------------------------- weights from before a training
+
+
+def drawn(step: Train, outputs: int) -> dict[str, Tensor]:
+    """A network as it is drawn, by the package's own distribution from the step's seed."""
+    generator = torch.Generator().manual_seed(seed_of("init", SEED, 0))
+    net = models.network(step.arch, 1, lambda width: nn.Linear(width, outputs), generator, torch.device("cpu"))
+    return net.state_dict()
+
+
+@pytest.mark.parametrize(("name", "at"), [("ticket", "rewind"), ("ticket", "0"), ("pretext", "0"), ("dense", "0")])
+def test_weights_from_before_a_training_are_masked(name: str, at: str, trained: Store, tmp_path: Path) -> None:
+    """Those of the rewind are the snapshot's, the first ones are drawn anew; the head is that of the step."""
+    step, out = TRAININGS[name], tmp_path / "out"
+    assert export.main([step.id, "--at", at, "--root", trained.base, "--out", str(out)]) == 0
+    rotnet = drawn(ROTNET.dense, 4)
+    source = rotnet if name != "dense" else drawn(step, 10)
+    if at == "rewind":
+        source = load_file(Path(trained.base) / "steps" / ROTNET.dense.id / "snapshot-640.safetensors")
+    stays = mask_in(trained, step.mask, SHAPES) if step.mask else {n: np.ones(s, bool) for n, s in SHAPES.items()}
+    net = raysslprune.load_subnetwork(str(out))
+    found = {f"trunk.{key}": tensor for key, tensor in net.trunk.state_dict().items()}
+    assert found.keys() == {key for key in source if key.startswith("trunk.")}
+    for key, tensor in found.items():
+        kept = stays.get(key.removeprefix("trunk."))
+        assert torch.equal(tensor, source[key] if kept is None else source[key] * torch.from_numpy(kept)), key
+    head = drawn(step, 10) if name != "pretext" else rotnet  # the ticket's task is another, so its head is drawn anew
+    assert torch.equal(net.head.weight, head["head.weight"])  # pyright: ignore[reportArgumentType]
+    config = json.loads((out / "config.json").read_text())
+    assert (config["at"], config["metrics"]) == (640 if at == "rewind" else 0, {})
+    card = card_of(out)
+    assert "## Results" not in card
+    assert f"the weights that its chain had after {config['at']} samples" in card
+
+
+def test_a_chain_from_final_weights_begins_with_these(tmp_path: Path) -> None:
+    """Not with the weights that the pretext task was drawn with. Its network needs no weights of its own."""
+    chain = imp(
+        task="labels", data="digits", arch="conv4", recipe=LABELS, seed=SEED, levels=2, keep=0.5, rewind=0,
+        start=Final(of=ROTNET.dense),
+    )  # fmt: skip
+    store = execute([chain.rounds[1]], tmp_path / "runs")
+    folder = Path(store.base) / "steps" / chain.rounds[1].id
+    final = load_file(Path(store.base) / "steps" / ROTNET.dense.id / "weights.safetensors")
+    stays = mask_in(store, cast(Step, chain.masks[1]), SHAPES)
+    exported = {}
+    for at in ("0", "rewind"):
+        out = tmp_path / f"at-{at}"
+        assert export.main([folder.name, "--at", at, "--root", store.base, "--out", str(out)]) == 0
+        exported[at] = load_file(out / "model.safetensors")
+    for name, kept in stays.items():
+        wanted = final[f"trunk.{name}"] * torch.from_numpy(kept)
+        assert torch.equal(exported["0"][name], wanted)
+    assert exported["0"].keys() == exported["rewind"].keys()
+    assert all(torch.equal(exported["0"][name], exported["rewind"][name]) for name in exported["0"])
+
+
+def test_what_has_no_weights_from_before_is_one_sentence(
+    trained: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    end = ["--root", trained.base, "--out", str(tmp_path / "out")]
+    dense, linear, mask = TRAININGS["dense"].id, TRAININGS["classifier"].id, cast(Step, ROTNET.masks[1]).id
+    said = refused(capfd, 1, dense, "--at", "rewind", *end)
+    assert said == f"step {dense} was not rewound: its first weights are drawn; --at 0 exports these"
+    assert "are the final ones of another training" in refused(capfd, 1, linear, "--at", "rewind", *end)
+    assert refused(capfd, 2, mask, "--at", "0", *end) == f"step {mask} is a mask, and --at needs a network"
+    assert "leave no network" in refused(capfd, 1, SVMS.id, "--at", "0", *end)
+    assert "invalid choice: '5'" in refused(capfd, 2, dense, "--at", "5", *end)

@@ -407,7 +407,9 @@ def test_images_on_another_scale_are_refused(folder: Path) -> None:
     assert torch.equal(net.preprocess(images), torch.full((2, 1, 8, 8), 2.75))
     assert net.preprocess(images[:0]).shape == (0, 1, 8, 8)
     images[1, 0, 7, 7] = 17
-    with pytest.raises(ValueError, match=r"^images are from 0 to 16 here, and a pixel is 17; scale them first$"):
+    with pytest.raises(
+        ValueError, match=r"^pixels must be from 0 to 16, but the largest is 17; scale the images first$"
+    ):
         net.preprocess(images)
 
 

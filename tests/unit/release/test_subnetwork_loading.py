@@ -49,7 +49,9 @@ def test_a_folder_can_not_make_anything_be_imported(
     monkeypatch.syspath_prepend(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "arch": "evil:Tiny"}))
-    with pytest.raises(ValueError, match=r"'evil:Tiny' is not of this package: pass it, load_subnetwork\(path, trunk="):
+    with pytest.raises(
+        ValueError, match=r"'evil:Tiny' is not in this package; pass its function: load_subnetwork\(path, trunk="
+    ):
         raysslprune.load_subnetwork(folder)
     assert "evil" not in sys.modules
     net = subnetwork.load_subnetwork(folder, trunk=lambda channels: models.trunk("conv4", channels))
@@ -71,18 +73,18 @@ def test_a_damaged_file_is_recognised(name: str, tmp_path: Path, exported: dict[
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"raysslprune": 2}', '"raysslprune"'])
 def test_another_programs_folder_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json is not what this version of raysslprune exports"):
+    with pytest.raises(ValueError, match=r"config\.json was not written by this version of raysslprune export"):
         raysslprune.load_subnetwork(tmp_path)
 
 
 def test_a_folder_that_is_no_export_is_refused(tmp_path: Path, exported: dict[str, Path]) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    whys = {"empty": "there is no config.json in it", "nowhere": "it is not there", "file": "it is a file"}
+    whys = {"empty": "it has no config.json", "nowhere": "there is no such folder", "file": "there is no such folder"}
     for name, why in whys.items():
         for read in (raysslprune.load_subnetwork, subnetwork.load_mask):
             with pytest.raises(
-                ValueError, match=rf"/{name} is no folder of a network or mask: {why}; raysslprune export STEP "
+                ValueError, match=rf"/{name} is not an exported network or mask: {why}; raysslprune export STEP "
             ):
                 read(tmp_path / name)
     (copy(str(exported["ticket"]), tmp_path / "ticket") / "mask.safetensors").unlink()
@@ -102,14 +104,14 @@ def test_a_config_that_somebody_changed_is_refused(
     folder = copy(str(exported["ticket"]), tmp_path / "changed")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **wrong}))
-    with pytest.raises(ValueError, match=r"config\.json is not what this version of raysslprune exports"):
+    with pytest.raises(ValueError, match=r"config\.json was not written by this version of raysslprune export"):
         raysslprune.load_subnetwork(folder)
 
 
 @pytest.mark.parametrize(
     ("images", "was"),
     [
-        (torch.rand(2, 1, 8, 8), r"float32 \(2, 1, 8, 8\); what is from 0 to 1 is multiplied by 16 first"),
+        (torch.rand(2, 1, 8, 8), r"float32 \(2, 1, 8, 8\); multiply images from 0 to 1 by 16 first"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.int64), r"int64 \(2, 1, 8, 8\)"),
         (torch.zeros(1, 8, 8, dtype=torch.uint8), r"uint8 \(1, 8, 8\)"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"uint8 \(2, 3, 8, 8\)"),
@@ -119,13 +121,13 @@ def test_a_config_that_somebody_changed_is_refused(
 )
 def test_images_that_are_not_as_stored_are_refused(images: torch.Tensor, was: str, exported: dict[str, Path]) -> None:
     net = raysslprune.load_subnetwork(exported["ticket"])
-    with pytest.raises(ValueError, match=rf"^images are uint8 of shape \(n, 1, height, width\), not {was}$"):
+    with pytest.raises(ValueError, match=rf"^images must be uint8 of shape \(n, 1, height, width\), not {was}$"):
         net.preprocess(images)
 
 
 def test_images_that_are_no_tensor_are_refused(exported: dict[str, Path]) -> None:
     net: Any = raysslprune.load_subnetwork(exported["ticket"])
-    with pytest.raises(ValueError, match=r"^images are a tensor, as torch.from_numpy makes, not ndarray$"):
+    with pytest.raises(ValueError, match=r"^images must be a tensor, as from torch.from_numpy, not ndarray$"):
         net.preprocess(np.zeros((2, 1, 8, 8), np.uint8))
 
 
@@ -133,5 +135,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, exported: dict[s
     folder = copy(str(exported["ticket"]), tmp_path / "theirs")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "arch": "conv5"}))
-    with pytest.raises(ValueError, match=r"the weights in .* are not of conv5 as it is here: .*layers\.conv1\.weight"):
+    with pytest.raises(
+        ValueError, match=r"the weights in .* do not fit conv5 as it is defined here: .*layers\.conv1\.weight"
+    ):
         raysslprune.load_subnetwork(folder)

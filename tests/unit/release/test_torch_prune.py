@@ -69,7 +69,7 @@ def test_unpruned_layers_are_full_and_other_parameters_may_not_be_pruned() -> No
     prune.identity(trunk.get_submodule("layers.bn2"), "weight")
     assert torch_prune.from_torch_prune(trunk).keys() == SHAPES.keys()
     prune.random_unstructured(trunk.get_submodule("layers.bn2"), "bias", amount=1)
-    with pytest.raises(ValueError, match=r"layers\.bn2\.bias is pruned, which is no weight of a convolution"):
+    with pytest.raises(ValueError, match=r"layers\.bn2\.bias is pruned, but is no weight of a convolution"):
         torch_prune.from_torch_prune(trunk)
 
 
@@ -218,16 +218,17 @@ def test_layers_that_a_file_does_not_name_are_full_and_the_last_layer_is_left_ou
     ("given", "why"),
     [
         ({"layers.conv1.weight": torch.ones(16, 3, 3, 3)}, "conv1.weight is (16, 3, 3, 3), not (16, 1, 3, 3)"),
-        ({"layers.conv1.weight": torch.full((16, 1, 3, 3), 0.5)}, "no mask: it holds other values than 0 and 1"),
-        ({"layers.conv1.weight": torch.full((16, 1, 3, 3), math.nan)}, "no mask: it holds other values than 0 and 1"),
+        ({"layers.conv1.weight": torch.full((16, 1, 3, 3), 0.5)}, "not a mask: it has values other than 0 and 1"),
+        ({"layers.conv1.weight": torch.full((16, 1, 3, 3), math.nan)}, "not a mask: it has values other than 0 and 1"),
         (
             {"conv1.weight": torch.ones(16, 1, 3, 3)},
-            "it names conv1.weight, and none of the network's layers: layers.conv1.weight, layers.conv2.weight, ",
+            "the file has masks for conv1.weight, but for none of the network's layers "
+            "(layers.conv1.weight, layers.conv2.weight, ",
         ),
-        ({f"layers.bn{n}.weight": torch.zeros(16) for n in range(5)}, "bn2.weight and 2 more, and none of the"),
+        ({f"layers.bn{n}.weight": torch.zeros(16) for n in range(5)}, "bn2.weight and 2 more, but for none of the"),
         (
             {"layers.conv1.weight": torch.ones(16, 1, 3, 3), "layers.bn1.bias": torch.zeros(16)},
-            "layers.bn1.bias is pruned, which is no weight of a convolution or linear layer here",
+            "layers.bn1.bias is pruned, but is no weight of a convolution or linear layer here",
         ),
     ],
 )

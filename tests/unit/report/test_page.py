@@ -159,13 +159,95 @@ def test_it_opens_without_complaint_and_fits(
     asked = browser.requests()
     assert asked[0] == report_page.as_uri()
     assert all(url.startswith("data:") for url in asked[1:])
-    assert browser.js("[...document.images].map((i) => i.naturalWidth > 0)") == [True, True]
+    shown = "[...document.querySelectorAll('figure svg')].map((s) => s.getBoundingClientRect().width)"
+    wide = [min(screen[0] - 40, 900) if is_wide == (screen is DESK) else 0 for is_wide in (True, False) * 2]
+    assert browser.js(shown) == pytest.approx(wide, abs=80), "as wide as the text, in the form for the screen"
     for opened in ("false", "true"):
         browser.js(f"document.querySelectorAll('details').forEach((d) => d.open = {opened})")
         assert browser.js("document.scrollingElement.scrollWidth") <= browser.js("document.documentElement.clientWidth")
     contrast = browser.js(CONTRAST)
     assert len(contrast) > 15
     assert {kind: ratio for kind, ratio in contrast.items() if ratio < 4.5} == {}
+
+
+FIGURE = "document.querySelector('#smoke-fig3 .{} svg')"
+
+
+@in_chromium
+def test_letters_of_a_figure_can_be_read_on_a_phone(browser: Browser, report_page: Path) -> None:
+    """The digits of the axes are as high as those of a text of ten pixels."""
+    browser.open(report_page.as_uri(), PHONE)
+    heights = f"[...{FIGURE.format('narrow')}.querySelectorAll('[id*=tick] [id*=text]')]"
+    heights = browser.js(f"{heights}.map((t) => t.getBoundingClientRect().height).filter(Boolean)")
+    assert len(heights) > 3
+    assert min(heights) > 0.7 * 9
+
+
+@in_chromium
+@pytest.mark.parametrize(("screen", "form"), [(PHONE, "narrow"), (DESK, "wide")])
+def test_a_point_tells_its_value_and_leads_to_its_step(
+    screen: tuple[int, int], form: str, browser: Browser, report_page: Path, reported: Roots
+) -> None:
+    browser.open(report_page.as_uri(), screen)
+    assert browser.js("document.getElementById('tip').hidden")
+    points = f"[...{FIGURE.format(form)}.querySelectorAll('[data-curve=RotNet] [data-tip]')]"
+    browser.click(f"{points}[0]")
+    shown = browser.js("document.getElementById('tip').textContent").split("\n")
+    level = min(row["level"] for row in rows_of(reported.root) if row["task"] == "rotnet")
+    init = "random re-init"  # of the first axes
+    rows = [r for r in rows_of(reported.root) if (r["task"], r["init"], r["level"]) == ("rotnet", init, level)]
+    assert shown[2:] == [f"seed {row['seed']}: {row['value']:.2f}, step {row['step'][:8]}" for row in rows]
+    assert browser.js("[...document.querySelectorAll('#tip a')].map((a) => a.hash)") == [f"#{r['step']}" for r in rows]
+    box = browser.js("JSON.stringify(document.getElementById('tip').getBoundingClientRect())")
+    assert 0 <= json.loads(box)["left"] <= json.loads(box)["right"] <= screen[0]
+    browser.press("Escape", 27)
+    assert browser.js("document.getElementById('tip').hidden")
+
+
+@in_chromium
+def test_what_the_pointer_is_at_is_told(browser: Browser, report_page: Path) -> None:
+    browser.open(report_page.as_uri())
+    point = f"{FIGURE.format('wide')}.querySelectorAll('[data-curve=Random] [data-tip]')[1]"
+    browser.js(f"{point}.scrollIntoView({{block: 'center'}})")
+    x, y = browser.js(f"((r) => [r.x, r.y])({point}.getBoundingClientRect())")
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x - 2, y=y - 2)
+    wait_until(lambda: not browser.js("document.getElementById('tip').hidden"))
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=2, y=2)
+    wait_until(lambda: browser.js("document.getElementById('tip').hidden"))
+
+
+@in_chromium
+def test_a_click_on_the_legend_hides_a_curve_and_another_shows_it(browser: Browser, report_page: Path) -> None:
+    browser.open(report_page.as_uri(), PHONE)
+    figure = FIGURE.format("narrow")
+    parts = f"[...{figure}.querySelectorAll('[data-curve]')].filter((p) => p.dataset.curve === 'Labels')"
+    others = f"[...{figure}.querySelectorAll('[data-curve]')].filter((p) => p.dataset.curve !== 'Labels')"
+    seen = ".map((p) => getComputedStyle(p).display !== 'none')"
+    key = f"{figure}.querySelector('[role=button][aria-label=\"Hide Labels\"]')"
+    assert len(browser.js(parts + seen)) > 2, "line, band and dots"
+    for by_key in (False, True):
+        for hidden in (True, False):
+            if by_key:
+                browser.js(f"{key}.focus()")
+                browser.press("Enter", 13, "\r")
+            else:
+                browser.click(key)
+            assert set(browser.js(parts + seen)) == {not hidden}
+            assert set(browser.js(others + seen)) == {True}
+            assert browser.js(f"{key}.getAttribute('aria-pressed')") == str(hidden).lower()
+
+
+@in_chromium
+def test_a_table_wider_than_the_screen_says_that_it_scrolls(browser: Browser, report_page: Path) -> None:
+    """Until its end is reached; on a wide screen, where all columns fit, it does not."""
+    hint = "[...document.querySelectorAll('#smoke-fig3 .hint')][0].checkVisibility()"
+    box = "document.querySelector('#smoke-fig3 .scroll')"
+    for screen in (PHONE, DESK):
+        browser.open(report_page.as_uri(), screen)
+        assert browser.js(f"{box}.scrollWidth > {box}.clientWidth") == (screen is PHONE)
+        wait_until(lambda at=screen: browser.js(hint) == (at is PHONE))
+        browser.js(f"{box}.scrollLeft = 9999")
+        wait_until(lambda: not browser.js(hint))
 
 
 @in_chromium
@@ -289,6 +371,7 @@ def test_nothing_but_its_own_script_runs(browser: Browser, report_page: Path, tm
 def test_without_its_script_all_is_there(browser: Browser, report_page: Path, reported: Roots) -> None:
     browser.open(report_page.as_uri(), script=False)
     assert browser.js("document.querySelectorAll('button, input').length") == 0
+    assert browser.js("document.querySelectorAll('figure svg [data-curve] title').length") > 10
     assert column(browser, 0) == [task for task, _, _ in means(reported.root)]
     points = "document.querySelectorAll('#smoke-fig3 table')[1].tBodies[0].rows.length"
     assert browser.js(points) == len(rows_of(reported.root))

@@ -234,7 +234,7 @@ def test_masks_of_other_networks_are_not_compared(store: Store) -> None:
         "less": chain("labels", 0, scope="convs:1"),
     }
     found = placed(point for task, one in some.items() for point in points_of(task, one, levels=(1,)))
-    networks = {mask: one.dense.arch for one in some.values() if (mask := one.masks[1])}
+    networks: dict[Mask, str] = {mask: one.dense.arch for one in some.values() if (mask := one.masks[1])}
     fill(store, networks, lambda step: made_up(step, shapes(networks[step])))
     layers, overlaps = measure(found, store)
     assert {row["task"] for row in layers.to_pylist()} == some.keys()
@@ -244,7 +244,7 @@ def test_masks_of_other_networks_are_not_compared(store: Store) -> None:
 def test_a_mask_of_another_network_than_it_says_is_refused(store: Store) -> None:
     found = placed(points_of("labels", chain("labels", 0), levels=(1,)))
     fill(store, [mask.mask for mask in found], lambda step: made_up(step, shapes("resnet8")))
-    with pytest.raises(ValueError, match="another network than 'conv4'"):
+    with pytest.raises(ValueError, match="a mask does not fit network 'conv4'"):
         measure(found, store)
 
 

@@ -25,7 +25,7 @@ from raysslprune.spec import Train, closure
 from raysslprune.store.record import StoreError
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import load
-from tests.helpers.results import frame
+from tests.helpers.results import frame, write, write_of_earlier_design
 
 
 def rows(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -40,9 +40,17 @@ def test_the_tables_and_columns_are_those_that_are_described(
 ) -> None:
     for name, (_, schema) in sql.VIEWS.items():
         found = results.query(f"FROM {name} LIMIT 0", results_root).schema
-        assert found.names == schema.names
-        for ours, theirs in zip(schema, found, strict=True):
-            kinds = {pa.timestamp("ms", "UTC"): pa.timestamp("us", "UTC"), pa.list_(pa.string()): theirs.type}
+        more = found.names[len(schema) :]
+        assert found.names == [*schema.names, *more]
+        assert bool(more) == (name == "steps"), "only steps have columns that depend on their tasks"
+        for ours, theirs in zip(schema, found, strict=False):
+            if pa.types.is_list(ours.type):  # whose elements have another name
+                assert ours.type.value_type == theirs.type.value_type, ours
+                continue
+            if isinstance(ours.type, pa.MapType):  # whose entries have another name
+                assert (ours.type.key_type, ours.type.item_type) == (theirs.type.key_type, theirs.type.item_type)
+                continue
+            kinds = {pa.timestamp("ms", "UTC"): pa.timestamp("us", "UTC")}
             assert kinds.get(ours.type, ours.type) == theirs.type, ours
         assert all((field.metadata or {}).get(b"about") for field in schema), name
     assert main(["--root", results_root]) == 0
@@ -69,22 +77,26 @@ def test_means_are_each_figures_summary(results_root: str) -> None:
     for name, scale, _ in SWEEPS:
         wanted = results.summary(results.load(name, results_root, scale)).to_pylist()
         found = results.query(f"FROM means WHERE figure = '{name}' AND scale = '{scale}'", results_root).to_pylist()
+        labels = {"laptop": 14_400, "cifar10-small": 60_032}[scale]  # 60,000 in batches of 64
         for row in wanted:
-            mine = {"figure": name, "scale": scale, **row}
+            mine = {"figure": name, "scale": scale, **row, "label_samples": labels, "design": 2}
             assert mine in found
         assert len(found) == len(wanted)
 
 
-def test_a_training_is_in_runs_once_with_its_figures(results_root: str) -> None:
-    found = {(row["scale"], row["step"]): row for row in results.query("FROM runs", results_root).to_pylist()}
+def test_a_training_is_in_runs_once_with_its_figures(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "runs"))
+    store.create()
     behind: dict[tuple[str, str], set[str]] = {}
-    for name, scale, seeds in SWEEPS:
-        for step in closure(point.step for point in load(name, scale, seeds).points):
+    for name in ("fig3", "fig5"):
+        write(store, name, "smoke", 1)
+        for step in closure(point.step for point in load(name, "smoke", 1).points):
             if isinstance(step, Train):
-                behind.setdefault((scale, step.id), set()).add(name)
+                behind.setdefault(("smoke", step.id), set()).add(name)
+    found = {(row["scale"], row["step"]): row for row in results.query("FROM runs", store.shown).to_pylist()}
     assert {key: {*row["figures"]} for key, row in found.items()} == behind
     assert any(len(figures) == 2 for figures in behind.values())
-    assert results.query("SELECT count(*) AS n FROM runs", results_root).to_pylist() == [{"n": len(found)}]
+    assert results.query("SELECT count(*) AS n FROM runs", store.shown).to_pylist() == [{"n": len(found)}]
 
 
 def test_everything_has_a_row_for_each_result_also_where_the_runs_are_gone(small_root: str) -> None:
@@ -98,6 +110,17 @@ def test_everything_has_a_row_for_each_result_also_where_the_runs_are_gone(small
     assert (
         after.select(results.SCHEMA.names).sort_by("step").equals(before.select(results.SCHEMA.names).sort_by("step"))
     )
+
+
+def test_claims_are_those_of_all_figures_and_scales(results_root: str) -> None:
+    found = results.query("FROM claims", results_root).to_pylist()
+    wanted = []
+    for name, scale, seeds in SWEEPS:
+        for row in pq.read_table(f"{results_root}/results/{scale}/{name}-claims.parquet").to_pylist():
+            wanted.append({"figure": name, "scale": scale, **row})
+            assert (row["n"], row["p_true"] is None) == (seeds, seeds < 3)
+    assert len(wanted) > 20
+    assert sorted(found, key=str) == sorted(wanted, key=str)
 
 
 def test_of_two_runs_of_a_training_the_later_counts(small_root: str) -> None:
@@ -147,7 +170,8 @@ def test_load_gives_what_the_sweep_wrote(results_root: str) -> None:
 
 
 def test_what_is_not_there_is_named_beside_what_is(results_root: str, tmp_path: Path) -> None:
-    there = "fig3, fig3-runs (cifar10-small); fig3, fig3-runs, rewind, rewind-runs (laptop)"
+    there = "fig3, fig3-claims, fig3-runs, fig3-steps (cifar10-small); "
+    there += "fig3, fig3-claims, fig3-runs, fig3-steps, rewind, rewind-claims, rewind-runs, rewind-steps (laptop)"
     for name, scale in (("fig9", "laptop"), ("rewind", "cifar10-small"), ("../fig3", "laptop")):
         with pytest.raises(FileNotFoundError) as error:
             results.load(name, results_root, scale)
@@ -165,16 +189,39 @@ def test_what_cannot_be_read_is_named(small_root: str) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     for call in (lambda: results.load("fig3", small_root, "smoke"), lambda: results.query("FROM runs", small_root)):
-        with pytest.raises(StoreError, match=f"can't read {path}: .*; its sweep, run again, writes it anew"):
+        with pytest.raises(StoreError, match=f"can't read {path}: .*; run its sweep again to rebuild it"):
             call()
     older = pq.read_table(io.BytesIO(whole)).drop_columns(["density_of_all"])
     path.write_bytes(results.to_parquet(older))
-    with pytest.raises(StoreError, match=f"{path} is of another version of raysslprune"):
+    with pytest.raises(StoreError, match=f"{path} was written by another version of raysslprune"):
         results.query("FROM results", small_root)
     file = Path(small_root) / "file"
     file.write_text("")
     with pytest.raises(StoreError, match=r"there are no results|can't read"):
         results.query("FROM results", str(file))
+
+
+def test_rows_of_an_earlier_design_say_so(small_root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    both = "SELECT figure, label_samples, design, count(*) FROM {} GROUP BY ALL ORDER BY ALL"
+    assert rows(results.query(both.format("results"), small_root)) == [("fig3", 1_216, 2, 21)]
+    assert capsys.readouterr().err == ""
+    store = Store(small_root)
+    write_of_earlier_design(store, "fig3", "smoke", 1)
+    write(store, "rewind", "smoke", 1)
+    for view in ("results", "means", "everything"):
+        found = rows(results.query(both.format(view), small_root))
+        assert found[0] == ("fig3", None, 1, 21), view
+        assert {(figure, design) for figure, _, design, _ in found[1:]} == {("rewind", 2)}
+        err = capsys.readouterr().err
+        assert err.startswith(
+            "raysslprune: design = 1 marks the rows of fig3 (smoke): these may be of an earlier design"
+        )
+        assert err.endswith("; run its sweep again to make them anew\n")
+    assert results.load("fig3", small_root, "smoke").schema.equals(results.SCHEMA)
+    assert main(["SELECT DISTINCT design FROM results WHERE figure = 'fig3'", "--root", small_root]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.split() == ["design", "1"]
+    assert shown.err == err
 
 
 def addresses(column: Any) -> list[int | None]:
@@ -275,7 +322,7 @@ def test_sql_reads_and_writes_no_files_and_sets_nothing(inside: str) -> None:
         with pytest.raises(results.QueryError) as error:
             results.query(statement, inside)
         assert "4711" not in str(error.value)
-    connection = sql._connected(Store(inside))
+    connection = sql._connected(Store(inside), True)
     for statement in FORBIDDEN:  # a second lock: DuckDB would refuse them too
         with pytest.raises(duckdb.Error, match=r"disabled|locked|not found|does not exist|external"):
             connection.execute(statement).fetchall()
@@ -283,7 +330,7 @@ def test_sql_reads_and_writes_no_files_and_sets_nothing(inside: str) -> None:
 
 def test_only_queries_are_run(inside: str) -> None:
     for statement in NO_QUERIES:
-        with pytest.raises(results.QueryError, match="only what reads is run here"):
+        with pytest.raises(results.QueryError, match="only queries that read are allowed: SELECT"):
             results.query(statement, inside)
     for number, statements in ((2, "SELECT 1; SELECT 2"), (2, "SELECT 1; DROP VIEW results")):
         with pytest.raises(results.QueryError, match=f"one query at a time, not {number}"):
@@ -315,7 +362,7 @@ def test_variables_of_python_are_no_tables(small_root: str) -> None:
     with pytest.raises(results.QueryError, match="Table with name mine does not exist"):
         results.query("FROM mine", small_root)
     with pytest.raises(duckdb.CatalogException, match="Table with name mine does not exist"):
-        sql._connected(Store(small_root)).sql("FROM mine")  # from here, where the variable is
+        sql._connected(Store(small_root), True).sql("FROM mine")  # from here, where the variable is
     assert len(mine) == 1
 
 
@@ -326,8 +373,8 @@ def test_variables_of_python_are_no_tables(small_root: str) -> None:
         ("SELECT x FROM results", 'Binder Error: Referenced column "x" not found in FROM clause!.*'),
         ("FROM nothing", "Catalog Error: Table with name nothing does not exist! There are results, means, runs, .*"),
         ("FROM fig3", ".*; figures are in their rows, as in WHERE figure = 'fig3'"),
-        ("FROM layers", ".*; layers is there when raysslprune analysis fig3 has made it"),
-        ("FROM overlap", ".*; overlap is there when raysslprune analysis fig3 has made it"),
+        ("FROM layers", ".*; raysslprune analysis fig3 makes layers"),
+        ("FROM overlap", ".*; raysslprune analysis fig3 makes overlap"),
         ("", "there is no query"),
         ("-- a", "there is no query"),
         ("FROM means WHERE figure = fig3", ".*; text is written in single quotes, 'fig3', and then .*"),

@@ -96,6 +96,7 @@ def test_a_row_for_each_point_with_typed_columns() -> None:
             "density": 1.0,
             "density_of_all": 0.512,
             "rewind": None,
+            "label_samples": 2432,
             "seed": 1,
             "metric": "top1",
             "value": 98.5,
@@ -103,6 +104,7 @@ def test_a_row_for_each_point_with_typed_columns() -> None:
             "data": "digits",
             "arch": "conv4",
             "step": train(1).id,
+            "design": 2,
         },
         {
             "figure": "fig3",
@@ -114,6 +116,7 @@ def test_a_row_for_each_point_with_typed_columns() -> None:
             "density": 0.125,
             "density_of_all": 0.21,
             "rewind": 640,
+            "label_samples": 2432,
             "seed": 2,
             "metric": "top1",
             "value": 97.25,
@@ -121,6 +124,7 @@ def test_a_row_for_each_point_with_typed_columns() -> None:
             "data": "digits",
             "arch": "conv4",
             "step": masked.id,
+            "design": 2,
         },
     ]
     text, whole, real = pa.string(), pa.int32(), pa.float64()
@@ -134,6 +138,7 @@ def test_a_row_for_each_point_with_typed_columns() -> None:
         "density": real,
         "density_of_all": real,
         "rewind": pa.int64(),
+        "label_samples": pa.int64(),
         "seed": whole,
         "metric": text,
         "value": real,
@@ -141,8 +146,9 @@ def test_a_row_for_each_point_with_typed_columns() -> None:
         "data": text,
         "arch": text,
         "step": text,
+        "design": whole,
     }
-    assert [field.name for field in table.schema if field.nullable] == ["rewind"]
+    assert [field.name for field in table.schema if field.nullable] == ["rewind", "label_samples"]
 
 
 def test_the_metric_that_a_point_names_is_its_value() -> None:
@@ -213,6 +219,20 @@ def test_when_and_where_a_step_ran_is_not_in_the_table() -> None:
     assert results.to_parquet(tables[0]) == results.to_parquet(tables[1])
 
 
+def test_results_of_an_earlier_design_are_read_with_all_columns() -> None:
+    table = example()
+    for more in (0, 1):  # tables in docs/data have more columns
+        wide = table.append_column("date", pa.array([7] * len(table))) if more else table
+        older = wide.drop_columns(["label_samples", "design"])
+        found = results.from_parquet(results.to_parquet(older))
+        assert found.schema.names == wide.schema.names
+        assert found.select(older.schema.names).equals(older)
+        assert found["label_samples"].null_count == len(table)
+        assert found["design"].to_pylist() == [1] * len(table)
+        assert results.from_parquet(results.to_parquet(wide)).equals(wide)
+    assert results.from_parquet(results.to_parquet(older)).select(results.SCHEMA.names).schema.equals(results.SCHEMA)
+
+
 # ------------------------------------------------------------------ over seeds
 
 
@@ -232,6 +252,7 @@ def rows(*values: tuple[str, int, int, float]) -> pa.Table:
             "value": value,
             "collapsed_layers": seed,
             "step": "x",
+            "design": 2,
         }
         for task, level, seed, value in values
     ]
@@ -245,7 +266,7 @@ def test_mean_and_standard_error_over_seeds_by_hand() -> None:
     assert three["mean"] == pytest.approx(98.0)
     assert three["stderr"] == pytest.approx(2 / math.sqrt(3))
     assert three["density"] == pytest.approx(0.512)
-    assert (three["n"], three["collapsed_layers"]) == (3, 2)
+    assert (three["n"], three["collapsed_layers"], three["collapsed"]) == (3, 2, 2)
     assert (one["mean"], one["stderr"], one["n"], one["collapsed_layers"]) == (50.0, None, 1, 0)
 
 
@@ -256,6 +277,20 @@ def test_mean_and_standard_error_against_statistics(values: list[float]) -> None
     assert row["n"] == len(values)
     assert row["mean"] == pytest.approx(statistics.fmean(values), abs=1e-9)
     assert row["stderr"] == pytest.approx(statistics.stdev(values) / math.sqrt(len(values)), abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 100), st.integers(0, 2)), min_size=1, max_size=12))
+def test_medians_and_collapsed_seeds_by_a_loop(drawn: list[tuple[str, float, int]]) -> None:
+    table = rows(*((task, 3, seed, value) for seed, (task, value, _) in enumerate(drawn)))
+    layers = pa.array([layers for *_, layers in drawn], pa.int32())
+    place = table.schema.get_field_index("collapsed_layers")
+    table = table.set_column(place, table.schema.field(place), layers)
+    for row in results.summary(table).to_pylist():
+        mine = sorted((value, layers) for task, value, layers in drawn if task == row["task"])
+        low, high = mine[(len(mine) - 1) // 2][0], mine[len(mine) // 2][0]
+        assert row["median"] == pytest.approx((low + high) / 2)
+        assert row["collapsed"] == len([layers for _, layers in mine if layers])
+        assert row["collapsed_layers"] == max(layers for _, layers in mine)
 
 
 def test_equal_values_have_no_error() -> None:

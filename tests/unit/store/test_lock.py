@@ -132,7 +132,7 @@ def test_a_root_without_locks_has_a_lease(error: int, tmp_path: Path) -> None:
         assert code == 1
         assert re.fullmatch(
             rf"another sweep \(process {holder.pid} on {re.escape(platform.node())}\) is running on {re.escape(root)}; "
-            r"wait for it, or use another --root; if it was killed, the same command goes on in (60|5\d) s",
+            r"wait for it, or use another --root; if it was killed, retry in (60|5\d) s",
             said,
         ), said
         holder.kill()

@@ -385,12 +385,12 @@ def test_a_large_store_is_verified_where_it_is_read(tmp_path: Path, monkeypatch:
     read = Store.read
     monkeypatch.setattr(Store, "read", lambda self, name: names.append(name) or read(self, name))
 
-    monkeypatch.setattr(module, "VERIFY_AT_MOST", total)
+    monkeypatch.setattr(module, "MAX_VERIFIED", total)
     records, damaged = store.survey([step.id])
     assert (records, [damage.step_id for damage in damaged]) == ({}, [step.id])
 
     names.clear()
-    monkeypatch.setattr(module, "VERIFY_AT_MOST", total - 1)
+    monkeypatch.setattr(module, "MAX_VERIFIED", total - 1)
     records, damaged = store.survey([step.id])
     assert (set(records), damaged) == ({step.id}, [])
     assert names == [f"steps/{step.id}/SUCCESS"]

@@ -63,6 +63,11 @@ def test_s4ls_loss_as_a_whole(turned: bool) -> None:
     assert loss.item() == pytest.approx(np.mean(classes) + 0.7 * np.mean(rotations), rel=1e-6)
 
 
+def test_labelled_images_are_no_validation_set() -> None:
+    with pytest.raises(ValueError, match="labelled images are a part such as '10%-of-images', not '25%-held-out'"):
+        S4L(labelled="25%-held-out")
+
+
 @pytest.mark.parametrize("labelled", ["20%-of-images", "67%-of-classes"])
 def test_s4l_knows_the_labels_of_its_part_only(labelled: str) -> None:
     dataset, task = made_up(), S4L(labelled=labelled)

@@ -31,13 +31,17 @@ def _one_thread() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("jigsaw", {}, "task 'jigsaw' is not known; Known: labels, rotnet, exemplar, npid, s4l"),
+        ("jigsaw", {}, "task 'jigsaw' is not known; known: labels, rotnet, exemplar, npid, s4l"),
         ("rotnett", {}, "did you mean 'rotnet'"),
-        ("rotnet", {"turns": 4}, "task rotnet has no option 'turns', only all_turns"),
-        ("npid", {"seen": 1}, "task npid has no option 'seen', only dimension, temperature, momentum, negatives"),
+        ("rotnet", {"turns": 4}, "task rotnet has no option 'turns'; its options: all_turns"),
+        (
+            "npid",
+            {"seen": 1},
+            "task npid has no option 'seen'; its options: dimension, temperature, momentum, negatives",
+        ),
         ("npid", {"state": 1}, "has no option 'state'"),
         ("exemplar", {"views": 3}, "has no option 'views'"),
-        ("rotnet", {"all_turns": 1}, "option all_turns of task rotnet is of type bool, not 1"),
+        ("rotnet", {"all_turns": 1}, "option all_turns of task rotnet must be of type bool, not 1"),
         ("exemplar", {"dimension": True}, "of type int, not True"),
         ("exemplar", {"dimension": 2.0}, "of type int, not 2.0"),
         ("exemplar", {"margin": "0.5"}, "of type float, not '0.5'"),
@@ -58,7 +62,7 @@ def test_what_a_task_does_not_know_is_refused_with_a_sentence(
     name: str, options: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        find(name, options.items())
+        find(name, options)
 
 
 def test_each_task_has_the_options_that_are_known_without_torch() -> None:
@@ -72,9 +76,9 @@ def test_each_task_has_the_options_that_are_known_without_torch() -> None:
 
 
 def test_options_reach_the_task() -> None:
-    assert find("exemplar", [("margin", 1), ("negatives", "semi-hard")]) == Exemplar(margin=1, negatives="semi-hard")
-    assert find("npid", [("momentum", 0)]) == NPID(momentum=0)
-    assert find("rotnet", [("all_turns", True)]) == RotNet(all_turns=True)
+    assert find("exemplar", {"margin": 1, "negatives": "semi-hard"}) == Exemplar(margin=1, negatives="semi-hard")
+    assert find("npid", {"momentum": 0}) == NPID(momentum=0)
+    assert find("rotnet", {"all_turns": True}) == RotNet(all_turns=True)
 
 
 @pytest.mark.parametrize(

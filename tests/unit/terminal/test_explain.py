@@ -100,16 +100,25 @@ def test_all_that_a_row_is_made_from_is_there_in_order(name: str) -> None:
         assert all(place[parent.id] < place[step_id] for parent in step.parents)
 
 
+def test_a_training_says_how_many_labels_it_has_seen() -> None:
+    said = {}
+    for row, name in enumerate(STEPS):
+        found = [line for line in explained(str(row)) if "samples with labels" in line]
+        said[name] = [line.partition("it starts from: ")[2] for line in found]
+    whole = ["28,800"]  # RotNet saw none
+    assert said == dict.fromkeys(STEPS, whole) | {"svms": [], "tuned": ["14,400"]}
+
+
 def test_each_kind_of_step_in_words() -> None:
     said = {line[2] for row in range(len(STEPS)) for line in chain_of(explained(str(row)))}
     assert {
         "train rotnet R1, seed 4, drawn from seed 4",
         "prune #1: 80% of all stay",
         "train rotnet R1, seed 4, from #1 at 1,200, under mask #2",
-        "train labels R2, seed 4, from #1 at 1,200, under mask #4",
+        "train labels R2, seed 4, from #1 at 1,200, the recipe from 0 on, under mask #4",
         "train labels R2, seed 4, drawn from seed 4, draw 1, under mask #6",
         "shuffle #2 in each layer, seed 4",
-        "random mask: 80% of convs:2 stay, 5 times, seed 4, none that is 0 in #1",
+        "random mask: 80% of convs:2 stay, 5 times, seed 4, without weights that are 0 in #1",
         "shuffle #2 in each layer, seed 9",
         "train labels R2, seed 4, from #3, under mask #2",
         "train labels R2, seed 4, from #1",
@@ -140,8 +149,36 @@ def test_what_how_long_when_where_and_the_files() -> None:
             assert rest == ["top1 97.25", "51.2%", "3:07 min", "2026-09-21 14:13", "run 1", "weights 133 kB"]
         else:
             assert rest == ["41%", "run 2", "mask 4.37 kB"]
-    masks = "run 2: masks, made beside trainings; raysslprune 0.1, torch 2.9"
+    masks = "run 2: masks, made in the processes of trainings; raysslprune 0.1, torch 2.9"
     assert lines[-2:] == ["run 1: box, cuda:0; raysslprune 0.1, torch 2.9", masks]
+
+
+def test_how_ties_fell_and_what_older_masks_did() -> None:
+    """A mask without ties says nothing; one that was made before ties were drawn says what it would have done."""
+    tied = {ROTNET.masks[1].id: 0, ROTNET.masks[2].id: 27_378}  # pyright: ignore[reportOptionalMemberAccess]
+
+    def with_facts(some: Mapping[str, int]) -> dict[str, Record]:
+        more = {key: replace(RECORDS[key], facts={**RECORDS[key].facts, "tied": count}) for key, count in some.items()}
+        return RECORDS | more
+
+    def about_masks(lines: list[str]) -> list[str]:
+        return [line for line in lines if "magnitude" in line]
+
+    none, drawn = (explained("0", with_facts(dict.fromkeys(tied, 0))), explained("0", with_facts(tied)))
+    assert about_masks(none) == []
+    assert about_masks(drawn) == [
+        "ties: weights of equal magnitude; which of them stay was drawn, with a seed from the step's id"
+    ]
+    assert [re.split("  +", line[3].strip())[0] for line in chain_of(drawn) if line[2].startswith("prune")] == [
+        "41%",
+        "draw among 27,378 ties",
+    ]
+    older = "made before ties were drawn: {}; of weights of equal magnitude, if any, the last stayed"
+    assert about_masks(explained("0")) == [older.format("#2, #4")]
+    second = ROTNET.masks[2]
+    assert second is not None
+    assert about_masks(explained("0", with_facts({second.id: 5})))[1:] == [older.format("#2")]
+    assert about_masks(explained(STEPS["ticket"].id, {})) == []
 
 
 def test_the_main_metric_comes_first_even_if_it_is_0_and_no_other_0_is_told() -> None:
@@ -159,14 +196,14 @@ def test_runs_in_two_places_are_told_apart() -> None:
     records = {**RECORDS, DENSE.id: record(DENSE, host="other")}
     lines = explained("0", records)
     runs = [line.split(";")[0] for line in lines if line.startswith("run ")]
-    assert runs == ["run 1: other, cuda:0", "run 2: masks, made beside trainings", "run 3: box, cuda:0"]
+    assert runs == ["run 1: other, cuda:0", "run 2: masks, made in the processes of trainings", "run 3: box, cuda:0"]
 
 
 def test_what_is_not_done_says_so() -> None:
     step = STEPS["ticket"]
     records = {key: value for key, value in RECORDS.items() if key not in (step.id, ROTNET.rounds[1].id)}
     lines = explained(step.id, records)
-    assert lines[0] == "figx: a step that none of the rows shows"
+    assert lines[0] == "figx: a step without a row"
     assert lines[2].strip() == "not done"
     listed = {line[1]: (line[3] or "").strip() for line in chain_of(lines)}
     assert [key for key, rest in listed.items() if rest == "not done"] == [ROTNET.rounds[1].id, step.id]

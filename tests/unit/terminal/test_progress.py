@@ -20,7 +20,7 @@ from raysslprune.paper.scales import SETTINGS
 from raysslprune.plan.cost import OVERHEAD
 from raysslprune.plan.graph import Plan, make_plan
 from raysslprune.plan.schedule import Schedule
-from raysslprune.spec import Init, Prune, Rewind, Train, prunings
+from raysslprune.spec import Init, Prune, Rewind, Train
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import known, load
 from raysslprune.sweepfile import Point
@@ -81,7 +81,7 @@ def test_a_chain_is_the_trainings_that_are_pruned() -> None:
     for name, chain in found.items():
         task, seed = name.split(" seed ")
         assert len(chain.rounds) == LEVELS  # the dense network, and two of its tickets
-        assert [len(prunings(m)) for job in chain.rounds for m in job.after if isinstance(m, Prune)] == [1, 2, 3]
+        assert [len(m.rounds) for job in chain.rounds for m in job.after if isinstance(m, Prune)] == [1, 2, 3]
         assert {(job.train.task, job.train.seed) for job in chain.rounds} == {(task, int(seed))}
 
 
@@ -141,7 +141,7 @@ def test_chains_are_rows_and_leaves_are_counted() -> None:
     assert [line for line in shown(progress) if "0 of" in line][1:] == [
         "pruning labels seed 0 0 of 3",
         "pruning rotnet seed 0 0 of 3",
-        f"training leaves of the chains 0 of {leaves}",
+        f"training outside the chains 0 of {leaves}",
     ]
     done = 0
     while job := progress.schedule.next():
@@ -290,6 +290,7 @@ def test_json_lines() -> None:
             "event": "progress",
             "finished": 0,
             "total": progress.total,
+            "waiting": "",
             "guess": False,
             "running": [{**names[0], "samples": [64, 640]}],
         },
@@ -336,10 +337,14 @@ def test_a_learning_curve_is_what_the_loop_saw(tmp_path: Path) -> None:
 
     store = Store(str(tmp_path / "runs"))
     store.create()
-    runner = Runner(store=store, exchange=NoExchange(), curves=str(tmp_path / "curves"))
-    _, _, metrics, _ = runner.train(step, set())
+    runner = Runner(store=store, exchange=NoExchange(), curves=str(tmp_path / "curves"), curve_points=3)
+    _, _, metrics, facts = runner.train(step, set())
     assert metrics == plain.metrics, "looking changes nothing"
     curve = curve_in(tmp_path / "curves")
+    points = [(samples, values["top1"]) for samples, values in facts["curve"]]
+    assert [samples for samples, _ in points] == [0, 9984, 20032]
+    assert points[-1][1] == metrics["top1"]
+    assert curve["top1"] == [(samples, pytest.approx(value)) for samples, value in points[:-1]], "the last is end/top1"
     assert {"loss", "learning_rate", "end/top1"} <= curve.keys()
     zeros = {f"end/{name}" for name, value in metrics.items() if not value}
     assert "end/natural_sparsity_1e-30" in zeros
@@ -358,3 +363,42 @@ def test_no_curve_is_written_unasked(tmp_path: Path) -> None:
     step = Train(task="labels", data=S.data, arch=S.arch, recipe=S.recipes["labels"], seed=0, start=Init(seed=0))
     Runner(store=store, exchange=NoExchange()).train(step, set())
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+WAITING = "waiting for machines: 0 of 2 cores are there; `ray status` says why"
+
+
+def test_what_all_trainings_wait_for_is_shown_in_place_of_a_time_left() -> None:
+    """In the display, in its plain lines, and in JSON; once as an event, and again when it is over."""
+    drawn, plain, lines = (io.StringIO() for _ in range(3))
+    for file, kind, in_terminal in ((drawn, Progress, True), (plain, Progress, False), (lines, JsonLines, False)):
+        console = Console(file=file, force_terminal=in_terminal, width=200, highlight=False)
+        progress = watched(graph_of("labels"), kind, console)
+        job = progress.schedule.next()
+        assert job
+        progress.job_started(job)
+        for _ in range(2):
+            progress.waits("machines", WAITING)
+        if in_terminal:
+            console.print(progress.render())
+        progress._line()
+        assert progress.snapshot()["waiting"] == WAITING
+        progress.waits("", "")
+        assert progress.snapshot()["waiting"] == ""
+        progress._line()
+    for file in (drawn, plain):
+        shown = file.getvalue()
+        assert WAITING in shown
+        before, after = shown.rpartition(WAITING)[::2]
+        assert " left" not in before
+        assert "its worker is starting" not in before
+        assert " left" in after
+    assert plain.getvalue().count(WAITING) == 2, "as an event, and in the line"
+    events = lines_of(lines)
+    assert [(event["event"], event.get("for")) for event in events if event["event"] == "waiting"] == [
+        ("waiting", "machines"),
+        ("waiting", ""),
+    ]
+    (during, afterwards) = [event for event in events if event["event"] == "progress"]
+    assert (during["waiting"], during["running"]) == (WAITING, [])
+    assert (afterwards["waiting"], len(afterwards["running"])) == ("", 1)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import io
+import math
+import statistics
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from raysslprune import results
 from raysslprune.lottery import linear
 from raysslprune.paper.recipes import GPU, TRANSFER, appendix_d
 from raysslprune.plan.graph import make_plan
+from raysslprune.results.claims import Verdict
+from raysslprune.results.inference import weigh
 from raysslprune.spec import Init, Train
 from raysslprune.store.steps import Store
-from raysslprune.sweepfile import Point
+from raysslprune.sweepfile import Claim, Curve, Point
 from raysslprune.terminal import tables
 from tests.helpers.points import (
     SWEEPS,
     made_up,
     points,
 )
+from tests.helpers.tables import LEVELS, bimodal, density, table
 
 
 @pytest.fixture(params=SWEEPS)
@@ -29,6 +36,22 @@ def asked(request: pytest.FixtureRequest) -> list[Point]:
 def pretext(task: str, seed: int = 0) -> Train:
     recipe = appendix_d(task, "imagenet", "resnet50")
     return Train(task=task, data="imagenet", arch="resnet50", recipe=recipe, seed=seed, start=Init(seed=seed))
+
+
+def test_what_a_search_chose_is_shown_by_its_value_on_test_images() -> None:
+    """Not the best on test images: that would be a choice by them."""
+    values = {0: (90.0, 92.0), 300: (95.0, 97.0), 600: (91.0, 92.0), 1200: (99.0, 99.0)}
+    rows = [
+        dict.fromkeys(results.SCHEMA.names, "") | {"task": "labels", "level": 3, "rewind": rewind, "seed": seed}
+        | {"value": value, "density": 0.5, "density_of_all": 0.5, "collapsed_layers": 0}
+        | {"label_samples": 0, "design": 2}
+        for rewind, seeds in values.items() for seed, value in enumerate(seeds)
+    ]  # fmt: skip
+    tried = {("labels", 3, 0): 80.0, ("labels", 3, 300): 81.0, ("labels", 3, 600): 83.0, ("rotnet", 3, 0): 99.0}
+    (row,) = tables.search_table(pa.Table.from_pylist(rows, schema=results.SCHEMA), tried).texts()[1:]
+    assert row == ["labels", "50.0", "3", "91.5 ± 0.5", "600", "4", "99.0 ± 0.0", "1,200"]
+    (row,) = tables.search_table(pa.Table.from_pylist(rows, schema=results.SCHEMA), {}).texts()[1:]
+    assert row == ["labels", "50.0", "0", "", "", "4", "99.0 ± 0.0", "1,200"]
 
 
 LINEAR, SVMS = (TRANSFER[kind].recipe for kind in ("linear", "svm"))
@@ -66,3 +89,59 @@ def test_a_dry_run_of_one_figure_on_this_machine_is_short() -> None:
         "time",
         "disk",
     ]
+
+
+def test_the_numbers_of_a_claim_are_a_line_for_each_of_their_parts() -> None:
+    one, other = (Curve(task=task, init="winning ticket") for task in ("labels", "rotnet"))
+    of = Claim(says="so", source="there", higher=one, lower=other, relation="equal", margin=2.0)
+    verdict = Verdict(
+        claim=of,
+        densities=tuple(0.8**level for level in range(1, 12)),
+        seeds=3,
+        effect=1.0,
+        evidence=weigh([0.5, 1.0, 1.5], "equal", 2.0),
+        holm=0.123,
+        benjamini_hochberg=0.0123,
+        labels="the sides saw 14,400 and 1,440 samples with labels",
+    )
+    for width in (140, 60):
+        out = io.StringIO()
+        tables.claims(Console(file=out, width=width), [verdict])
+        _, _, says, *lines = out.getvalue().rstrip().splitlines()
+        assert says == "undecided: so (there)"
+        assert all(len(line) <= width and line.startswith("    ") for line in lines)
+        begun = [line.split()[0] for line in lines if not line.startswith("     ")]
+        assert begun == ["mean", "two", "the"]
+        assert len(lines) == 3 or width == 60
+        assert " ".join(line.strip() for line in lines) == verdict.numbers
+    assert "at 11 densities from 20.0 to 91.4 % pruned, n = 3; two one-sided" in verdict.numbers
+
+
+def test_where_only_some_seeds_have_an_empty_layer_the_median_stands_beside_the_mean() -> None:
+    some = bimodal()
+    (caption, n, grid), *more = tables.mean_tables(table(some), tables.BY_PRUNING)
+    assert (caption, n, more) == ("", "n = 3", [])
+    cells = {row.cells[0].text: [cell.text for cell in row.cells[1:]] for row in grid.rows}
+    for level in LEVELS:
+        for at, task in enumerate(("labels", "random")):
+            mine = [row["value"] for row in some if (row["task"], row["level"]) == (task, level)]
+            shown = f"{statistics.fmean(mine):.1f} ± {statistics.stdev(mine) / math.sqrt(3):.1f}"
+            shown += f" (median {statistics.median(mine):.1f})" * ((task, level) == ("random", 10))
+            assert cells[results.pruned_percent(density(level))][at] == shown
+    assert "(median 88.4)" in cells["89.3"][1]
+    fewer = [row for row in some if row["task"] == "random" or row["seed"]]  # two seeds of labels
+    (_, n, grid), *_ = tables.mean_tables(table(fewer), tables.BY_PRUNING)
+    assert n == "n in brackets"
+    assert any(row.cells[2].text.endswith(" (3, median 88.4)") for row in grid.rows)
+
+
+def test_seeds_with_an_empty_layer_are_counted() -> None:
+    some = bimodal()
+    assert tables.empty_layers(table(some)) == "random at 89.3 % (1 of 3 seeds), random at 95.6 % (3 of 3 seeds)"
+    panels = [row | {"panel": panel} for panel in ("one", "two") for row in some if panel == "one" or not row["seed"]]
+    assert tables.empty_layers(table(panels)) == (
+        "one: random at 89.3 % (1 of 3 seeds), random at 95.6 % (3 of 3 seeds); two: random at 95.6 % (1 of 1 seed)"
+    )
+    inits = [row | {"init": init} for init in ("one", "two") for row in some]
+    assert tables.empty_layers(table(inits)) == tables.empty_layers(table(some)), "a seed counts once"
+    assert tables.empty_layers(table(row for row in some if row["task"] == "labels")) == ""

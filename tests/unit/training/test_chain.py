@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from raysslprune import data, models
 from raysslprune.data.batches import Batch
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views
-from raysslprune.lottery import Chain, imp, random_prune, random_reinit, shuffled, winning_ticket
+from raysslprune.lottery import Chain, imp, random_prune, random_reinit, shuffled, untrained, winning_ticket
 from raysslprune.spec import Recipe, Step, dump, seed_of
 from raysslprune.store.steps import Store
 from raysslprune.training import loop as training
@@ -77,29 +78,46 @@ def left(mask: dict[str, np.ndarray]) -> int:
 # ------------------------------------------------------------------------------------- the same, written out
 
 
-def forward(w: dict[str, Tensor], images: Tensor) -> Tensor:
+def features(w: dict[str, Tensor], images: Tensor, training: bool, momentum: float = 0.1) -> Tensor:
     x = images
     for number in (1, 2, 3, 4):
         norm = f"trunk.layers.bn{number}"
         statistics = w[f"{norm}.running_mean"], w[f"{norm}.running_var"]
         x = F.conv2d(x, w[f"trunk.layers.conv{number}.weight"], padding=1)
-        x = F.relu(F.batch_norm(x, *statistics, w[f"{norm}.weight"], w[f"{norm}.bias"], training=True))
+        x = F.relu(F.batch_norm(x, *statistics, w[f"{norm}.weight"], w[f"{norm}.bias"], training, momentum))
         if number in (1, 3):
             x = F.max_pool2d(x, 2)
-    return F.linear(x.mean(dim=(2, 3)), w["head.weight"], w["head.bias"])
+    return x.mean(dim=(2, 3))
+
+
+def channels_last(w: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.clone(memory_format=torch.channels_last if t.dim() == 4 else None) for name, t in w.items()}
+
+
+def calibrated(w: dict[str, Tensor], mask: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Masked, with mean statistics over batches of 1,024 and 176 images, each image counting once."""
+    digits, w = data.load("digits"), channels_last(w)
+    for name, stays in mask.items():
+        w[f"trunk.{name}"][torch.from_numpy(~stays)] = 0
+    total = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in w.items() if "running" in name}
+    for images, _ in digits.train.batches(1_024):
+        features(w, (images.float() - digits.mean) / digits.std, training=True, momentum=1.0)
+        total = {name: t + len(images) * w[name].double() for name, t in total.items()}
+    return {**w, **{name: (t / 1_200).float() for name, t in total.items()}}
 
 
 def learn(
-    task: str, seed: int, w: dict[str, Tensor], mask: dict[str, np.ndarray], first: int
+    task: str, seed: int, w: dict[str, Tensor], mask: dict[str, np.ndarray], first: int, *, frozen: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Train from ``first`` to the end; gives the state at REWIND (or of the start) and the final one.
+
+    frozen: train the head alone.
 
     torch.optim.SGD in its fused kernel and weights in channels-last order, as in the project: another kernel or
     order rounds differently in the last bit, 32 updates multiply that, and some close ranks change places.
     """
-    w = {name: t.clone() for name, t in w.items()}
-    w = {name: t.to(memory_format=torch.channels_last) if t.dim() == 4 else t for name, t in w.items()}
-    trained = [t.requires_grad_() for name, t in w.items() if name.endswith(("weight", "bias"))]
+    w, within = channels_last(w), "head" if frozen else ""
+    trained = [t.requires_grad_() for name, t in w.items() if name.endswith(("weight", "bias")) and within in name]
     optimizer = torch.optim.SGD(trained, lr=0.0, momentum=0.9, nesterov=True, weight_decay=5e-3, fused=True)
     digits = data.load("digits")
     stream, views, early = Stream(1_200, 3 if task == "labels" else 4, seed), Views(digits, digits.train, RECIPE), w
@@ -117,14 +135,16 @@ def learn(
             turned = [np.rot90(x[0], k) for x, k in zip(images.numpy(), targets.tolist(), strict=True)]
             images = torch.from_numpy(np.stack(turned)[:, None])
         optimizer.zero_grad()
-        F.cross_entropy(forward(w, images), targets).backward()
+        outputs = F.linear(features(w, images, training=not frozen), w["head.weight"], w["head.bias"])
+        F.cross_entropy(outputs, targets).backward()
         optimizer.step()
     for name, stays in mask.items():
         w[f"trunk.{name}"].data[torch.from_numpy(~stays)] = 0
     return early, {name: t.detach() for name, t in w.items()}
 
 
-def drawn_network(outputs: int, generator: torch.Generator) -> dict[str, Tensor]:
+def drawn_network(outputs: int, seed: int, draw: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed_of("init", seed, draw))
     net = models.network("conv4", 1, lambda width: nn.Linear(width, outputs), generator, torch.device("cpu"))
     return net.state_dict()
 
@@ -133,8 +153,7 @@ def naive_chain(
     task: str, keep: float, prunable: list[str], seed: int = 0
 ) -> tuple[list[dict[str, np.ndarray]], list[dict[str, Tensor]]]:
     """Masks of levels 1 to 5, and the final weights under each of levels 0 to 4. All digits, one loop."""
-    generator = torch.Generator().manual_seed(seed_of("init", seed, 0))
-    drawn = drawn_network(10 if task == "labels" else 4, generator)
+    drawn = drawn_network(10 if task == "labels" else 4, seed)
     mask = {name: np.ones(shape, dtype=bool) for name, shape in zip(CONVOLUTIONS, SHAPES, strict=True)}
     early, weights = learn(task, seed, drawn, mask, 0)
     masks, finals = [], [weights]
@@ -174,7 +193,7 @@ def test_a_chain_is_imp_written_out(task: str, keep: float, scope: str, prunable
     for step, weights in zip(made.rounds, finals, strict=True):
         stored = from_safetensors(store.artefact(step.id, "weights.safetensors"))
         for name, t in weights.items():
-            if name.endswith(("weight", "bias")):
+            if not name.endswith("batches_tracked"):
                 assert np.array_equal(stored[name], t.numpy()), (step.mask, name)
     total, expected = sum(int(np.prod(s)) for n, s in zip(CONVOLUTIONS, SHAPES, strict=True) if n in prunable), []
     rest = 32_400 - total
@@ -191,11 +210,50 @@ def test_a_chain_is_imp_written_out(task: str, keep: float, scope: str, prunable
         assert final[f"trunk.{name}"][stays].all()
 
 
+def test_leaves_are_trainings_written_out(tmp_path: Path) -> None:
+    """Weights and BatchNorm statistics, bit for bit: a ticket found without labels, a re-init, an untrained probe."""
+    made = chain("rotnet", 0.36)
+    ticket = winning_ticket(made, 2, task="labels", recipe=RECIPE)
+    reinit = random_reinit(made.masks[2], like=made.dense, task="labels", recipe=RECIPE)
+    probe = untrained(ticket, data="digits", recipe=RECIPE)
+    store = execute([ticket, reinit, probe], tmp_path)
+
+    mask = mask_in(store, made.masks[2])
+    whole = {name: np.ones(shape, dtype=bool) for name, shape in zip(CONVOLUTIONS, SHAPES, strict=True)}
+    early, _ = learn("rotnet", 0, drawn_network(4, 0), whole, 0)
+    drawn = drawn_network(10, 0)
+    kept = {name: t for name, t in early.items() if name.startswith("trunk.")}
+    naive = {
+        ticket: learn("labels", 0, {**drawn, **kept}, mask, 0),  # the whole schedule, since labels are another task
+        reinit: learn("labels", 0, drawn_network(10, 0, draw=1), mask, 0),
+        probe: learn("labels", 0, calibrated(drawn, mask), mask, 0, frozen=True),
+    }
+    for step, (_, weights) in naive.items():
+        stored = from_safetensors(store.artefact(step.id, "weights.safetensors"))
+        for name, t in weights.items():
+            if not name.endswith("batches_tracked"):
+                assert np.array_equal(stored[name], t.numpy()), (step.start, name)
+
+
+def test_a_late_rewind_takes_no_labels_from_a_ticket_of_another_task(tmp_path: Path) -> None:
+    """Going on at sample 4,000 of 4,800 would leave it 800 samples of labels, and a re-init all 4,800."""
+    recipe = replace(RECIPE, samples=4_800)
+    made = imp(
+        task="rotnet", data="digits", arch="conv4", recipe=recipe, seed=0, levels=1, keep=0.1, rewind=4_000
+    )  # fmt: skip
+    ticket = winning_ticket(made, 1, task="labels", recipe=recipe)
+    going_on = replace(ticket, first_sample=None)
+    reinit = random_reinit(made.masks[1], like=made.dense, task="labels", recipe=recipe)
+    store = execute([ticket, going_on, reinit], tmp_path)
+    top1 = {step: record.metrics["top1"] for step in (ticket, going_on, reinit) if (record := store.record(step.id))}
+    assert top1[reinit] - top1[going_on] > 50
+    assert abs(top1[reinit] - top1[ticket]) < 10
+
+
 def test_the_comparison_can_fail() -> None:
     """Another seed's chain has other masks: equality above is no accident of the shapes."""
     mask = {name: np.ones(shape, dtype=bool) for name, shape in zip(CONVOLUTIONS, SHAPES, strict=True)}
-    generator = torch.Generator().manual_seed(0)
-    drawn = drawn_network(10, generator)
+    drawn = drawn_network(10, 0)
     a, b = (learn("labels", seed, drawn, mask, 1_500)[1] for seed in (0, 1))
     assert not torch.equal(a["trunk.layers.conv1.weight"], b["trunk.layers.conv1.weight"])
 

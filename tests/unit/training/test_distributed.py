@@ -109,6 +109,10 @@ def on_a_rank(rank: int, world: int, folder: Path) -> None:
     again.restore(shared[0])
     tensors |= {f"resumed/{key}": t for key, t in flat(again.run()).items()}
 
+    curved = Loop(step=step("labels"), data=some_digits(), mask=mask(), snapshots_at={HALF}, curve_points=4).run()
+    tensors |= {f"curved/{key}": t for key, t in flat(curved).items()}
+    metrics["curve"] = {str(samples): values for samples, values in sorted(curved.curve.items())}
+
     metrics["apart"] = []
     for changed in ("mask", "weights", "place"):
         loop = Loop(step=step("labels"), data=some_digits(), mask=mask())
@@ -210,7 +214,7 @@ def test_the_next_mask_is_that_of_one_process(name: str, ranks: Ranks, alone: di
 
     def pruned(weights: dict[str, Tensor], prefix: str) -> masks.Mask:
         trunk = {n: weights[f"{prefix}trunk.{n}"] for n in mask()}
-        return masks.prune(trunk, mask(), 0.8, list(trunk))
+        return masks.prune(trunk, mask(), 0.8, torch.Generator()).mask
 
     one = pruned(alone[name].weights, "")
     many = pruned(ranks[0][0], f"{name}/weights.")
@@ -225,6 +229,17 @@ def test_interrupted_is_uninterrupted_bit_for_bit(ranks: Ranks) -> None:
         for key in [key for key in tensors if key.startswith("npid/")]:
             resumed = tensors[key.replace("npid/", "resumed/")]
             torch.testing.assert_close(resumed, tensors[key], rtol=rtol, atol=atol, msg=key)
+
+
+def test_all_ranks_measure_the_points_of_a_curve_and_stay_the_same(ranks: Ranks) -> None:
+    alone = Loop(step=step("labels"), data=some_digits(), mask=mask(), curve_points=4).run().curve
+    for tensors, metrics in ranks:
+        for key in [key for key in tensors if key.startswith("labels/")]:
+            assert torch.equal(tensors[key.replace("labels/", "curved/")], tensors[key]), key
+        assert metrics["curve"] == ranks[0][1]["curve"]
+        assert metrics["curve"].keys() == {str(samples) for samples in alone}
+        for samples, values in alone.items():
+            assert metrics["curve"][str(samples)]["top1"] == pytest.approx(values["top1"], abs=100 / 99 + 1e-9)
 
 
 def test_only_rank_0_saves_and_reports(ranks: Ranks) -> None:

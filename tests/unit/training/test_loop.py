@@ -17,15 +17,17 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from raysslprune import data, models
+from raysslprune.catalogue import label_samples
 from raysslprune.data import Dataset, Resident
 from raysslprune.data.batches import Batch
 from raysslprune.data.stream import Stream
 from raysslprune.data.views import Views
+from raysslprune.lottery import finetune, linear, rewound
 from raysslprune.masks import Mask
 from raysslprune.spec import Init, Recipe, Rewind, Train, seed_of
 from raysslprune.tasks import find
 from raysslprune.training import loop as training
-from raysslprune.training.loop import Checkpoint, Hooks, Loop, Outcome, State, learning_rate, updates
+from raysslprune.training.loop import Checkpoint, Hooks, Loop, Outcome, State, learning_rate
 
 EPOCH = 192
 SHAPES = {
@@ -137,7 +139,7 @@ def test_pruned_weights_are_exactly_0_after_every_update(name: str, look_always:
     before = loop.net.state_dict()["trunk.layers.conv2.weight"].clone()
     assert leak(loop.net.state_dict(), mask) == 0
     outcome = loop.run()
-    assert found == [0.0] * updates(3 * EPOCH, 40)
+    assert found == [0.0] * math.ceil(3 * EPOCH / 40)
     assert all(moved)
     assert leak(outcome.weights, mask) == 0
     for layer, stays in mask.items():  # and nothing else is 0
@@ -156,7 +158,7 @@ def test_a_mask_applied_before_the_update_only_would_leak(name: str, monkeypatch
     monkeypatch.setattr(Loop, "next_batch", mask_and_next_batch)
     loop = Loop(step=step(by=name), data=DATA, mask=mask)
     monkeypatch.setattr(Loop, "apply_mask", lambda _: None)
-    with pytest.raises(RuntimeError, match="a pruned weight came back to life after 600 samples"):
+    with pytest.raises(RuntimeError, match="a pruned weight is no longer 0 after 600 samples"):
         loop.run()
     assert leak(loop.net.state_dict(), mask) > 1e-3
 
@@ -287,6 +289,85 @@ def test_a_checkpoint_is_a_copy(look_always: None) -> None:
     assert [to_safetensors(checkpoint.tensors) for checkpoint in saved] == as_saved
 
 
+# ------------------------------------------------------------------------------------- learning curves
+
+FEW_NEGATIVES = {"negatives": 20, "temperature": 0.5}
+
+
+@pytest.mark.parametrize("task", ["labels", "rotnet", "exemplar", "npid", "s4l", "frozen"])
+def test_a_learning_curve_changes_no_bit(task: str, look_always: None) -> None:
+    """Of weights, snapshots, metrics and global random state."""
+    options = FEW_NEGATIVES if task == "npid" else {"labelled": "50%-of-images"} if task == "s4l" else {}
+    the_step = step("labels" if task == "frozen" else task, options=options)
+    start = None
+    if task == "frozen":
+        dense = step("rotnet")
+        start = Loop(step=dense, data=DATA, snapshots_at=[EPOCH]).run().snapshots[EPOCH]
+        the_step = dataclasses.replace(the_step, start=Rewind(of=dense, samples=EPOCH), trunk_frozen=True)
+    made = [
+        Loop(step=the_step, data=DATA, start=start, mask=some_mask(), snapshots_at=[400], curve_points=points)
+        for points in (0, 7)
+    ]
+    plain = made[0].run()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tobytes()  # pyright: ignore
+    curved = made[1].run()
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tobytes()  # pyright: ignore
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    assert_same_outcome(curved, plain)
+    assert plain.curve == {}
+    first = 200 if task == "frozen" else 0
+    assert sorted(curved.curve) == ([200, 280, 320, 400, 480, 520, 600] if first else [0, 80, 200, 320, 400, 480, 600])
+    assert all(curved.curve[600][name] == plain.metrics[name] for name in curved.curve[600])
+    assert all(values.keys() == curved.curve[600].keys() for values in curved.curve.values())
+
+
+def test_points_of_a_curve_are_accuracies_of_the_states_there() -> None:
+    """Against networks stopped there, whose hits are counted image by image."""
+    outcome = Loop(step=step(), data=DATA, snapshots_at=[0, 320, 480], curve_points=7).run()
+    for samples, state in outcome.snapshots.items():
+        net = starting_network(step())
+        net.load_state_dict(state)
+        net.eval()
+        assert isinstance(DATA.test, Resident)
+        with torch.no_grad():
+            hits = [
+                int(net(DATA.normalise(image[None])).argmax()) == int(label)
+                for image, label in zip(DATA.test.images, DATA.test.labels, strict=True)
+            ]
+        assert outcome.curve[samples] == {"top1": pytest.approx(100 * sum(hits) / len(hits))}
+    assert len({values["top1"] for values in outcome.curve.values()}) > 3
+
+
+def test_a_curve_has_images_that_are_held_out_too() -> None:
+    held_out = dataclasses.replace(DATA, validation=DATA.test.some(torch.arange(40)))
+    outcome = Loop(step=step(), data=held_out, curve_points=3).run()
+    assert [values.keys() for values in outcome.curve.values()] == [{"top1", "top1_validation"}] * 3
+    assert outcome.curve[600]["top1_validation"] == outcome.metrics["top1_validation"]
+
+
+def test_an_interrupted_training_keeps_its_curve(look_always: None) -> None:
+    saved: list[Checkpoint] = []
+    whole = Loop(step=step(), data=DATA, hooks=Hooks(save=saved.append, save_every=0.0), curve_points=4).run()
+    assert sorted(whole.curve) == [0, 200, 400, 600]
+    for stopped in (3, 4, 5, 14):  # before a point, at it, after it, and at the end
+        loop = Loop(step=step(), data=DATA, curve_points=4)
+        loop.restore(through_a_file(saved[stopped]))
+        outcome = loop.run()
+        assert_same_outcome(outcome, whole)
+        assert outcome.curve == whole.curve
+
+
+@pytest.mark.parametrize(
+    ("count", "points"),
+    [(0, set()), (1, {1000}), (2, {600, 1000}), (3, {600, 800, 1000}), (4, {600, 700, 900, 1000})],
+)
+def test_points_are_evenly_spaced_in_whole_updates(count: int, points: set[int]) -> None:
+    assert training.evenly_spaced(600, 1000, 100, count) == points
+    every = {600, 700, 800, 900, 1000}
+    assert training.evenly_spaced(600, 1000, 100, 1000) == every
+
+
 # ------------------------------------------------------------------------------------- snapshots and rewinding
 
 
@@ -362,12 +443,12 @@ def test_rewound_and_unmasked_retraces_the_dense_training(task: str, samples: in
     loop = Loop(step=rewound, data=DATA, start=whole.snapshots[samples], hooks=looking(True))
     outcome = loop.run()
     assert_same(outcome.weights, whole.weights)
-    assert rates[True] == rates[False][updates(samples, 40) :]
+    assert rates[True] == rates[False][math.ceil(samples / 40) :]
     assert outcome.metrics == whole.metrics
 
 
 def test_a_rewound_training_needs_a_state() -> None:
-    with pytest.raises(ValueError, match="starts from another needs its state"):
+    with pytest.raises(ValueError, match="starts from another one needs its state"):
         starting_network(step(start=Rewind(of=step(), samples=0)))
 
 
@@ -416,7 +497,7 @@ def rates_of_torch(make: Callable[[torch.optim.Optimizer], Any], count: int) -> 
 
 
 def rates_of_ours(count: int, **changes: Any) -> list[float]:
-    made = Recipe(samples=6_400, batch=64, lr=0.1, **changes)
+    made = Recipe(**{"samples": 6_400, "batch": 64, "lr": 0.1, **changes})
     return [learning_rate(made, 64 * update) for update in range(count)]
 
 
@@ -450,6 +531,15 @@ def test_warm_up_multiplies_the_schedule() -> None:
     np.testing.assert_allclose(rates_of_ours(100, schedule="cosine", warmup=3_200), wanted)
 
 
+def test_one_cycle_by_hand() -> None:
+    """Up in two updates of 64 samples, then down in eight, as straight lines that meet at the highest rate."""
+    np.testing.assert_allclose(
+        rates_of_ours(10, schedule="linear", samples=640, warmup=128),
+        [0.05, 0.1, 0.1, 0.0875, 0.075, 0.0625, 0.05, 0.0375, 0.025, 0.0125],
+    )
+    np.testing.assert_allclose(rates_of_ours(4, schedule="linear", samples=256), [0.1, 0.075, 0.05, 0.025])
+
+
 def test_the_loop_uses_the_schedule(look_always: None) -> None:
     used: list[float] = []
     hooks = Hooks(progress=lambda *_: used.append(loop.optimizer.param_groups[0]["lr"]))
@@ -462,9 +552,53 @@ def test_the_loop_uses_the_schedule(look_always: None) -> None:
     ("samples", "batch", "count"),
     [(50_000, 512, 98), (3_840_000, 1_536, 2_500), (0, 64, 0), (1, 64, 1), (64, 64, 1), (65, 64, 2)],
 )
-def test_updates(samples: int, batch: int, count: int) -> None:
+def test_samples_are_seen_in_whole_updates(samples: int, batch: int, count: int) -> None:
     """98 a CIFAR epoch and 2,500 to the rewind point are the paper's."""
-    assert updates(samples, batch) == count
+    assert Recipe(samples=1, batch=batch, lr=0.1).reached(samples) == count * batch
+
+
+def taken(step: Train, until: int | None = None) -> tuple[int, State]:
+    """Rows with labels that the losses of a training and of those before it were computed on, up to a state, and it."""
+    before, start = 0, None
+    if not isinstance(step.start, Init):
+        assert isinstance(step.start.of, Train)
+        before, start = taken(step.start.of, step.rewind)
+    loop = Loop(step=step, data=DATA, start=start, snapshots_at=() if until is None else {until})
+    loss = loop.task.loss
+    count = before
+
+    def counting(net: Callable[[Tensor], Tensor], *parts: Tensor) -> Tensor:
+        nonlocal count
+        if step.task in ("labels", "s4l") and until not in loop.snapshots:
+            count += len(parts[-1])  # the labels
+        return loss(net, *parts)
+
+    loop.task.loss = counting
+    outcome = loop.run()
+    return count, outcome.weights if until is None else outcome.snapshots[until]
+
+
+def trainings_that_start_elsewhere() -> Iterator[Train]:
+    """Batches differ, and no rewind is a whole number of them."""
+    labels, turned = recipe(), recipe(batch=24)
+    some = {"labels": step(), "rotnet": step("rotnet", batch=24), "s4l": step("s4l", batch=16, samples=300)}
+    for of in some.values():
+        yield of
+        for rewind in (0, 100):
+            yield rewound(None, to=of, samples=rewind, task="labels", recipe=labels)
+    goes_on = rewound(None, to=some["labels"], samples=100, task="labels", recipe=turned)
+    yield goes_on
+    yield dataclasses.replace(goes_on, first_sample=0)
+    yield linear(finetune(goes_on, data="digits", recipe=turned), data="digits", recipe=labels)
+    yield rewound(
+        None, to=finetune(some["s4l"], data="digits", recipe=labels), samples=90, task="rotnet", recipe=turned
+    )
+
+
+def test_labels_are_counted_as_the_loop_takes_them() -> None:
+    counts = [(label_samples(step), taken(step)[0]) for step in trainings_that_start_elsewhere()]
+    assert all(known == found for known, found in counts), counts
+    assert len({found for _, found in counts}) > 6
 
 
 def test_progress_counts_samples_to_the_end(look_always: None) -> None:
@@ -636,3 +770,18 @@ def test_seeds_matter() -> None:
     )
     for other in (other_order, other_weights):
         assert not torch.equal(base["trunk.layers.conv1.weight"], other["trunk.layers.conv1.weight"])
+
+
+def test_adam_with_l2_leaves_subnormal_weights_and_no_zeros() -> None:
+    """The numbers in docs/design.md, on a tenth of the weights: no gradient but that of L2."""
+    weight = torch.nn.Linear(2000, 1, bias=False)
+    with torch.no_grad():
+        weight.weight.copy_(torch.randn(1, 2000, generator=torch.Generator().manual_seed(0)) * 0.05)
+    update = training.optimizer(Recipe(samples=2, batch=2, lr=1e-3, optimizer="adam", weight_decay=1e-4), weight)
+    for _ in range(3000):
+        weight.weight.grad = torch.zeros_like(weight.weight)
+        update.step()
+    sizes = weight.weight.detach().double().abs()
+    assert int((sizes == 0).sum()) == 0
+    assert float((sizes < 2.0**-126).double().mean()) > 0.7
+    assert 1e-39 < float(sizes.median()) < 1e-38

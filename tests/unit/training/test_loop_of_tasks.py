@@ -24,7 +24,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from raysslprune import catalogue, data, tasks
-from raysslprune.data import IGNORED, DataError, Dataset, Resident
+from raysslprune.data import IGNORED, DataError, Dataset, Resident, subsets
 from raysslprune.data import files as on_disk
 from raysslprune.data.batches import Batch, Feed
 from raysslprune.data.views import Views, draws
@@ -577,7 +577,7 @@ def test_a_task_and_a_trunk_from_outside_the_package() -> None:
     outcome = loop.run()
     assert outcome.metrics["by"] == 3.0
     assert outcome.weights["trunk.first.weight"].shape == (8, 1, 3, 3)
-    with pytest.raises(ValueError, match=f"task {__name__}:Parity has no option 'of', only by"):
+    with pytest.raises(ValueError, match=f"task {__name__}:Parity has no option 'of'; its options: by"):
         Loop(step=step(f"{__name__}:Parity", options=(("of", 3),)), data=DATA)
 
 
@@ -704,6 +704,31 @@ def test_what_is_measured_is_known_without_torch(task: str, tmp_path: Path) -> N
     assert catalogue.metrics(replace(one, task="mine:Task")) == ()
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_held_out_images_are_measured_as_test_images_are_and_change_nothing(task: str) -> None:
+    """A training that has them as its test images is the same, bit for bit, and so is one of which they are noise."""
+    held = subsets.of(DATA, "25%-held-out")
+    assert isinstance(held.validation, Resident)
+    one = replace(step(task, samples=80), data="digits:25%-held-out")
+    noise = torch.randint_like(held.validation.images, 17)
+    measured, tested, spoilt = (
+        Loop(step=one, data=dataclasses.replace(held, **changes)).run()
+        for changes in (
+            {},
+            {"test": held.validation, "validation": None},
+            {"validation": Resident(images=noise, labels=held.validation.labels)},
+        )
+    )
+    assert_same(measured.weights, tested.weights)
+    assert_same(measured.weights, spoilt.weights)
+    own = {name: value for name, value in measured.metrics.items() if not name.endswith("_validation")}
+    assert own == {name: value for name, value in spoilt.metrics.items() if name in own}
+    assert set(measured.metrics) == set(catalogue.metrics(one))
+    for name in measured.metrics.keys() - own.keys():
+        assert measured.metrics[name] == tested.metrics[name.removesuffix("_validation")]
+    assert len(own) < len(measured.metrics)
+
+
 @pytest.mark.parametrize("bn_batch", [0, 4])
 def test_files_are_decoded_in_the_parts_that_are_trained_on(bn_batch: int, pictures: Dataset) -> None:
     """Not for many updates at once, which would be more than memory holds."""
@@ -748,7 +773,7 @@ def test_a_broken_image_ends_the_training_with_its_name(pictures: Dataset, tmp_p
 
 def test_images_on_disk_are_not_shifted(pictures: Dataset) -> None:
     """A recipe that asks for it is refused, not quietly ignored."""
-    with pytest.raises(ValueError, match="pad shifts resident images only"):
+    with pytest.raises(ValueError, match="pad is for resident images only"):
         Loop(step=on_files(crop=0.0, pad=1), data=pictures)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from raysslprune.lottery import random_prune, random_reinit, shuffled
-from raysslprune.spec import Mask, Shuffle, Train
-from raysslprune.store.record import WEIGHTS
+from raysslprune.spec import Mask, Prune, Train
+from raysslprune.store.record import TIED, WEIGHTS
 from raysslprune.store.steps import Store
 from raysslprune.training.runner import Runner
 from tests.helpers.chains import execute
@@ -92,9 +93,9 @@ def masks_of(steps: Iterable[Train]) -> list[Mask]:
 
 def test_a_shuffled_mask_has_the_scope_of_what_it_is_shuffled_from(tmp_path: Path) -> None:
     deep = chain("labels", levels=1, scope="convs:2")
-    twice = Shuffle(of=shuffled(deep, 1), seed=7)
-    store = execute([random_reinit(twice, like=deep.dense, task="labels", recipe=SHORT)], tmp_path)
-    for mask in (deep.masks[1], twice.of, twice):
+    permuted = shuffled(deep, 1)
+    store = execute([random_reinit(permuted, like=deep.dense, task="labels", recipe=SHORT)], tmp_path)
+    for mask in (deep.masks[1], permuted):
         assert mask is not None
         assert record(store, mask).metrics == {"density": (1_901 + 27_648) / 32_400, "density_in_scope": 1_901 / 4_752}
 
@@ -113,14 +114,23 @@ def commit(store: Store, step: Train, state: Mapping[str, Tensor]) -> None:
     store.commit(step, {WEIGHTS: to_safetensors(dict(state))}, {"density": 1.0}, {"images_per_second": 1.0})
 
 
-def dead_network(share: float) -> dict[str, Tensor]:
-    """A network with exactly that share of natural zeros in every layer: some exact, some tiny."""
+def distinct_network() -> dict[str, Tensor]:
+    """A network whose weights all differ in magnitude."""
+    state = drawn(10)
+    for number, name in enumerate(CONVOLUTIONS):
+        like = state[f"trunk.{name}"]
+        state[f"trunk.{name}"] = (torch.arange(like.numel()) * 4 + number + 1.0).view(like.shape)
+    return state
+
+
+def dead_network(share: float, zeros: Sequence[float] = (0.0, 1e-39, -1e-20, 2.0**-23)) -> dict[str, Tensor]:
+    """A network with exactly that share of natural zeros in every layer: some exact, some tiny, by default."""
     rng, state = np.random.default_rng(0), drawn(10)
     for name in CONVOLUTIONS:
         flat = state[f"trunk.{name}"].flatten()
         flat[flat.abs() <= 1e-6] = 1e-6
         dead = rng.permutation(len(flat))[: round(share * len(flat))]
-        flat[dead] = torch.from_numpy(rng.choice([0.0, 1e-39, -1e-20, 2.0**-23], len(dead))).float()
+        flat[dead] = torch.from_numpy(rng.choice(zeros, len(dead))).float()
         state[f"trunk.{name}"] = flat.view(state[f"trunk.{name}"].shape)
     return state
 
@@ -146,6 +156,55 @@ def test_random_masks_adjusted_for_natural_zeros_keep_none(tmp_path: Path) -> No
     assert record(runner.store, leaf).metrics["density"] == 4_349 / 32_400
 
 
+def test_ties_fall_by_a_draw_of_the_steps_own_and_are_recorded(tmp_path: Path) -> None:
+    """On a network with 60% of exact zeros in each layer: pruned to 80% and again, and in a scope."""
+    two = chain("labels", levels=2)
+    state = dead_network(0.6, [0.0])
+    zero = {name: state[f"trunk.{name}"] == 0 for name in CONVOLUTIONS}
+    count = left(zero)
+    first, second, shallow = (
+        Prune(of=two.dense, keep=0.8),
+        Prune(of=two.dense, keep=0.81),
+        Prune(of=two.dense, keep=0.8, scope="convs:2"),
+    )
+    outcomes = []
+    for folder in ("one", "other"):
+        runner = made(tmp_path / folder)
+        commit(runner.store, two.dense, state)
+        for step in (first, second, shallow):
+            runner.masks.get(step)
+        outcomes.append({step.id: mask_in(runner.store, step) for step in (first, second, shallow)})
+        assert record(runner.store, first).facts[TIED] == record(runner.store, second).facts[TIED] == count
+        assert record(runner.store, shallow).facts[TIED] == left(zero, 1, 2)
+        dead = replace(two.rounds[1], mask=first)
+        commit(runner.store, dead, {name: tensor * (tensor != 0) for name, tensor in state.items()})
+        again = Prune(of=dead, keep=0.8)
+        runner.masks.get(again)
+        assert record(runner.store, again).facts[TIED] == count - 6_480, "those pruned before do not count"
+        stays = mask_in(runner.store, again)
+        assert all((stays[name] <= outcomes[0][first.id][name]).all() for name in CONVOLUTIONS)
+        dense = chain("rotnet").dense
+        plain = Prune(of=dense, keep=0.8)
+        commit(runner.store, dense, distinct_network())
+        runner.masks.get(plain)
+        assert record(runner.store, plain).facts[TIED] == 0
+    one, other = outcomes
+    assert all(same(one[step.id], other[step.id]) for step in (first, second, shallow)), (
+        "a draw is not a matter of luck"
+    )
+    assert left(one[first.id]) == 25_920
+    assert left(one[second.id]) == 26_244
+    assert left(one[shallow.id], 1, 2) == 3_802
+    gone = {name: ~one[first.id][name] for name in CONVOLUTIONS}
+    both = left({name: gone[name] & ~one[second.id][name] for name in CONVOLUTIONS})
+    assert abs(both - 6_480 * 6_156 / count) < 200, "two steps draw independently; the same draw would share 6,156"
+    share = 6_480 / count
+    for name in CONVOLUTIONS:
+        assert not (gone[name] & ~zero[name]).any()
+        mean = share * int(zero[name].sum())
+        assert abs(int(gone[name].sum()) - mean) < 5 * math.sqrt(mean * (1 - share))
+
+
 def test_such_a_mask_in_a_scope(tmp_path: Path) -> None:
     """Natural zeros of the other layers stay: nothing is pruned there."""
     dense, state = chain("labels").dense, dead_network(0.6)
@@ -159,6 +218,29 @@ def test_such_a_mask_in_a_scope(tmp_path: Path) -> None:
     for number in (1, 2):
         name = f"layers.conv{number}.weight"
         assert (state[f"trunk.{name}"][stays[name]].abs() > 2.0**-23).all()
+
+
+def test_erk_masks_of_a_network_and_of_a_scope(tmp_path: Path) -> None:
+    """By hand: sums of shapes 23, 54, 70, 102 of conv4's 144 + 4,608 + 9,216 + 18,432 weights."""
+    dense, runner = chain("labels").dense, made(tmp_path)
+    commit(runner.store, dense, drawn(10))
+    sparse, whole, scoped = (
+        random_prune(like=dense, keep=0.4, level=level, scope=scope, allocation="erk")
+        for level, scope in ((4, "all"), (1, "all"), (3, "convs:2"))
+    )
+    counts = {
+        sparse: (77, 180, 233, 340),  # 830 stay, 3.33 times the sums
+        whole: (144, 3_062, 3_970, 5_784),  # the first is dense; the others keep 12,816, 56.7 times their sums
+        scoped: (91, 213, 9_216, 18_432),  # 304 stay in the scope
+    }
+    assert sum(counts[whole]) == 12_960
+    for step, numbers in counts.items():
+        runner.masks.get(step)
+        stays = mask_in(runner.store, step)
+        assert tuple(left(stays, n) for n in range(1, 5)) == numbers
+        again = made(tmp_path / step.id)
+        again.masks.get(step)
+        assert same(mask_in(again.store, step), stays), "a mask is a function of its step"
 
 
 class Board:

@@ -45,7 +45,10 @@ def test_a_checkpoint_never_holds_what_is_not_finite() -> None:
     hooks = Hooks(save=saved.append, save_every=0.0)
     with pytest.raises(FloatingPointError) as caught:
         Loop(step=step(), data=data.load("digits"), hooks=hooks).run()
-    assert str(caught.value) == "a weight is not finite after 256 of 640 samples; the last good checkpoint has 192"
+    assert (
+        str(caught.value)
+        == "a weight is not finite after 256 of 640 samples; the last good checkpoint is at 192 samples"
+    )
     assert [checkpoint.seen for checkpoint in saved] == [64, 128, 192]
     assert all(tensor.isfinite().all() for checkpoint in saved for tensor in checkpoint.tensors.values())
 
@@ -56,7 +59,9 @@ def test_the_last_good_checkpoint_stays_and_the_same_command_goes_on_from_it(tmp
     store.create()
     runner = Runner(store=store, exchange=NoExchange(), checkpoint_every=0.0)
     for _ in range(2):
-        with pytest.raises(FloatingPointError, match="after 256 of 640 samples; the last good checkpoint has 192"):
+        with pytest.raises(
+            FloatingPointError, match="after 256 of 640 samples; the last good checkpoint is at 192 samples"
+        ):
             runner.train(wild, set())
         kept = runner.checkpoint(wild, set())
         assert kept is not None

@@ -14,7 +14,7 @@ import torch
 from raysslprune.lottery import finetune, imp, linear, random_prune, random_reinit, shuffled
 from raysslprune.paper.scales import SETTINGS
 from raysslprune.plan.graph import Job, Plan, make_plan
-from raysslprune.spec import Init, Recipe, Shuffle, Step, Train
+from raysslprune.spec import Init, Recipe, Step, Train
 from raysslprune.store.record import MASK, WEIGHTS, Record, snapshots_in
 from raysslprune.store.steps import Store
 from raysslprune.sweepfile import Point
@@ -349,11 +349,3 @@ def test_svms_leave_no_weights(tmp_path: Path) -> None:
     run_all(graph, store)
     assert record(store, step).files.keys() == {"spec.json"}
     assert graph.pending(surveyed(graph, store)) == []
-
-
-def test_twice_shuffled_masks_come_from_memory_too(tmp_path: Path) -> None:
-    first = shuffled(LABELS, 1)
-    store, graph = opened(tmp_path / "runs"), make(drawn(Shuffle(of=first, seed=3)))
-    run_all(graph, store)
-    assert graph.pending(surveyed(graph, store)) == []
-    assert not list(tmp_path.rglob(WEIGHTS))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -15,19 +16,21 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save as to_safetensors
 from sklearn.svm import LinearSVC
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysslprune import catalogue, data
 from raysslprune.lottery import finetune
-from raysslprune.spec import Rewind, Train, dump
+from raysslprune.spec import Init, Rewind, Train, dump
 from raysslprune.store.record import WEIGHTS, Damaged, snapshots_in
 from raysslprune.store.steps import Store
 from raysslprune.training import loop as training
 from raysslprune.training import runner as runner_module
+from raysslprune.training.loop import Checkpoint
 from raysslprune.training.make_masks import NoExchange
-from raysslprune.training.runner import Runner
+from raysslprune.training.runner import Runner, in_background
 from tests.helpers.chains import execute
 from tests.helpers.runner import (
+    CONVOLUTIONS,
     DURING,
     OF,
     ROTNET,
@@ -75,6 +78,23 @@ def features(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
     return x.mean(dim=(2, 3))
 
 
+def calibrated(state: Mapping[str, Tensor], name: str = "digits") -> dict[str, Tensor]:
+    """With statistics of the training images, in batches of 1,024 and 176: means over images, in float64."""
+    digits = data.load(name)
+    w = {name: t.double() for name, t in state.items()}
+    found = {name: torch.zeros_like(t) for name, t in w.items() if "running" in name}
+    for images, _ in digits.train.batches(1_024):
+        x = (images.double() - digits.mean.double()) / digits.std.double()
+        for number in (1, 2, 3, 4):
+            x = F.conv2d(x, w[f"trunk.layers.conv{number}.weight"], padding=1)
+            var, mean = torch.var_mean(x, dim=(0, 2, 3))
+            found[f"trunk.layers.bn{number}.running_mean"] += len(images) / len(digits.train) * mean
+            found[f"trunk.layers.bn{number}.running_var"] += len(images) / len(digits.train) * var
+            x = F.relu(F.batch_norm(x, None, None, training=True))
+            x = F.max_pool2d(x, 2) if number in (1, 3) else x
+    return {**state, **{name: t.float() for name, t in found.items()}}
+
+
 @cache
 def split(name: str) -> tuple[Tensor, np.ndarray]:
     part = getattr(data.load("digits"), name)
@@ -83,6 +103,54 @@ def split(name: str) -> tuple[Tensor, np.ndarray]:
 
 def trunk_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t for name, t in state.items() if name.startswith("trunk.")}
+
+
+# ------------------------------------------------------------------------------------- what a mask leaves
+
+PIXELS = {"layers.conv1.weight": 8 * 8, "layers.conv2.weight": 4 * 4, "layers.conv3.weight": 4 * 4,
+          "layers.conv4.weight": 2 * 2}  # fmt: skip
+"""Positions at which each convolution of conv4 is computed: digits have 8 x 8 pixels, and two layers halve them."""
+
+
+@pytest.mark.parametrize(("name", "outputs"), [("fine-tuned", 10), ("SVMs", 10), ("linear on three classes", 3)])
+def test_multiply_adds_and_densities_of_what_is_left(store: Store, name: str, outputs: int) -> None:
+    """Each weight that stays is used once at each position; the head is 64 features for each output."""
+    mask = mask_in(store, STEPS[name].mask)
+    facts = record(store, STEPS[name]).facts
+    kept = {layer: int(np.count_nonzero(stays.numpy())) for layer, stays in mask.items()}
+    assert facts["multiply_adds"] == sum(PIXELS[layer] * kept[layer] for layer in PIXELS) + 64 * outputs
+    densities = {layer: kept[layer] / mask[layer].numel() for layer in mask}
+    assert facts["layers"] == densities
+    assert STEPS[name].mask is not None
+    assert record(store, STEPS[name].mask).facts["layers"] == densities  # pyright: ignore[reportArgumentType]
+
+
+def test_a_dense_network_has_all_of_its_multiply_adds(store: Store) -> None:
+    facts = record(store, ROTNET.dense).facts
+    assert facts["multiply_adds"] == sum(PIXELS[layer] * math.prod(CONVOLUTIONS[layer]) for layer in PIXELS) + 64 * 4
+    assert facts["layers"] == dict.fromkeys(PIXELS, 1.0)
+
+
+class ByValue(nn.Module):
+    """A network whose forward pass depends on a value, which a tensor on the meta device does not have."""
+
+    width = 4
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv(images if float(images.sum()) else images + 1)
+        return x.mean(dim=(2, 3))
+
+
+def test_a_network_that_reads_values_is_trained_without_a_count(tmp_path: Path) -> None:
+    recipe = replace(SHORT, samples=128)
+    step = Train(task="labels", data="digits", arch=f"{__name__}:ByValue", recipe=recipe, seed=0, start=Init(seed=0))
+    facts = made(tmp_path).run(job_of(step))
+    assert facts["layers"] == {"conv.weight": 1.0}
+    assert "multiply_adds" not in facts
 
 
 # ------------------------------------------------------------------------------------- starts
@@ -148,7 +216,12 @@ def test_a_frozen_trunk_is_bit_for_bit_what_it_was(name: str, store: Store) -> N
 
 def test_a_frozen_trunk_of_drawn_weights_is_masked(store: Store) -> None:
     after = trunk_of(weights(store, STEPS["untrained"]))
-    assert same(after, masked(trunk_of(drawn(10)), mask_in(store, ROTNET.masks[1])))
+    expected = calibrated(masked(trunk_of(drawn(10)), mask_in(store, ROTNET.masks[1])))
+    for name, tensor in after.items():
+        if "running" in name:
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-4)
+        elif "batches" not in name:
+            assert torch.equal(tensor, expected[name]), name
     assert same(after, trunk_of(weights(store, STEPS["untrained"], "snapshot-0.safetensors")))
 
 
@@ -184,7 +257,7 @@ def test_a_tenth_of_the_labels_is_trained_on_and_all_of_the_test_set_judges(stor
 
 def network_for_svms(name: str, store: Store) -> dict[str, Tensor]:
     mask = mask_in(store, ROTNET.masks[1])
-    return masked(weights(store, OF) if name == "SVMs" else drawn(10), mask)
+    return masked(weights(store, OF), mask) if name == "SVMs" else calibrated(masked(drawn(10), mask))
 
 
 # ------------------------------------------------------------------------------------- SVMs
@@ -217,6 +290,21 @@ def test_svms_are_those_of_scikit_learn_on_the_masked_trunks_features(name: str,
     assert "train_loss" not in metrics
     assert set(metrics) == set(catalogue.metrics(STEPS[name]))
     assert set(metrics) - {"top1"} == set(catalogue.metrics(replace(STEPS[name], data="voc07")))
+
+
+def test_svms_are_measured_on_held_out_images_too(tmp_path: Path) -> None:
+    name = "digits:25%-held-out"
+    runner, step = made(tmp_path), replace(STEPS["SVMs, untrained"], mask=None, data=name)
+    runner.run(job_of(step))
+    metrics, stored = record(runner.store, step).metrics, weights(runner.store, step)
+    assert set(metrics) == set(catalogue.metrics(step))
+    held = data.load(name)
+    for metric, part, count in (("top1", held.test, 597), ("top1_validation", held.validation, 299)):
+        assert isinstance(part, data.Resident)
+        x = features(calibrated(drawn(10), name), part.images)
+        outputs = x / (x.norm(dim=1, keepdim=True) + 1e-5) @ stored["head.weight"].T + stored["head.bias"]
+        hits = int((outputs.argmax(1) == part.labels).sum())
+        assert metrics[metric] == pytest.approx(100 * hits / count, abs=0.5), metric
 
 
 def test_an_untrained_trunk_is_another_one_without_its_mask(store: Store) -> None:
@@ -316,7 +404,7 @@ def test_resumed_equals_uninterrupted(
     seen_at: list[int] = []
 
     def kill(_job: str, seen: int, end: int) -> None:
-        first = seen_at[-1] if seen_at else step.first_sample
+        first = seen_at[-1] if seen_at else step.begins_at
         if seen >= first + (end - first) // 3 and store.load_checkpoint(step.id) is not None:
             seen_at.append(seen)
             raise Killed
@@ -328,7 +416,7 @@ def test_resumed_equals_uninterrupted(
     told: list[int] = []
     runner = Runner(store=store, exchange=NoExchange(), progress=lambda _job, seen, _end: told.append(seen))
     resumed_at = runner.run(job)["resumed_at"]
-    assert step.first_sample < seen_at[0] < resumed_at <= seen_at[1]
+    assert step.begins_at < seen_at[0] < resumed_at <= seen_at[1]
     assert told[0] > resumed_at, "it began anew"
     assert record(store, step).files == whole.files
     assert record(store, step).metrics == whole.metrics
@@ -351,3 +439,44 @@ def test_every_task_has_a_chain(task: str, parents: Store) -> None:
     metrics = record(parents, chain(task).dense).metrics
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics[metric] > 2 * chance if chance == 10 else metrics[metric] > 60
+
+
+def after(seen: int) -> Checkpoint:
+    return Checkpoint(seen=seen, tensors={})
+
+
+def test_a_checkpoint_is_written_while_the_training_goes_on() -> None:
+    """One at a time, and all of them before the end."""
+    went_on, done = Event(), list[int]()
+
+    def write(checkpoint: Checkpoint) -> None:
+        assert went_on.wait(60)
+        done.append(checkpoint.seen)
+
+    with in_background(write) as save:
+        save(after(1))
+        assert done == []
+        went_on.set()
+        save(after(2))
+        assert done[:1] == [1]
+    assert done == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("saves", "fails", "said"),
+    [((1, 2), False, "no room at 1"), ((3,), False, "no room at 3"), ((4,), True, "a weight is not finite")],
+    ids=["at the next", "at the end", "the training's own first"],
+)
+def test_what_a_write_raises_is_raised_in_the_training(saves: tuple[int, ...], fails: bool, said: str) -> None:
+    def write(checkpoint: Checkpoint) -> None:
+        raise OSError(f"no room at {checkpoint.seen}")
+
+    def train() -> None:
+        with in_background(write) as save:
+            for seen in saves:
+                save(after(seen))
+            if fails:
+                raise FloatingPointError("a weight is not finite")
+
+    with pytest.raises((OSError, FloatingPointError), match=said):
+        train()
