@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,8 +20,11 @@ from typing import Any
 from raysslprune import catalogue, words
 from raysslprune.experiment import Experiment, Failed
 from raysslprune.messages import SCALE, USAGE, UserError, traceback_file
+from raysslprune.paper.scalefile import in_samples
 from raysslprune.paper.scales import SETTINGS, images_of
+from raysslprune.paper.scaletext import LENGTHS
 from raysslprune.plan.graph import Job
+from raysslprune.results import steps, to_parquet
 from raysslprune.spec import Final, ImportedWeights, Init, Mask, Option, Recipe, Rewind, Start, Step, Train
 from raysslprune.store.record import Damaged, StoreError
 from raysslprune.store.steps import Store
@@ -87,7 +90,7 @@ def train(
             task=task,
             data=data,
             arch=arch,
-            recipe=with_changes(found, task, changes),
+            recipe=with_changes(found, task, changes, lambda: _size(data, folder)[0]),
             seed=seed,
             start=_start(store, start, seed, arch),
             mask=_mask(store, mask, arch),
@@ -103,6 +106,7 @@ def train(
         ran.append(job.id)
 
     records = experiment.train_here(run, remake)
+    store.write(f"results/train/{step.id}-steps.parquet", to_parquet(steps((point,), records)))  # for SQL's view steps
     return Training(step=step, metrics=records[step.id].metrics, recipe=told, trained=step.id in ran)
 
 
@@ -171,11 +175,14 @@ def _size(data_name: str, data_root: str) -> tuple[int, bool]:
     return len(split), isinstance(split, Files)
 
 
-def with_changes(recipe: Recipe, task: str, changes: Mapping[str, Any]) -> Recipe:
-    """Change fields of a recipe, and options of its task. Raises ValueError for an unknown name or a wrong value."""
+def with_changes(recipe: Recipe, task: str, changes: Mapping[str, Any], images: Callable[[], int]) -> Recipe:
+    """Change fields of a recipe, and options of its task. Raises ValueError for an unknown name or a wrong value.
+
+    A length may be text as in a scale file: ``24 epochs``. images: gives the number of training images.
+    """
     known = {field.name for field in fields(Recipe)} - {"options"}
-    own = catalogue.OPTIONS.get(task)
-    allowed = {field.name for field in fields(own)} if own else None
+    kind = catalogue.OPTIONS.get(task)
+    allowed = {field.name for field in fields(kind)} if kind else None
     for name in changes.keys() - known:
         if allowed is not None and name not in allowed:
             near = difflib.get_close_matches(name, known | allowed, 1)
@@ -186,7 +193,19 @@ def with_changes(recipe: Recipe, task: str, changes: Mapping[str, Any]) -> Recip
                 f"Fields: {', '.join(sorted(known))}{options}"
             )
     options = {**dict(recipe.options), **{name: value for name, value in changes.items() if name not in known}}
-    return replace(recipe, options=options, **{name: value for name, value in changes.items() if name in known})
+    own = {name: value for name, value in changes.items() if name in known}
+    batch = own.get("batch", recipe.batch)
+
+    def length(name: str, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(length(name, one) for one in value)
+        try:
+            return in_samples(value, batch, images) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
+
+    own |= {name: length(name, own[name]) for name in LENGTHS if name in own}
+    return replace(recipe, options=options, **own)
 
 
 # ------------------------------------------------------------------------------------- where it starts

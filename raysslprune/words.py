@@ -298,6 +298,8 @@ def duration(seconds: float) -> str:
 
 def left_in_words(seconds: float, guess: bool) -> str:
     """The remaining time for people: ``3:07 min left``, or ``about 3:07 min left, a guess``."""
+    if seconds < 1:
+        return "less than 1 s left"
     return f"about {duration(seconds)} left, a guess" if guess else f"{duration(seconds)} left"
 
 

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{options.format} is not for a terminal: name a file with --export")
     if not options.sql:
         contents = sql.contents(options.root)  # raises an error before anything is printed
-        print(f"{described()}\n\nin {options.root}: {contents}")
+        print(f"{described()}\n\nin {options.root}: {contents or 'single trainings only'}")
         return 0
     answer = sql.ask(options.sql[0], options.root)
     if options.export is not None:

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,9 @@ def _parsed(text: str, types: Mapping[str, str]) -> tuple[str, Range | list[Any]
     name, _, values = text.partition("=")
     known = [field for field, kind in types.items() if kind in PARSERS]
     if name not in known:
-        raise ValueError(f"--over {text!r:.80}: {name!r:.40} is not one of {', '.join(known)}")
+        near = get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"--over {text!r:.80}: {name!r:.40} is not one of {', '.join(known)}{hint}")
     parse, pattern = PARSERS[types[name]]
     ends = re.fullmatch(rf"({pattern})\.\.({pattern})", values) if types[name] in ("int", "float") else None
     parts = [ends[1], ends[ends.re.groups // 2 + 1]] if ends else values.split(",")

@@ -78,9 +78,12 @@ def scale(name: str | os.PathLike[str], changes: Mapping[str, Any] | Iterable[st
 
 def no_scale(name: str) -> str:
     """Say that there is no such scale, and which there are."""
+    return f"there is no scale {name!r}, only {', '.join(SETTINGS)}, and files whose names end in .toml{_near(name)}"
+
+
+def _near(name: str) -> str:
     near = difflib.get_close_matches(name, SETTINGS, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"there is no scale {name!r}, only {', '.join(SETTINGS)}, and files whose names end in .toml{hint}"
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _file(name: str) -> tuple[str, list[_Layer]]:
@@ -112,7 +115,7 @@ def _file(name: str) -> tuple[str, list[_Layer]]:
     if base is None:
         return path.stem, [layer]
     if not isinstance(base, str) or base not in SETTINGS:
-        layer.fail(("base",), f"base must be one of {', '.join(SETTINGS)}, not {base!r:.80}")
+        layer.fail(("base",), f"base must be one of {', '.join(SETTINGS)}, not {base!r:.80}{_near(str(base))}")
     return path.stem, [_Layer(plain(SETTINGS[base]), f"scale {base}"), layer]
 
 
@@ -575,11 +578,8 @@ class _Reader:
             layer.fail(keys, f"{keys[-1]} must be {_LENGTH[1]}, not {value!r:.80}")
         if isinstance(value, int):
             return value
-        match = LENGTH.fullmatch(str(value))
-        assert match is not None
         with _located(layer, keys):
-            unit = images_of(data, self.known) if match[2] == "epoch" else batch if match[2] == "update" else 1
-        return round(Fraction(match[1].replace("_", "")) * unit)
+            return in_samples(str(value), batch, lambda: images_of(data, self.known))
 
     @contextmanager
     def _blamed(self, raw: Raw, keys: Keys) -> Iterator[None]:
@@ -651,6 +651,18 @@ def _located(layer: _Layer, keys: Keys) -> Iterator[None]:
         yield
     except ValueError as error:
         layer.fail(keys, str(error))
+
+
+def in_samples(length: str, batch: int, epoch: Callable[[], int]) -> int:
+    """Return a length such as ``24 epochs``, ``500 updates`` or ``30000 samples`` in samples. Raises ValueError.
+
+    epoch: gives the number of training images; it is called if the length is in epochs.
+    """
+    match = LENGTH.fullmatch(length)
+    if match is None:
+        raise ValueError(f"must be {_LENGTH[1]}, not {length!r:.80}")
+    unit = epoch() if match[2] == "epoch" else batch if match[2] == "update" else 1
+    return round(Fraction(match[1].replace("_", "")) * unit)
 
 
 def _as_tuple(value: Any) -> Any:

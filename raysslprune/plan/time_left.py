@@ -96,7 +96,8 @@ class TimeLeft:
             return
         self._see(training, now)
         estimate = self._estimate(now)
-        left = estimate if self._left is None else self._left - (now - self._at)
+        # it counts down only to the estimate, or a training that takes longer than expected would have 0 s left
+        left = estimate if self._left is None else max(self._left - (now - self._at), min(self._left, estimate))
         self._left = left + (estimate - left) * -math.expm1(-(now - self._at) / SMOOTH)
         self._at = now
         self._look_at = now + 50 * (self.clock() - now)

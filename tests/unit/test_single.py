@@ -21,6 +21,7 @@ from raysslprune.commands.train import setting
 from raysslprune.experiment import Failed
 from raysslprune.messages import UserError
 from raysslprune.paper.scales import SETTINGS
+from raysslprune.results import sql
 from raysslprune.spec import Final, ImportedWeights, Init, Prune, RandomPrune, Recipe, Rewind, Shuffle, Train, closure
 from raysslprune.store.record import WEIGHTS
 from raysslprune.store.steps import Store
@@ -232,14 +233,26 @@ def test_on_images_on_disk_crops_replace_shifts(tmp_path: Path) -> None:
 
 def test_changes_are_fields_of_the_recipe_or_options_of_the_task() -> None:
     recipe = SETTINGS["laptop"].recipes["exemplar"]
-    changed = single.with_changes(recipe, "exemplar", {"lr": 0.5, "margin": 0.1, "jitter": (0.1, 0.1, 0.0, 0.0)})
+    changes = {"lr": 0.5, "margin": 0.1, "jitter": (0.1, 0.1, 0.0, 0.0)}
+    changed = single.with_changes(recipe, "exemplar", changes, pytest.fail)
     options = {**dict(recipe.options), "margin": 0.1}
     assert changed == replace(recipe, lr=0.5, options=options, jitter=(0.1, 0.1, 0.0, 0.0))
-    assert single.with_changes(recipe, "mine:X", {"anything": 3}).options == (("anything", 3), *recipe.options)
+    own = single.with_changes(recipe, "mine:X", {"anything": 3}, pytest.fail)
+    assert own.options == (("anything", 3), *recipe.options)
     with pytest.raises(
         ValueError, match="'marginn' is neither a field of a recipe nor an option of task exemplar; did you "
     ):
-        single.with_changes(recipe, "exemplar", {"marginn": 1.0})
+        single.with_changes(recipe, "exemplar", {"marginn": 1.0}, pytest.fail)
+
+
+def test_lengths_are_samples_or_text_as_in_a_scale_file() -> None:
+    recipe = SETTINGS["laptop"].recipes["labels"]
+    changes: dict[str, Any] = {"samples": "24 epochs", "warmup": "10 updates", "decay_at": ("12 epochs", 20_000)}
+    changes |= {"batch": 32, "schedule": "steps"}
+    changed = single.with_changes(recipe, "labels", changes, lambda: 1000)
+    assert changed == replace(recipe, samples=24_000, warmup=320, decay_at=(12_000, 20_000), batch=32, schedule="steps")
+    with pytest.raises(ValueError, match=r"^samples must be a number of samples, or text such as '24 epochs'"):
+        single.with_changes(recipe, "labels", {"samples": "24 epocs"}, pytest.fail)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +295,9 @@ def test_the_command_prints_the_metrics(capsys: pytest.CaptureFixture[str]) -> N
     again = capsys.readouterr()
     assert again.out == said.out
     assert again.err == "raysslprune: this training was finished before; nothing was trained\n"
+    (row,) = sql.query("SELECT step, task, lr, rotation_top1 FROM steps", "runs").to_pylist()
+    found = {"step": step.id, "task": "rotnet", "lr": 0.1, "rotation_top1": record.metrics["rotation_top1"]}
+    assert row == found, "without any sweep"
 
 
 GIVEN = {"--task": "labels", "--data": "digits", "--arch": "conv4"}
@@ -296,6 +312,7 @@ GIVEN = {"--task": "labels", "--data": "digits", "--arch": "conv4"}
         ({"--data": "digits:200%"}, "subset '200%' is not of the form"),
         ({"--set": "lr"}, "'lr' is not of the form NAME=VALUE, such as lr=0.1"),
         ({"--set": "lrr=1"}, "'lrr' is neither a field of a recipe nor an option of task labels; did you mean lr?"),
+        ({"--set": "samples=2 hours"}, "samples must be a number of samples, or text such as '24 epochs'"),
         ({"--set": "lr=fast"}, "lr of Recipe must be a number, not 'fast'"),
         ({"--set": "batch=1"}, "a recipe needs batch > 1"),
         ({"--set": "standardise=3"}, "option standardise of task labels must be of type bool, not 3"),

@@ -156,6 +156,7 @@ def test_options_and_subsets_of_a_task(trained: list[Train], capsys: pytest.Capt
     [
         (["dogs", "--over", "lr=1,2"], r"this scale has no recipe for 'dogs', only for labels, rotnet, "),
         (["labels", "--over", "rate=1,2"], r"--over 'rate=1,2': 'rate' is not one of samples, batch, lr, "),
+        (["labels", "--over", "btch=1,2"], r"; did you mean batch\?$"),
         (["labels", "--over", "lr"], r"write the values of lr, of type float, as a\.\.b or a,b,c"),
         (["labels", "--over", "lr=0.1..x"], r"write the values of lr, of type float"),
         (["labels", "--over", "lr=0.1.."], r"write the values of lr, of type float"),

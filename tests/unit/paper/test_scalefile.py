@@ -364,6 +364,7 @@ def test_what_is_wrong_is_one_sentence_with_its_line(text: str, tmp_path: Path) 
         (".toml", "", "there is no scale"),
         ("pets.txt", "", "there is no scale"),
         ("pets.toml", 'base = "laptp"', "line 1: base must be one of laptop,"),
+        ("pets.toml", 'base = "laptp"', "not 'laptp'; did you mean laptop?"),
         (
             "pets.toml",
             'data = "digits"\narch = "conv4"',
