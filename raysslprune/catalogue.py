@@ -26,6 +26,10 @@ TASKS = {
     "exemplar": "raysslprune.tasks.exemplar:Exemplar",
     "npid": "raysslprune.tasks.npid:NPID",
     "s4l": "raysslprune.tasks.s4l:S4L",
+    "simclr": "raysslprune.tasks.simclr:SimCLR",
+    "moco": "raysslprune.tasks.moco:MoCo",
+    "byol": "raysslprune.tasks.byol:BYOL",
+    "vicreg": "raysslprune.tasks.vicreg:VICReg",
 }
 """Tasks: subclasses of tasks.task.Task, dataclasses whose fields are the options that a recipe may set."""
 
@@ -263,7 +267,82 @@ class S4L:
             raise ValueError("S4L needs a weight above 0")
 
 
-OPTIONS: Mapping[str, type] = {"labels": Labels, "rotnet": RotNet, "exemplar": Exemplar, "npid": NPID, "s4l": S4L}
+@dataclass(kw_only=True)
+class SimCLR:
+    """Options of ``simclr``. dimension: size of the embedding. hidden: width of the projector's hidden layer.
+    temperature: divisor of the similarities.
+    """
+
+    dimension: int = 128
+    hidden: int = 2048
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if min(self.dimension, self.hidden) < 1 or self.temperature <= 0:
+            raise ValueError("SimCLR needs dimension, hidden and temperature above 0")
+
+
+@dataclass(kw_only=True)
+class MoCo:
+    """Options of ``moco``. dimension, hidden, temperature: as for ``simclr``. queue: number of earlier embeddings that
+    an image is contrasted with. ema: how much of the moving average of the network an update keeps.
+    """
+
+    dimension: int = 128
+    hidden: int = 2048
+    temperature: float = 0.2
+    queue: int = 65_536
+    ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        if min(self.dimension, self.hidden, self.queue) < 1 or self.temperature <= 0 or not 0 <= self.ema < 1:
+            raise ValueError("MoCo needs dimension, hidden, queue and temperature above 0, and ema from 0 to below 1")
+
+
+@dataclass(kw_only=True)
+class BYOL:
+    """Options of ``byol``. dimension: size of the embedding. hidden: width of the projector's and the predictor's
+    hidden layers. ema: how much of the moving average of the network the first update keeps; it rises to 1 by a cosine.
+    """
+
+    dimension: int = 256
+    hidden: int = 4096
+    ema: float = 0.996
+
+    def __post_init__(self) -> None:
+        if min(self.dimension, self.hidden) < 1 or not 0 <= self.ema < 1:
+            raise ValueError("BYOL needs dimension and hidden above 0, and ema from 0 to below 1")
+
+
+@dataclass(kw_only=True)
+class VICReg:
+    """Options of ``vicreg``. dimension: size of the embedding. hidden: width of the expander's two hidden layers.
+    invariance, variance, covariance: weights of the parts of the loss.
+    """
+
+    dimension: int = 8192
+    hidden: int = 8192
+    invariance: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+
+    def __post_init__(self) -> None:
+        weights = self.invariance, self.variance, self.covariance
+        if self.dimension < 2 or self.hidden < 1 or min(weights) < 0 or not any(weights):
+            raise ValueError("VICReg needs dimension above 1, hidden above 0, and weights of at least 0, not all 0")
+
+
+OPTIONS: Mapping[str, type] = {
+    "labels": Labels,
+    "rotnet": RotNet,
+    "exemplar": Exemplar,
+    "npid": NPID,
+    "s4l": S4L,
+    "simclr": SimCLR,
+    "moco": MoCo,
+    "byol": BYOL,
+    "vicreg": VICReg,
+}
 """Classes of options by task; the classes of TASKS inherit from them."""
 
 SEE_LABELS = {"labels", "s4l"}
@@ -272,16 +351,25 @@ SEE_LABELS = {"labels", "s4l"}
 SEVERAL = {"voc07"}
 """Data sets of the package whose images have several labels."""
 
+SPREAD = ("feature_std", "feature_rank", "embedding_std", "embedding_rank")
+"""Metrics that show whether a network gives all images the same features, or its head the same embedding."""
+
 ONE_LABEL: Mapping[str, tuple[str, ...]] = {
     "labels": ("top1",),
     "rotnet": ("rotation_top1",),
     "exemplar": ("triplet_accuracy",),
     "npid": ("knn_top1",),
     "s4l": ("top1", "rotation_top1"),
+    **dict.fromkeys(("simclr", "moco", "byol", "vicreg"), ("knn_top1", *SPREAD)),
 }
 """Metrics of a task on images with one label each; with VALIDATION at their end also on images held out."""
 
-SEVERAL_LABELS = {**ONE_LABEL, "labels": ("map",), "npid": ()}
+SEVERAL_LABELS = {
+    **ONE_LABEL,
+    "labels": ("map",),
+    "npid": (),
+    **dict.fromkeys(("simclr", "moco", "byol", "vicreg"), SPREAD),
+}
 """Metrics of a task on images with several labels each."""
 
 

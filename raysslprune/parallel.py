@@ -7,6 +7,7 @@ in the order of ranks restores the order of the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -67,6 +68,28 @@ def gathered(part: Tensor) -> Tensor:
     parts = [torch.empty_like(part) for _ in range(ranks())]
     dist.all_gather(parts, part)
     return torch.cat(parts).to(device)
+
+
+class _Together(torch.autograd.Function):
+    """Rows of all ranks, of which this rank's have a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        ctx.rows = len(part)
+        return gathered(part)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0][rank() * ctx.rows :][: ctx.rows] * ranks()
+
+
+def together(part: Tensor) -> Tensor:
+    """Concatenate as :func:`gathered`, with gradients, for a loss that each rank computes from the rows of all.
+
+    A rank's rows get the gradient times the number of ranks: so the mean over ranks, which is what an update takes, is
+    the gradient of that loss.
+    """
+    return part if ranks() == 1 else _Together.apply(part)  # pyright: ignore[reportReturnType]
 
 
 def joined(part: Tensor, count: int) -> Tensor:

@@ -357,6 +357,8 @@ def _check_task(name: str, step: Train, data: Dataset) -> tuple[str, ...]:
         _demand(isinstance(tensor, Tensor), f"{name}: state {key!r} is a {type(tensor).__name__}, not a tensor")
     with _in(name, "head", _hint_on_layers), _drawing_nothing(name, "head"):
         net = starting_network(step, task, data, None).train()
+    with _in(name, "meet"), _drawing_nothing(name, "meet"):
+        task.meet(net, recipe)
     views = _Watched(data, recipe, task, name)
     parts = _sampled(name, task, views, step, data)
     _check_loss(name, task, net, parts)

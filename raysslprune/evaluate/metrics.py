@@ -5,6 +5,7 @@ Linear SVMs on its features are in ``evaluate/svm.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -141,6 +142,32 @@ def knn_accuracy(
         votes = weight.new_zeros(len(some), classes).scatter_add_(1, train_labels[nearest], weight)
         hits += int((votes.argmax(1) == wanted).sum())
     return 100 * hits / len(test_labels)
+
+
+# ------------------------------------------------------------------------------------- collapse
+
+
+def spread(rows: Tensor) -> float:
+    """Standard deviation of the rows at length 1, times sqrt(f), as Chen & He 2021 measure it. rows: (n, f).
+
+    0 if all rows have one direction, 1 if directions are uniform (https://arxiv.org/abs/2011.10566). A row of zeros
+    stays one.
+    """
+    return math.sqrt(float(F.normalize(rows.double()).var(0, unbiased=False).sum()))
+
+
+def effective_rank(rows: Tensor) -> float:
+    """Effective rank of Roy & Vetterli 2007: exp of the entropy of the singular values, at sum 1. rows: (n, f).
+
+    1 if all rows are multiples of one, f if all directions are equal; Garrido et al. 2023
+    (https://arxiv.org/abs/2210.02885) judge features by it. The rows are not centred, so noise around one row is not
+    taken for features. Singular values below 1e-8 of the largest count as 0. 0 if all rows are 0.
+    """
+    exact = rows.double()
+    gram = exact.T @ exact if exact.shape[0] > exact.shape[1] else exact @ exact.T
+    squares = torch.linalg.eigvalsh(gram)
+    values = squares[squares > 1e-16 * squares[-1]].sqrt()
+    return float(torch.special.entr(values / values.sum()).sum().exp()) if len(values) else 0.0
 
 
 # ------------------------------------------------------------------------------------- natural sparsity

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from raysslprune.data import Dataset
 from raysslprune.data.batches import Batch
 from raysslprune.data.views import Views
+from raysslprune.models import Network
 from raysslprune.spec import Recipe
 
 
@@ -23,6 +24,9 @@ class Task:
     partner: True if the last view is of another image, drawn from the whole training set.
     capturable: True if its update can be recorded as a CUDA graph: :meth:`loss` and :meth:`updated` only compute
         with tensors of fixed shapes, and Python reads no value of them.
+    whole_batch: True if the loss compares samples of the whole batch, also of those that do not share BatchNorm
+        statistics. :meth:`loss` is then called once for an update, with all samples of this process, and gets those of
+        other processes by ``parallel.together``.
     state: tensors kept between updates, by name; checkpointed, and rewound with the network.
     """
 
@@ -30,6 +34,7 @@ class Task:
     draws: ClassVar[int] = 0
     partner: ClassVar[bool] = False
     capturable: ClassVar[bool] = False
+    whole_batch: ClassVar[bool] = False
     state: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def begin(self, data: Dataset, generator: torch.Generator) -> None:
@@ -42,6 +47,13 @@ class Task:
     def head(self, width: int, data: Dataset) -> nn.Module:
         """Make the layers from a trunk's features (n, width) to the input of the loss; they are never pruned."""
         raise NotImplementedError
+
+    def meet(self, net: Network, recipe: Recipe) -> None:
+        """Prepare what depends on the network; called once, with its weights at the start of the training, masked."""
+
+    def twin(self) -> nn.Module | None:
+        """A trunk of this task's own with the layers of the network's, to be under the same mask; None without any."""
+        return None
 
     def sample(self, views: Views, batch: Batch) -> tuple[Tensor, ...]:
         """Make the arguments of the loss for a batch of training samples: views, targets; a row for each sample."""

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 from safetensors.torch import load as from_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysslprune import masks, models, tasks
 from raysslprune.criteria import Tensors
@@ -148,12 +148,16 @@ class Evidence:
             self.of.arch, self.data.channels, lambda width: head(width, self.data), torch.Generator(), cpu
         )
         net.load_state_dict({name: t for name, t in self.state.items() if not name.startswith("task.")})
-        with torch.no_grad():
-            for name, weight in models.prunable(net.trunk).items():
-                weight.copy_(self.weights[name])
-            if self.of.prunes_filters:
-                zero_removed(net.trunk, self.spaces, self.mask)
+        self.apply_mask(net.trunk)
         return net.eval()
+
+    @torch.no_grad()
+    def apply_mask(self, trunk: nn.Module) -> None:
+        """Set what the mask leaves out to 0."""
+        for name, weight in models.prunable(trunk).items():
+            weight *= self.mask[name].to(weight.device)
+        if self.of.prunes_filters:
+            zero_removed(trunk, self.spaces, self.mask)
 
     # --------------------------------------------------------------------------------- states
 
@@ -177,7 +181,10 @@ class Evidence:
         else:
             start = None if isinstance(step.start, Init) else from_safetensors(self.read(*starting_file(step)))
         task = begun_task(step, self.data)
-        state = starting_network(step, task, self.data, start).state_dict()
+        net = starting_network(step, task, self.data, start)
+        assert isinstance(step.recipe, Recipe)
+        task.meet(net, step.recipe)
+        state = net.state_dict()
         kept = start if step.keeps_head and start is not None else {}
         return {**state, **{f"task.{name}": kept.get(f"task.{name}", t) for name, t in task.state.items()}}
 
@@ -189,7 +196,8 @@ class Evidence:
     def loaded(self, training: bool) -> tuple[models.Network, Task]:
         """The network on the device, and its task, both in the state that is judged. training: the network's mode."""
         data = self.data.to(self.device)
-        task = self.new_task(data)
+        task, net = self.new_task(data), self.network().to(self.device)
+        task.meet(net, self.recipe)
         for name, tensor in task.state.items():
             if f"task.{name}" not in self.state:
                 raise UserError(
@@ -197,7 +205,9 @@ class Evidence:
                     f"snapshots have: prune with at={self.recipe.samples} instead of the final weights"
                 )
             tensor.copy_(self.state[f"task.{name}"])
-        return self.network().to(self.device).train(training), task
+        if (twin := task.twin()) is not None:
+            self.apply_mask(twin)
+        return net.train(training), task
 
     def batches(self, task: Task) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
         """Yield the arguments of the loss for each batch, with its fraction of all samples.

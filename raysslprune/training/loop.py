@@ -133,23 +133,26 @@ class Loop:
         self.task.begin(self.data, torch.Generator().manual_seed(seed_of("task", step.seed)))
         net = starting_network(step, self.task, self.data, self.start).to(self.device)
         self.net = net.to(memory_format=torch.channels_last)  # a third faster on the CPU, and preferred by GPUs
-        if step.keeps_head and self.start is not None:
-            self.set_task_state(self.start)
         self.trained = net.head if step.trunk_frozen else net
         net.trunk.requires_grad_(not step.trunk_frozen)
         self.graphed &= self.device.type == "cuda" and parallel.ranks() == 1 and self.task.capturable
         self.optimizer = optimizer(recipe, self.trained, captured_on=self.device if self.graphed else None)
         weights = models.prunable(self.net.trunk)
         self.kept = self.mask or masks.full({name: w.shape for name, w in weights.items()})
-        self.masked = list(weights.values()) if self.mask else []
-        self.keeps = [torch.empty_like(w).copy_(self.kept[name]).detach() for name, w in weights.items() if self.mask]
+        kept = dict(self.kept) if self.mask else {}
         if step.prunes_filters:
             found = channels.outlined(step.arch, (self.data.channels, self.data.size, self.data.size))
-            affine = channels.affine_mask(found, self.kept)
-            parameters = dict(self.net.trunk.named_parameters())
-            self.masked += [parameters[name] for name in affine]
-            self.keeps += [torch.empty_like(parameters[name]).copy_(m).detach() for name, m in affine.items()]
+            kept |= channels.affine_mask(found, self.kept)
+        self.masked: list[Tensor] = []
+        self.keeps: list[Tensor] = []
+        self.mask_too(self.net.trunk, kept)
         self.apply_mask()
+        self.task.meet(self.net, recipe)
+        if step.keeps_head and self.start is not None:
+            self.set_task_state(self.start)
+        if (twin := self.task.twin()) is not None:
+            self.mask_too(twin, kept)
+            self.apply_mask()
         if step.calibrated:
             with arithmetic(recipe.precision, self.device):
                 calibrate(net.trunk, self.data)
@@ -199,6 +202,12 @@ class Loop:
         self.measuring = 0.0
         """Seconds that the points of the learning curve took."""
         self.ready: list[tuple[Tensor, ...]] = []
+
+    def mask_too(self, trunk: nn.Module, kept: masks.Mask) -> None:
+        """Mask the weights of a trunk from now on, by name."""
+        parameters = dict(trunk.named_parameters())
+        self.masked += [parameters[name] for name in kept]
+        self.keeps += [torch.empty_like(parameters[name]).copy_(m).detach() for name, m in kept.items()]
 
     def run(self) -> Outcome:
         """Train to the end and evaluate. Raises FloatingPointError if a loss, weight or metric is not finite."""
@@ -335,6 +344,18 @@ class Loop:
         if buffers:
             _copy_all(self.before, buffers)
             _zero_all(self.sums)
+        if self.task.whole_batch:
+            self.accumulate_whole(batch)
+        else:
+            self.accumulate_parts(batch)
+        if buffers:
+            self.share_statistics()
+            _copy_all(self.tracked, self.before[len(self.statistics) :])
+            _add_all(self.tracked, 1)
+
+    def accumulate_parts(self, batch: Iterable[tuple[Tensor, ...]]) -> None:
+        """Accumulate the gradient of the mean of the parts' losses, one part after the other."""
+        buffers = [*self.statistics, *self.tracked]
         for index, part in enumerate(batch):
             if index and buffers:
                 _copy_all(buffers, self.before)
@@ -344,10 +365,33 @@ class Loop:
             self.losses += loss.detach() / self.parts
             if buffers:
                 _add_all(self.sums, self.statistics)
-        if buffers:
-            self.share_statistics()
-            _copy_all(self.tracked, self.before[len(self.statistics) :])
-            _add_all(self.tracked, 1)
+
+    def accumulate_whole(self, batch: Iterable[tuple[Tensor, ...]]) -> None:
+        """Accumulate the gradient of one loss of all parts together."""
+        samples = [torch.cat(parts) for parts in zip(*batch, strict=True)]
+        loss = self.task.loss(self.outputs_by_part, *samples)
+        loss.backward()
+        self.losses += loss.detach()
+        for total, statistic in zip(self.sums, self.statistics, strict=True):
+            total.copy_(statistic * self.parts)
+
+    def outputs_by_part(self, images: Tensor) -> Tensor:
+        """Outputs for views of all samples of this process, where BatchNorm sees one part of the batch at a time.
+
+        images: a row for each sample, or several times as many, one view of all samples after the other. The running
+        statistics move by the mean over the parts.
+        """
+        if self.parts == 1:
+            return self.outputs(images)
+        groups = images.unflatten(0, (-1, self.parts, self.micro)).transpose(0, 1)
+        begun, sums = [s.clone() for s in self.statistics], [torch.zeros_like(s) for s in self.statistics]
+        outputs: list[Tensor] = []
+        for group in groups:
+            _copy_all(self.statistics, begun)
+            outputs.append(self.outputs(group.flatten(0, 1).contiguous(memory_format=torch.channels_last)))
+            _add_all(sums, self.statistics)
+        _copy_all(self.statistics, [total / self.parts for total in sums])
+        return torch.stack(outputs).unflatten(1, groups.shape[1:3]).transpose(0, 1).flatten(0, 2)
 
     def outputs(self, images: Tensor) -> Tensor:
         """Outputs of the network, computed in the recipe's precision, as float32 for the loss."""
