@@ -36,7 +36,7 @@ SPARE = [
     {"color": "#2a6cff", "marker": "h", "linestyle": "-"},
     {"color": "#b79bff", "marker": "p", "linestyle": "-"},
 ]
-"""Looks of a user's own tasks, in the order in which they first appear."""
+"""Looks of tasks newer than the paper, and of a user's own tasks, in the order in which they first appear."""
 
 SHADES = "viridis"
 """Colour map of densities: its order is visible to the colour-blind and in grey print."""

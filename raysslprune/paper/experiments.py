@@ -34,7 +34,16 @@ CONTROLS = (*SHUFFLED, ERK)
 BASELINES = tuple(Curve(task=task, init=REINIT) for task in (RANDOM, NONZERO))
 """The paper's random masks: the plain ones, and those adjusted for natural zeros (4.3), if the network has any."""
 
-PROPER_NAMES = {"rotnet": "RotNet", "exemplar": "Exemplar", "npid": "NPID", "s4l": "S4L"}
+PROPER_NAMES = {
+    "rotnet": "RotNet",
+    "exemplar": "Exemplar",
+    "npid": "NPID",
+    "s4l": "S4L",
+    "simclr": "SimCLR",
+    "moco": "MoCo v2",
+    "byol": "BYOL",
+    "vicreg": "VICReg",
+}
 """Names of tasks as their authors write them, for prose."""
 
 # ------------------------------------------------------------------------------------- Figures 3 and 8

@@ -25,6 +25,8 @@ SURE = {
     "P?": "read in the paper, where a wrong digit in the copy that was read would not be noticed",
     "D": "follows from what the paper says",
     "R": "not in the paper; from a work that it cites, or from that work's or its authors' code",
+    "A": "newer than the paper; from the task's authors, their paper or their code",
+    "L": "newer than the paper; from a published benchmark: lightly's or solo-learn's",
     "E": "not in the paper; our choice",
 }
 """Certainty of a value, by letter."""
@@ -161,6 +163,78 @@ TRANSFER: dict[str, Row] = {
 """Recipes to judge pruned features with (paper 4.1). ``linear`` also serves for Places205."""
 
 
+_JITTER: dict[str, Any] = {"jitter": (0.4, 0.4, 0.4, 0.1), "grayscale": 0.2}
+_SIAMESE: dict[str, Any] = {"momentum": 0.9, "schedule": "cosine", "flip": True}
+"""What all rows of TODAY have."""
+
+_IN_SIAMESE = dict.fromkeys(("momentum", "schedule", "flip", "grayscale"), "A")
+_IN_LIGHTLY = dict.fromkeys(("samples", "batch", "lr", "momentum", "weight_decay", "schedule", "crop", "flip", "jitter",
+                             "grayscale"), "L")  # fmt: skip
+
+
+def _siamese(lr: float, decay: float, crop: float, **more: Any) -> Recipe:
+    """A recipe for ImageNet: 100 epochs in batches of 512, with 10 epochs of warm-up."""
+    given = {"samples": 100 * IMAGENET, "batch": 512, "bn_batch": 64, "warmup": 10 * IMAGENET, **_SIAMESE, **more}
+    return Recipe(lr=lr, weight_decay=decay, crop=crop, **given)
+
+
+def _cifar_siamese(**options: Option) -> Recipe:
+    """lightly's benchmark on CIFAR-10, cifar10_benchmark.py: the same for all tasks but for their options."""
+    return Recipe(samples=200 * CIFAR, batch=128, lr=0.06, weight_decay=5e-4, crop=0.08, options=options, **_JITTER,
+                  **_SIAMESE)  # fmt: skip
+
+
+_LARS = {"batch": "E", "bn_batch": "E", "lr": "E", "weight_decay": "E"}
+"""Fields that the authors choose for LARS, or for BatchNorm over thousands of images, neither of which we have. The
+rate is 0.05 * batch / 256, with which Chen & He 2021 (https://arxiv.org/abs/2011.10566) train such networks by SGD."""
+
+TODAY: tuple[Row, ...] = (
+    Row(("simclr",), "imagenet", ("resnet50",), 0,
+        _siamese(0.1, 1e-4, 0.08, jitter=(0.8, 0.8, 0.8, 0.2), grayscale=0.2,
+                 options={"dimension": 128, "hidden": 2048, "temperature": 0.1}),
+        _IN_SIAMESE | _LARS | dict.fromkeys(("samples", "warmup", "crop", "jitter", "dimension", "hidden", "temperature",
+                                             "weight_decay"), "A")),
+    Row(("moco",), "imagenet", ("resnet50",), 8,
+        _siamese(0.03, 1e-4, 0.2, samples=200 * IMAGENET, batch=256, bn_batch=32, warmup=0, **_JITTER,
+                 options={"dimension": 128, "hidden": 2048, "temperature": 0.2, "queue": 65_536, "ema": 0.999}),
+        _IN_SIAMESE | dict.fromkeys(("samples", "batch", "bn_batch", "lr", "weight_decay", "crop", "jitter", "dimension",
+                                     "hidden", "temperature", "queue", "ema"), "A")),
+    Row(("byol",), "imagenet", ("resnet50",), 0,
+        _siamese(0.1, 1e-4, 0.08, jitter=(0.4, 0.4, 0.2, 0.1), grayscale=0.2,
+                 options={"dimension": 256, "hidden": 4096, "ema": 0.99}),
+        _IN_SIAMESE | _LARS | dict.fromkeys(("warmup", "crop", "jitter", "dimension", "hidden"), "A")
+        | {"samples": "L", "ema": "L"}),
+    Row(("vicreg",), "imagenet", ("resnet50",), 8,
+        _siamese(0.1, 1e-4, 0.08, jitter=(0.4, 0.4, 0.2, 0.1), grayscale=0.2,
+                 options={"dimension": 8192, "hidden": 8192, "invariance": 25.0, "variance": 25.0, "covariance": 1.0}),
+        _IN_SIAMESE | _LARS | dict.fromkeys(("samples", "batch", "bn_batch", "warmup", "crop", "jitter", "dimension",
+                                             "hidden", "invariance", "variance", "covariance"), "A")),
+    Row(("simclr",), "cifar10", ("resnet18-cifar",), 1,
+        _cifar_siamese(dimension=128, hidden=512, temperature=0.5),
+        _IN_LIGHTLY | dict.fromkeys(("dimension", "hidden", "temperature"), "L")),
+    Row(("moco",), "cifar10", ("resnet18-cifar",), 1,
+        _cifar_siamese(dimension=128, hidden=512, temperature=0.1, queue=4096, ema=0.99),
+        _IN_LIGHTLY | dict.fromkeys(("dimension", "hidden", "temperature", "queue", "ema"), "L")),
+    Row(("byol",), "cifar10", ("resnet18-cifar",), 1,
+        _cifar_siamese(dimension=256, hidden=1024, ema=0.99),
+        _IN_LIGHTLY | dict.fromkeys(("dimension", "hidden", "ema"), "L") | {"jitter": "E"}),
+    # lightly has no recipe of VICReg on CIFAR-10; the expander's widths are solo-learn's
+    Row(("vicreg",), "cifar10", ("resnet18-cifar",), 1,
+        _cifar_siamese(dimension=2048, hidden=2048, invariance=25.0, variance=25.0, covariance=1.0),
+        dict.fromkeys(_IN_LIGHTLY, "E") | dict.fromkeys(("dimension", "hidden", "invariance", "variance", "covariance"),
+                                                        "L")),
+)  # fmt: skip
+"""Recipes of tasks newer than the paper, as published: on ImageNet by their authors, on CIFAR-10 by lightly."""
+
+
+def today(task: str, data: str) -> Recipe:
+    """The recipe of TODAY for a task and a data set. Raises KeyError if there is none."""
+    for row in TODAY:
+        if task in row.tasks and data == row.data and isinstance(row.recipe, Recipe):
+            return row.recipe
+    raise KeyError(f"there is no recipe of {task} on {data}")
+
+
 def appendix_d(task: str, data: str, arch: str) -> Recipe:
     """The paper's recipe for a task, a data set and an architecture. Raises KeyError if the paper has none."""
     for row in APPENDIX_D:
@@ -204,8 +278,11 @@ _RESNET50 = 4_089_184_256
 PIXELS = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet": 224, "places205": 224, "voc07": 224}
 """Height and width of a data set's images as networks see them; for other data sets, a network's own ``pixels``."""
 
-VIEWS = {"exemplar": 2, "s4l": 8}
+VIEWS = {"exemplar": 2, "s4l": 8, "simclr": 2, "byol": 2, "vicreg": 2}
 """Images that a task passes through the network for each sample, if more than one. S4L: four turns of two."""
+
+TARGETS = {"moco": 1, "byol": 2}
+"""Images that a task also passes through a moving average of the network for each sample, forward only."""
 
 
 NETS: dict[str, Net] = {

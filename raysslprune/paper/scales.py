@@ -15,7 +15,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 from raysslprune import lottery
 from raysslprune.catalogue import data_parts, is_held_out
 from raysslprune.lottery import Chain
-from raysslprune.paper.recipes import CIFAR, IMAGENET, REWIND, TRANSFER, VOC07, appendix_d
+from raysslprune.paper.recipes import CIFAR, IMAGENET, REWIND, TRANSFER, VOC07, appendix_d, today
 from raysslprune.spec import SVM, Option, Recipe, Start, Train
 from raysslprune.sweepfile import Unfit
 
@@ -321,16 +321,27 @@ _SMALL_EXEMPLAR: dict[str, Option] = {"dimension": 64, "margin": 0.5, "negatives
 # Wu et al.'s temperature of 0.07 diverges at 19 updates an epoch: the memory is renewed faster than the network spreads
 _SMALL_NPID: dict[str, Option] = {"dimension": 64, "momentum": 0.5, "negatives": 64, "temperature": 0.5}
 
+_SMALL_SIAMESE: dict[str, tuple[float, dict[str, Option]]] = {
+    "simclr": (0.05, {"dimension": 64, "hidden": 128, "temperature": 0.5}),
+    "moco": (0.05, {"dimension": 64, "hidden": 128, "temperature": 0.2, "queue": 512, "ema": 0.99}),
+    "byol": (0.05, {"dimension": 64, "hidden": 128, "ema": 0.99}),
+    "vicreg": (0.01, {"dimension": 128, "hidden": 128, "invariance": 25.0, "variance": 25.0, "covariance": 1.0}),
+}
+"""Learning rates and options of tasks newer than the paper, on few images."""
+
+SIAMESE = tuple(_SMALL_SIAMESE)
+"""Tasks newer than the paper: two views of an image."""
+
 LABELLED = {"digits": (FEW, "20%-of-classes"), "cifar10": (FEW, "20%-of-classes"), "imagenet": (FEW, "10%-of-classes")}
 """Subsets with labels in Figure 5, by data set: of images, or of classes. 10% of ten classes would be only one."""
 
 
 def _small(labels: Recipe, views: dict[str, Any], **s4l: Option) -> dict[str, Recipe]:
-    """Recipes for all tasks on few images, with as many epochs as for labels, or for NPID twice as many.
+    """Recipes for all tasks on few images, with as many epochs as for labels, or for NPID and newer tasks twice as many.
 
     With few labels the samples are halved, so that the rewind is about as early as in the paper (17% of training; 15%
     there). Labels alone have as many epochs as S4L, in batches three times as large, which is the paper's ratio.
-    views: augmentation of Exemplar and NPID. s4l: more options of S4L.
+    views: augmentation of the tasks that compare views or images. s4l: more options of S4L.
     """
     recipes = {
         "labels": labels,
@@ -338,6 +349,8 @@ def _small(labels: Recipe, views: dict[str, Any], **s4l: Option) -> dict[str, Re
         "exemplar": replace(labels, options=_SMALL_EXEMPLAR, **views),
         "npid": replace(labels, samples=2 * labels.samples, lr=0.005, options=_SMALL_NPID, **views),
     }
+    for task, (lr, options) in _SMALL_SIAMESE.items():
+        recipes[task] = replace(labels, samples=2 * labels.samples, lr=lr, options=options, **views)
     for part in LABELLED["digits"]:
         recipes |= _few(labels, part, samples=labels.samples // 2, batch=16, **s4l)
     return recipes
@@ -425,6 +438,7 @@ def _cifar(arch: str) -> dict[str, Recipe]:
     known = arch if arch in ("vgg19", "resnet18-cifar") else "resnet18-cifar"
     recipes = {task: appendix_d(task, "cifar10", known) for task in ("labels", "rotnet", "exemplar")}
     recipes["npid"] = _CIFAR_NPID
+    recipes |= {task: today(task, "cifar10") for task in SIAMESE}
     for part in LABELLED["cifar10"]:
         recipes |= _few(recipes["labels"], part, samples=40 * CIFAR, batch=64)
     return recipes
@@ -455,7 +469,7 @@ def _on_one_percent(pad: int) -> Target:
 
 
 def _fast() -> dict[str, Recipe]:
-    """One-cycle recipes in bfloat16: 15 epochs, or 30 for NPID, at its authors' learning rate scaled with the batch."""
+    """One-cycle recipes in bfloat16: 15 epochs, or 30 for NPID and newer tasks; NPID at its authors' learning rate scaled with the batch."""
     labels = Recipe(
         samples=15 * CIFAR,
         batch=512,
@@ -473,9 +487,16 @@ def _fast() -> dict[str, Recipe]:
         _CIFAR_NPID, samples=30 * CIFAR, batch=256, lr=0.06, schedule="linear", warmup=6 * CIFAR, precision="bf16"
     )
     recipes = {"labels": labels, "rotnet": labels, "exemplar": replace(labels, **_COLOUR), "npid": npid}
+    recipes |= {task: _faster(today(task, "cifar10")) for task in SIAMESE}
     for part in LABELLED["cifar10"]:
         recipes |= _few(labels, part, samples=labels.samples // 2, batch=128)
     return recipes
+
+
+def _faster(recipe: Recipe) -> Recipe:
+    """A recipe of 200 epochs in batches of 128 as one cycle of 30 in batches of 256, with twice the learning rate."""
+    cycle: dict[str, Any] = {"schedule": "linear", "warmup": 6 * CIFAR, "precision": "bf16"}
+    return replace(recipe, samples=30 * CIFAR, batch=256, lr=2 * recipe.lr, **cycle)
 
 
 def _fast_net(title: str, arch: str) -> Net:
@@ -495,6 +516,7 @@ def _imagenet(arch: str) -> dict[str, Recipe]:
             return appendix_d(task, data, "resnet50")
 
     recipes = {task: recipe(task, "imagenet") for task in ("labels", "rotnet", "exemplar", "npid")}
+    recipes |= {task: today(task, "imagenet") for task in SIAMESE}
     for part in LABELLED["imagenet"]:
         s4l = recipe("s4l", "imagenet")
         recipes[f"labels:{part}"] = recipe("labels", f"imagenet:{part}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from raysslprune.catalogue import data_parts, sized
-from raysslprune.paper.recipes import PIXELS, VIEWS, Net
+from raysslprune.paper.recipes import PIXELS, TARGETS, VIEWS, Net
 from raysslprune.plan.graph import Job, Plan
 from raysslprune.spec import SVM, Train
 from raysslprune.store.record import Record
@@ -207,7 +207,8 @@ class _Speeds:
             return math.inf, ON_CPU
         if kind_of(job) in self.measured:
             return self.measured[kind_of(job)], MEASURED
-        cost = FORWARD if step.trunk_frozen else VIEWS.get(step.task, 1)
+        trained = VIEWS.get(step.task, 1) + FORWARD * TARGETS.get(step.task, 0)
+        cost = FORWARD if step.trunk_frozen else trained
         if step.arch not in self.stated:
             return self.middle / cost, GUESSED
         return self.stated[step.arch] / _enlargement(step, self.nets[step.arch]) / cost, STATED

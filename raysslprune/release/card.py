@@ -20,11 +20,15 @@ METRICS = {
     "rotation_top1": "accuracy in telling four quarter turns apart, in percent; chance is 25",
     "triplet_accuracy": "how often a view is nearer to one of the same image, in percent; chance is 50",
     "knn_top1": "accuracy of the 200 nearest training images, in percent",
+    "feature_std": "how widely the directions of the features are spread: 0 if all are one, 1 if they are uniform",
+    "feature_rank": "number of directions that the features use, as their effective rank",
+    "embedding_std": "how widely the directions of the head's outputs are spread: 0 if all are one, 1 if uniform",
+    "embedding_rank": "number of directions that the head's outputs use, as their effective rank",
     "train_loss": "loss in the last epoch of the training",
     "collapsed_layers": "layers with no weight left",
     "natural_sparsity": "weights that training alone made zero, in percent",
 }
-"""Meaning of a training's metrics, the first five on test images, or with VALIDATION at their end on held-out images.
+"""Meaning of a training's metrics, the first nine on test images, or with VALIDATION at their end on held-out images.
 
 A user's own task may have others.
 """
@@ -35,6 +39,10 @@ OUTPUTS = {
     "s4l": "a score (logit) for each class, then one for each of four quarter turns",
     "exemplar": "an embedding, to be compared by its cosine",
     "npid": "an embedding, to be compared by its cosine",
+    "simclr": "an embedding, to be compared by its cosine",
+    "moco": "an embedding, to be compared by its cosine",
+    "byol": "a prediction of the other view's embedding, to be compared by its cosine",
+    "vicreg": "an embedding, to be compared by its Euclidean distance",
 }
 """Meaning of a network's outputs, by task."""
 

@@ -384,13 +384,15 @@ class Loop:
         if self.parts == 1:
             return self.outputs(images)
         groups = images.unflatten(0, (-1, self.parts, self.micro)).transpose(0, 1)
-        begun, sums = [s.clone() for s in self.statistics], [torch.zeros_like(s) for s in self.statistics]
+        # by .data: autograd would refuse a change before the backward pass, which in training mode does not read them
+        statistics = [statistic.data for statistic in self.statistics]
+        begun, sums = [s.clone() for s in statistics], [torch.zeros_like(s) for s in statistics]
         outputs: list[Tensor] = []
         for group in groups:
-            _copy_all(self.statistics, begun)
+            _copy_all(statistics, begun)
             outputs.append(self.outputs(group.flatten(0, 1).contiguous(memory_format=torch.channels_last)))
-            _add_all(sums, self.statistics)
-        _copy_all(self.statistics, [total / self.parts for total in sums])
+            _add_all(sums, statistics)
+        _copy_all(statistics, [total / self.parts for total in sums])
         return torch.stack(outputs).unflatten(1, groups.shape[1:3]).transpose(0, 1).flatten(0, 2)
 
     def outputs(self, images: Tensor) -> Tensor:

@@ -32,6 +32,10 @@ TASKS = {
     "exemplar": (("dimension", 16),),
     "npid": (("dimension", 16), ("negatives", 20), ("temperature", 0.5)),
     "s4l": (),
+    "simclr": (("dimension", 16), ("hidden", 32)),
+    "moco": (("dimension", 16), ("hidden", 32), ("queue", 100), ("ema", 0.9)),
+    "byol": (("dimension", 16), ("hidden", 32), ("ema", 0.9)),
+    "vicreg": (("dimension", 16), ("hidden", 32)),
 }
 
 

@@ -13,7 +13,7 @@ from raysslprune import catalogue, data, tasks
 from raysslprune.models import convolutions, trunk
 from raysslprune.paper.experiments import rewinds_with_few_labels
 from raysslprune.paper.recipes import NETS
-from raysslprune.paper.scales import LABELLED, SETTINGS, images_of
+from raysslprune.paper.scales import LABELLED, SETTINGS, SIAMESE, images_of
 from raysslprune.spec import SVM, Init, Recipe, survivors
 from raysslprune.sweep_loader import known, load
 
@@ -119,7 +119,7 @@ def test_every_net_can_be_trained(scale: str, role: str) -> None:
     net = SETTINGS[scale].nets[role]
     assert net.arch in NETS
     few = [f"{task}:{part}" for part in LABELLED[net.data.partition(":")[0]] for task in ("labels", "s4l")]
-    assert set(net.recipes) == set(net.rewind) == {"labels", "rotnet", "exemplar", "npid", *few}
+    assert set(net.recipes) == set(net.rewind) == {"labels", "rotnet", "exemplar", "npid", *SIAMESE, *few}
     for name, recipe in net.recipes.items():
         task, _, part = name.partition(":")
         tasks.find(task, recipe.options)

@@ -37,6 +37,10 @@ OPTIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "exemplar": (("dimension", 16), ("negatives", "semi-hard")),
     "npid": (("dimension", 16), ("negatives", 20), ("temperature", 0.5)),
     "s4l": (("labelled", "10%-of-images"),),
+    "simclr": (("dimension", 16), ("hidden", 32)),
+    "moco": (("dimension", 16), ("hidden", 32), ("queue", 100), ("ema", 0.9)),
+    "byol": (("dimension", 16), ("hidden", 32), ("ema", 0.9)),
+    "vicreg": (("dimension", 16), ("hidden", 32)),
 }
 
 

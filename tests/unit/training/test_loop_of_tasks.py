@@ -114,6 +114,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "semi-hard": ("exemplar", {"crop": 0.5, "pad": 0, "options": (("negatives", "semi-hard"),)}),
     "npid": ("npid", {"options": (("dimension", 8), ("negatives", 20), ("temperature", 0.5))}),
     "s4l": ("s4l", {"options": (("labelled", "20%-of-images"),)}),
+    "simclr": ("simclr", {"options": (("dimension", 8), ("hidden", 16))}),
+    "moco": ("moco", {"options": (("dimension", 8), ("hidden", 16), ("queue", 100), ("ema", 0.9))}),
+    "byol": ("byol", {"options": (("dimension", 8), ("hidden", 16), ("ema", 0.9))}),
+    "vicreg": ("vicreg", {"options": (("dimension", 8), ("hidden", 16))}),
 }
 
 
