@@ -20,13 +20,13 @@ Net = Callable[[Tensor], Tensor]
 
 
 class First:
-    """Record of a loop's first update: the weights before it, images and targets, NPID's noise, and the loss."""
+    """Record of a loop's first update: the weights before it, images and targets, NPID's noise, MoCo's queue, the loss."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop, self.original = loop, loop.task.loss
         self.weights: State = {}
         self.parts: tuple[Tensor, ...] = ()
-        self.noise = self.bank = torch.empty(0)
+        self.noise = self.bank = self.queue = torch.empty(0)
         self.loss = math.nan
         loop.task.loss = self.watched
 
@@ -35,7 +35,9 @@ class First:
             return self.original(net, *parts)
         self.weights = _exact(self.loop.net.state_dict())
         self.parts = tuple(part.detach().cpu() for part in parts)
-        self.bank = self.loop.task.state.get("bank", torch.empty(0)).double().cpu()
+        self.bank, self.queue = (
+            self.loop.task.state.get(name, torch.empty(0)).double().cpu().clone() for name in ("bank", "queue")
+        )
         with self.noise_seen():
             loss = self.original(net, *parts)
         self.loss = float(loss.detach())
@@ -109,12 +111,55 @@ def s4l(net: Net, parts: Sequence[Tensor], first: First) -> Tensor:
     return cross_entropy(by_class, wanted.repeat(4)) + option(first, "weight", 1.0) * cross_entropy(by_turn, turns)
 
 
+def simclr(net: Net, parts: Sequence[Tensor], first: First) -> Tensor:
+    """Cross-entropy of each view's partner among all other views, by exp(cosine / temperature)."""
+    rows = unit(net(torch.cat(list(parts))))
+    similar = (rows @ rows.T / option(first, "temperature", 0.1)).exp()
+    n = len(rows) // 2
+    partner = [(row + n) % (2 * n) for row in range(2 * n)]
+    return -(similar[torch.arange(2 * n), partner] / (similar.sum(1) - similar.diagonal())).log().mean()
+
+
+def moco(net: nn.Module, parts: Sequence[Tensor], first: First) -> Tensor:
+    """Cross-entropy of an image's key among it and the queue; at first the average is the network itself."""
+    own, key, queue = unit(net(parts[0])), unit(net(parts[1])).detach(), first.queue
+    temperature = option(first, "temperature", 0.2)
+    positive = ((own * key).sum(1) / temperature).exp()
+    return -(positive / (positive + (own @ queue.T / temperature).exp().sum(1))).log().mean()
+
+
+def byol(net: nn.Module, parts: Sequence[Tensor], _first: First) -> Tensor:
+    """Squared distances of predictions and targets; at first the average is the network itself, without predictor."""
+    trunk, head = net.get_submodule("trunk"), net.get_submodule("head")
+    predicted = [unit(net(view)) for view in parts]
+    wanted = [unit(head.get_submodule("0")(trunk(view))).detach() for view in parts]
+    return sum(((p - w).square().sum(1).mean() for p, w in zip(predicted, wanted[::-1], strict=True)), torch.zeros(()))
+
+
+def vicreg(net: Net, parts: Sequence[Tensor], first: First) -> Tensor:
+    """Invariance, hinge on standard deviations, and covariances, from centred embeddings."""
+    one, two = (net(view) for view in parts)
+    loss = option(first, "invariance", 25.0) * (one - two).square().sum() / one.numel()
+    for rows in (one, two):
+        centred = rows - rows.sum(0) / len(rows)
+        shared = centred.T @ centred / (len(rows) - 1)
+        short = 1 - (shared.diagonal() + 1e-4).sqrt()
+        loss = loss + option(first, "variance", 25.0) * torch.where(short > 0, short, 0).sum() / len(short) / 2
+        beside = shared - torch.diag(shared.diagonal())
+        loss = loss + option(first, "covariance", 1.0) * beside.square().sum() / len(short)
+    return loss
+
+
 LOSSES: dict[str, Callable[[nn.Module, Sequence[Tensor], First], Tensor]] = {
     "labels": labels,
     "rotnet": labels,
     "exemplar": exemplar,
     "npid": npid,
     "s4l": s4l,
+    "simclr": simclr,
+    "moco": moco,
+    "byol": byol,
+    "vicreg": vicreg,
 }
 
 

@@ -337,7 +337,7 @@ LABELLED = {"digits": (FEW, "20%-of-classes"), "cifar10": (FEW, "20%-of-classes"
 
 
 def _small(labels: Recipe, views: dict[str, Any], **s4l: Option) -> dict[str, Recipe]:
-    """Recipes for all tasks on few images, with as many epochs as for labels, or for NPID and newer tasks twice as many.
+    """Recipes for all tasks on few images, with as many epochs as for labels; for NPID and newer tasks twice as many.
 
     With few labels the samples are halved, so that the rewind is about as early as in the paper (17% of training; 15%
     there). Labels alone have as many epochs as S4L, in batches three times as large, which is the paper's ratio.
@@ -469,7 +469,9 @@ def _on_one_percent(pad: int) -> Target:
 
 
 def _fast() -> dict[str, Recipe]:
-    """One-cycle recipes in bfloat16: 15 epochs, or 30 for NPID and newer tasks; NPID at its authors' learning rate scaled with the batch."""
+    """One-cycle recipes in bfloat16: 15 epochs; 30 for NPID and newer tasks, at their published learning rates, scaled
+    with the batch.
+    """
     labels = Recipe(
         samples=15 * CIFAR,
         batch=512,

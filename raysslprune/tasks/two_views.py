@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +68,7 @@ def neighbours(trunk: nn.Module, data: Dataset, asked: Tensor) -> dict[str, floa
 def mlp(*widths: int, last_bias: bool = True, norm: bool = True) -> nn.Sequential:
     """Linear layers from width to width, with BatchNorm, unless ``norm`` is False, and ReLU between them."""
     layers: list[nn.Module] = []
-    for width, hidden in zip(widths, widths[1:-1], strict=False):
+    for width, hidden in pairwise(widths[:-1]):
         layers += [nn.Linear(width, hidden, bias=not norm), *(nn.BatchNorm1d(hidden),) * norm, nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=last_bias))
 
@@ -91,7 +93,7 @@ class Average(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Outputs for images, part by part, as float32. If they are no whole number of parts, parts are larger."""
         parts = images.tensor_split(max(1, len(images) // self.part))
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(images.device.type, torch.bfloat16) if self.bf16 else nullcontext():
             return torch.cat([self.net(part).float() for part in parts])
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ from benchmarks.gpu.run import Part, Run, prepare, run_part, together, wait_for_
 from benchmarks.statistics import spread
 from raysslprune import models
 from raysslprune.paper.scales import SETTINGS
-from raysslprune.tasks import exemplar, labels, npid, rotnet, s4l
+from raysslprune.tasks import byol, exemplar, labels, moco, npid, rotnet, s4l, simclr, vicreg
 from raysslprune.training.loop import optimizer
 from tests.helpers import CHECKOUT
 
@@ -206,6 +206,10 @@ CLASSES = {
     "exemplar": exemplar.Exemplar,
     "npid": npid.NPID,
     "s4l": s4l.S4L,
+    "simclr": simclr.SimCLR,
+    "moco": moco.MoCo,
+    "byol": byol.BYOL,
+    "vicreg": vicreg.VICReg,
 }
 
 

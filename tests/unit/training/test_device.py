@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from raysslprune import masks, models, tasks
 from raysslprune.data import dataset, subsets, views
 from raysslprune.spec import Init, Train
-from raysslprune.tasks import exemplar, labels, npid, rotnet, s4l
+from raysslprune.tasks import exemplar, labels, moco, npid, rotnet, s4l
 from raysslprune.tasks import task as base
 from raysslprune.training import loop as training
 from raysslprune.training.device import arithmetic
@@ -64,7 +64,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Copies:
         with quiet(counted):
             return sent(tensor, device)
 
-    for module in (dataset, views, training, labels, rotnet, exemplar, npid, s4l):
+    for module in (dataset, views, training, labels, rotnet, exemplar, npid, s4l, moco):
         monkeypatch.setattr(module, "sent", without)
     # what looks at values before the first update, by the CPU's
     monkeypatch.setattr(subsets, "choose", lambda _, subset: choose(some_digits(), subset))
@@ -203,7 +203,8 @@ def as_graphs(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Loop:
 
     def state() -> list[Tensor]:
         moments = [value for values in loop.optimizer.state.values() for value in values.values()]
-        return [*loop.net.state_dict().values(), *filter(torch.is_tensor, moments), loop.losses]
+        kept = [*loop.net.state_dict().values(), *loop.task.state.values()]
+        return [*kept, *filter(torch.is_tensor, moments), loop.losses]
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Recording(state))
     monkeypatch.setattr(torch.cuda, "graph", lambda recording, **_: recording)

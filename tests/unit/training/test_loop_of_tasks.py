@@ -23,7 +23,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from raysslprune import catalogue, data, tasks
+from raysslprune import catalogue, data, masks, models, tasks
 from raysslprune.data import IGNORED, DataError, Dataset, Resident, subsets
 from raysslprune.data import files as on_disk
 from raysslprune.data.batches import Batch, Feed
@@ -278,6 +278,35 @@ def test_negatives_come_from_the_same_part(monkeypatch: pytest.MonkeyPatch) -> N
     assert sizes == [10] * 8
 
 
+@pytest.mark.parametrize("task", ["simclr", "vicreg"])
+def test_views_are_compared_over_the_whole_batch_and_normalised_in_its_parts(task: str) -> None:
+    """One update of 64 images as 4 parts of 16; the loss is one, over all embeddings, as are the variances."""
+    the_step = step(task, samples=64, batch=64, bn_batch=16, momentum=0.0, nesterov=False, weight_decay=0.0)
+    loop = Loop(step=the_step, data=DATA)
+    views, net = taken(loop, 64), copy.deepcopy(loop.net).train()
+    parts = [[view[16 * part : 16 * part + 16] for view in views] for part in range(4)]
+    statistics: list[Tensor] = []
+    outputs: list[tuple[Tensor, ...]] = []
+    for part in parts:
+        fresh = copy.deepcopy(loop.net).train()
+        for images in (torch.cat(part),) if task == "simclr" else part:
+            fresh(images)
+        statistics.append(fresh.state_dict()["trunk.layers.bn3.running_var"])
+        outputs.append(net(torch.cat(part)).chunk(2) if task == "simclr" else tuple(map(net, part)))
+    first, second = map(torch.cat, zip(*outputs, strict=True))
+    given = iter((torch.cat([first, second]),) if task == "simclr" else (first, second))
+    loss = loop.task.loss(lambda _: next(given), *views)
+    loss.backward()
+    outcome = loop.run()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None
+        wanted = parameter.detach() - 0.02 * parameter.grad
+        torch.testing.assert_close(outcome.weights[name], wanted, rtol=1e-4, atol=1e-6, msg=name)
+    torch.testing.assert_close(outcome.weights["trunk.layers.bn3.running_var"], torch.stack(statistics).mean(0))
+    assert outcome.weights["trunk.layers.bn3.num_batches_tracked"] == 1
+    assert outcome.metrics["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
 # ------------------------------------------------------------------------------------- a frozen trunk
 
 
@@ -490,6 +519,59 @@ def test_another_task_does_not_mind_the_memory(task: str) -> None:
     assert_same_outcome(*(loop.run() for loop in loops))
 
 
+def half() -> masks.Mask:
+    """A mask of the network's in these tests: half of the weights, at random."""
+    shapes = {name: weight.shape for name, weight in models.prunable(models.trunk("conv4", 1)).items()}
+    return masks.random(shapes, 16_200, torch.Generator().manual_seed(1))
+
+
+def averaged(loop: Loop) -> State:
+    prefix = "average.trunk."
+    return {name.removeprefix(prefix): t for name, t in loop.task.state.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("task", ["moco", "byol"])
+def test_a_moving_average_is_under_the_mask_from_the_first_update_to_the_last(task: str) -> None:
+    loop = Loop(step=step(task), data=DATA, mask=half())
+    start = {name: t.clone() for name, t in averaged(loop).items()}
+    for state in (start, averaged(loop) if loop.run() else {}):
+        for name, keep in half().items():
+            assert not state[name][~keep].any()
+            assert state[name][keep].all()
+    assert all(not torch.equal(start[name], averaged(loop)[name]) for name in start)
+
+
+@pytest.mark.parametrize("task", ["moco", "byol"])
+def test_rewinding_brings_the_moving_average_back_under_the_mask(task: str) -> None:
+    dense = step(task)
+    origin = Loop(step=dense, data=DATA, snapshots_at=[EPOCH])
+    snapshot = origin.run().snapshots[EPOCH]
+    kept = {name: t for name, t in snapshot.items() if name.startswith("task.average.trunk.")}
+    later = {f"task.{name}": t for name, t in origin.task.state.items()}
+    assert all(not torch.equal(tensor, later[name]) for name, tensor in kept.items())
+    loop = Loop(step=step(task, start=Rewind(of=dense, samples=EPOCH)), data=DATA, start=snapshot, mask=half())
+    for name, tensor in averaged(loop).items():
+        wanted = kept[f"task.average.trunk.{name}"]
+        assert torch.equal(tensor, wanted * half()[name] if name in half() else wanted), name
+    rest = {name: tensor for name, tensor in snapshot.items() if name.startswith("task.") and name not in kept}
+    assert rest
+    for name, tensor in rest.items():
+        assert torch.equal(loop.task.state[name.removeprefix("task.")], tensor), name
+
+
+@pytest.mark.parametrize("task", ["moco", "byol"])
+def test_rewound_and_unmasked_a_newer_task_retraces_its_dense_training(task: str) -> None:
+    changes: dict[str, Any] = {"momentum": 0.0, "nesterov": False}
+    dense = step(task, **changes)
+    whole = Loop(step=dense, data=DATA, snapshots_at=[EPOCH])
+    outcome = whole.run()
+    again = Loop(
+        step=step(task, start=Rewind(of=dense, samples=EPOCH), **changes), data=DATA, start=outcome.snapshots[EPOCH]
+    )
+    assert_same(again.run().weights, outcome.weights)
+    assert_same(again.task.state, whole.task.state)
+
+
 def test_npid_on_other_data_begins_its_memory_anew() -> None:
     dense = dataclasses.replace(step("npid"), data="other digits")
     snapshot = Loop(step=dense, data=DATA, snapshots_at=[EPOCH]).run().snapshots[EPOCH]
@@ -638,10 +720,12 @@ def on_files(task: str = "labels", **changes: Any) -> Train:
 @pytest.mark.parametrize(
     ("task", "metric", "least"),
     [("labels", "top1", 90), ("rotnet", "rotation_top1", 0), ("exemplar", "triplet_accuracy", 60),
-     ("npid", "knn_top1", 60), ("s4l", "top1", 60)],
+     ("npid", "knn_top1", 60), ("s4l", "top1", 60), ("simclr", "knn_top1", 60), ("moco", "knn_top1", 60),
+     ("byol", "knn_top1", 60), ("vicreg", "knn_top1", 60)],
 )  # fmt: skip
 def test_every_task_trains_on_images_on_disk(task: str, metric: str, least: float, pictures: Dataset) -> None:
-    outcome = Loop(step=on_files(task), data=pictures).run()
+    changes = {"lr": 0.005} if task == "vicreg" else {}  # its loss is some 25 times as large
+    outcome = Loop(step=on_files(task, **changes), data=pictures).run()
     assert least <= outcome.metrics[metric] <= 100
 
 
@@ -668,7 +752,10 @@ def test_training_on_files_is_a_plain_loop_over_their_crops(pictures: Dataset) -
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize(("task", "bn_batch"), [("labels", 0), ("labels", 8), ("exemplar", 4), ("npid", 8), ("s4l", 8)])
+@pytest.mark.parametrize(
+    ("task", "bn_batch"),
+    [("labels", 0), ("labels", 8), ("exemplar", 4), ("npid", 8), ("s4l", 8), ("simclr", 8), ("moco", 4), ("byol", 8)],
+)
 def test_interrupted_on_files_bit_for_bit(
     task: str, bn_batch: int, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
