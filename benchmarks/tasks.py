@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """
     import torch
 
-    from raysslprune import lottery
+    from raysslprune import catalogue, lottery
     from raysslprune.paper.scales import FEW, SETTINGS
     from raysslprune.plan.graph import make_plan
     from raysslprune.spec import Init, Train
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     steps: dict[str, list[Train]] = {}
     part, few = f"{s.data}:{FEW}", f"labels:{FEW}"
     for seed in range(options.repeats):
-        for task in ("labels", "rotnet", "exemplar", "npid", "s4l"):
+        for task in catalogue.TASKS:
             dense = step(task, s.data, s4l if task == "s4l" else task, seed)
             named = {
                 task: dense,

@@ -20,7 +20,7 @@ Net = Callable[[Tensor], Tensor]
 
 
 class First:
-    """Record of a loop's first update: the weights before it, images and targets, NPID's noise, MoCo's queue, the loss."""
+    """Record of a loop's first update: the weights before it, images and targets, noise or queue, and the loss."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop, self.original = loop, loop.task.loss
