@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from raysslprune import tryout
+from raysslprune.catalogue import TASKS
 from raysslprune.commands import try_out
 from raysslprune.messages import UserError
 from raysslprune.tryout import Fault, Report
@@ -106,7 +107,7 @@ def test_what_works_is_said_to(attempt: Try) -> None:
     assert attempt("Plain", changes={"smoothing": 0.2, "lr": 0.01}).notes == ()
 
 
-@pytest.mark.parametrize("name", ["labels", "rotnet", "exemplar", "npid", "s4l", "resnet8", "digits"])
+@pytest.mark.parametrize("name", [*TASKS, "resnet8", "digits"])
 def test_the_packages_own_work(name: str) -> None:
     tryout.try_out(name)
 
