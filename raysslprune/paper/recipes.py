@@ -167,9 +167,16 @@ _JITTER: dict[str, Any] = {"jitter": (0.4, 0.4, 0.4, 0.1), "grayscale": 0.2}
 _SIAMESE: dict[str, Any] = {"momentum": 0.9, "schedule": "cosine", "flip": True}
 """What all rows of TODAY have."""
 
-_IN_SIAMESE = dict.fromkeys(("momentum", "schedule", "flip", "grayscale"), "A")
-_IN_LIGHTLY = dict.fromkeys(("samples", "batch", "lr", "momentum", "weight_decay", "schedule", "crop", "flip", "jitter",
-                             "grayscale"), "L")  # fmt: skip
+
+def _from(grade: str, *names: str) -> dict[str, str]:
+    return dict.fromkeys(names, grade)
+
+
+_IN_SIAMESE = _from("A", "momentum", "schedule", "flip", "grayscale", "crop", "jitter", "dimension", "hidden")
+_IN_LIGHTLY = _from("L", "samples", "batch", "lr", "weight_decay", "momentum", "schedule") | _from(
+    "L", "crop", "flip", "jitter", "grayscale"
+)
+_IN_VICREG = _from("A", "invariance", "variance", "covariance")
 
 
 def _siamese(lr: float, decay: float, crop: float, **more: Any) -> Recipe:
@@ -193,37 +200,32 @@ TODAY: tuple[Row, ...] = (
     Row(("simclr",), "imagenet", ("resnet50",), 0,
         _siamese(0.1, 1e-4, 0.08, jitter=(0.8, 0.8, 0.8, 0.2), grayscale=0.2,
                  options={"dimension": 128, "hidden": 2048, "temperature": 0.1}),
-        _IN_SIAMESE | _LARS | dict.fromkeys(("samples", "warmup", "weight_decay", "crop", "jitter", "dimension",
-                                             "hidden", "temperature"), "A")),
+        _IN_SIAMESE | _LARS | _from("A", "samples", "warmup", "weight_decay", "temperature")),
     Row(("moco",), "imagenet", ("resnet50",), 8,
         _siamese(0.03, 1e-4, 0.2, samples=200 * IMAGENET, batch=256, bn_batch=32, warmup=0, **_JITTER,
                  options={"dimension": 128, "hidden": 2048, "temperature": 0.2, "queue": 65_536, "ema": 0.999}),
-        _IN_SIAMESE | dict.fromkeys(("samples", "batch", "bn_batch", "lr", "weight_decay", "crop", "jitter",
-                                     "dimension", "hidden", "temperature", "queue", "ema"), "A")),
+        _IN_SIAMESE | _from("A", "samples", "batch", "bn_batch", "lr", "weight_decay", "temperature", "queue", "ema")),
     Row(("byol",), "imagenet", ("resnet50",), 0,
         _siamese(0.1, 1e-4, 0.08, jitter=(0.4, 0.4, 0.2, 0.1), grayscale=0.2,
                  options={"dimension": 256, "hidden": 4096, "ema": 0.99}),
-        _IN_SIAMESE | _LARS | dict.fromkeys(("warmup", "crop", "jitter", "dimension", "hidden"), "A")
-        | {"samples": "L", "ema": "L"}),
+        _IN_SIAMESE | _LARS | _from("A", "warmup") | _from("L", "samples", "ema")),
     Row(("vicreg",), "imagenet", ("resnet50",), 8,
         _siamese(0.02, 1e-4, 0.08, jitter=(0.4, 0.4, 0.2, 0.1), grayscale=0.2,
                  options={"dimension": 8192, "hidden": 8192, "invariance": 25.0, "variance": 25.0, "covariance": 1.0}),
-        _IN_SIAMESE | _LARS | dict.fromkeys(("samples", "batch", "bn_batch", "warmup", "crop", "jitter", "dimension",
-                                             "hidden", "invariance", "variance", "covariance"), "A")),
+        _IN_SIAMESE | _LARS | _IN_VICREG | _from("A", "samples", "batch", "bn_batch", "warmup")),
     Row(("simclr",), "cifar10", ("resnet18-cifar",), 1,
         _cifar_siamese(dimension=128, hidden=512, temperature=0.5),
-        _IN_LIGHTLY | dict.fromkeys(("dimension", "hidden", "temperature"), "L")),
+        _IN_LIGHTLY | _from("L", "dimension", "hidden", "temperature")),
     Row(("moco",), "cifar10", ("resnet18-cifar",), 1,
         _cifar_siamese(dimension=128, hidden=512, temperature=0.1, queue=4096, ema=0.99),
-        _IN_LIGHTLY | dict.fromkeys(("dimension", "hidden", "temperature", "queue", "ema"), "L")),
+        _IN_LIGHTLY | _from("L", "dimension", "hidden", "temperature", "queue", "ema")),
     Row(("byol",), "cifar10", ("resnet18-cifar",), 1,
         _cifar_siamese(dimension=256, hidden=1024, ema=0.99),
-        _IN_LIGHTLY | dict.fromkeys(("dimension", "hidden", "ema"), "L") | {"jitter": "E"}),
+        _IN_LIGHTLY | _from("L", "dimension", "hidden", "ema") | {"jitter": "E"}),
     # lightly has no recipe of VICReg on CIFAR-10; the expander's widths are solo-learn's
     Row(("vicreg",), "cifar10", ("resnet18-cifar",), 1,
         _cifar_siamese(0.01, dimension=2048, hidden=2048, invariance=25.0, variance=25.0, covariance=1.0),
-        dict.fromkeys(_IN_LIGHTLY, "E") | dict.fromkeys(("dimension", "hidden", "invariance", "variance", "covariance"),
-                                                        "L")),
+        _from("E", *_IN_LIGHTLY) | _from("L", "dimension", "hidden") | _IN_VICREG),
 )  # fmt: skip
 """Recipes of tasks newer than the paper, as published: on ImageNet by their authors, on CIFAR-10 by lightly."""
 

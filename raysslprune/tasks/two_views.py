@@ -84,7 +84,8 @@ class Average(nn.Module):
         super().__init__()
         self.bf16, self.part = recipe.precision == "bf16", recipe.batch // recipe.parts
         self.net = Network(copy.deepcopy(trunk), copy.deepcopy(head)).train().requires_grad_(False)
-        self.weights, self.of = list(self.net.parameters()), [*trunk.parameters(), *head.parameters()]
+        self.weights: list[Tensor] = list(self.net.parameters())
+        self.of: list[Tensor] = [*trunk.parameters(), *head.parameters()]
         for norm in self.net.modules():
             if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
                 norm.running_mean = norm.running_var = norm.num_batches_tracked = None
