@@ -19,9 +19,10 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from raysslprune.messages import UserError
     from raysslprune.paper.depths import depths
     from raysslprune.paper.experiments import BASELINES, CONTROLS, ERK, NONZERO, PROPER_NAMES, RANDOM, REINIT, SHUFFLED
-    from raysslprune.paper.experiments import INITIAL, TICKET, by_criteria
-    from raysslprune.paper.experiments import claims_on, claims_on_criteria, claims_on_depth, claims_on_labels
-    from raysslprune.paper.experiments import pruned_to_depth, retrained, rewinds_with_few_labels, unpruned
+    from raysslprune.paper.experiments import ANEW, DENSE_FEATURES, INITIAL, TICKET, UNTRAINED, by_criteria
+    from raysslprune.paper.experiments import claims_on, claims_on_criteria, claims_on_depth, claims_on_features
+    from raysslprune.paper.experiments import claims_on_labels, judged_features, pruned_to_depth, retrained
+    from raysslprune.paper.experiments import rewinds_with_few_labels, unpruned
     from raysslprune.paper.recipes import APPENDIX_D, NETS, appendix_d
     from raysslprune.paper.scales import FEW, LABELLED, PAPER_LEVELS, SETTINGS, Net, Probe, Setting, Target, images_of
     from raysslprune.release.subnetwork import keep_pruned, load_mask, load_subnetwork
@@ -36,16 +37,16 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
 __version__ = "0.2.0"
 
 __all__ = [
-    "APPENDIX_D", "BASELINES", "CONTROLS", "ERK", "FEW", "INITIAL", "LABELLED", "NETS", "NONZERO", "PAPER_LEVELS",
-    "PROPER_NAMES", "RANDOM", "REINIT", "SETTINGS", "SHUFFLED", "SVM", "TICKET", "Chain", "Claim", "Curve", "Dense",
-    "Drawing", "Experiment", "Failed", "Figure", "Final", "Imported", "ImportedWeights", "Init", "Listing",
-    "Magnitudes", "Mask", "Net", "Option", "Point", "Probe", "Prune", "RandomPrune", "Recipe", "Rewind", "Search",
-    "Setting", "Shuffle", "Start", "Step", "Target", "Task", "Train", "Training", "Unfit", "UserError", "accuracy",
-    "appendix_d", "by_criteria", "claims_on", "claims_on_criteria", "claims_on_depth", "claims_on_labels", "depths",
-    "finetune", "from_start", "from_torch_prune", "images_of", "imp", "keep_pruned", "linear", "load_mask",
-    "load_subnetwork", "pruned_to_depth", "random_prune", "random_reinit", "resident", "retrained",
-    "rewinds_with_few_labels", "rewound", "shuffled", "to_torch_prune", "train", "unpruned", "untrained",
-    "winning_ticket",
+    "ANEW", "APPENDIX_D", "BASELINES", "CONTROLS", "DENSE_FEATURES", "ERK", "FEW", "INITIAL", "LABELLED", "NETS",
+    "NONZERO", "PAPER_LEVELS", "PROPER_NAMES", "RANDOM", "REINIT", "SETTINGS", "SHUFFLED", "SVM", "TICKET",
+    "UNTRAINED", "Chain", "Claim", "Curve", "Dense", "Drawing", "Experiment", "Failed", "Figure", "Final", "Imported",
+    "ImportedWeights", "Init", "Listing", "Magnitudes", "Mask", "Net", "Option", "Point", "Probe", "Prune",
+    "RandomPrune", "Recipe", "Rewind", "Search", "Setting", "Shuffle", "Start", "Step", "Target", "Task", "Train",
+    "Training", "Unfit", "UserError", "accuracy", "appendix_d", "by_criteria", "claims_on", "claims_on_criteria",
+    "claims_on_depth", "claims_on_features", "claims_on_labels", "depths", "finetune", "from_start", "from_torch_prune",
+    "images_of", "imp", "judged_features", "keep_pruned", "linear", "load_mask", "load_subnetwork", "pruned_to_depth",
+    "random_prune", "random_reinit", "resident", "retrained", "rewinds_with_few_labels", "rewound", "shuffled",
+    "to_torch_prune", "train", "unpruned", "untrained", "winning_ticket",
 ]  # fmt: skip
 
 _NAMES = {
@@ -55,9 +56,10 @@ _NAMES = {
     "raysslprune.evaluate.metrics": "accuracy",
     "raysslprune.messages": "UserError",
     "raysslprune.paper.depths": "depths",
-    "raysslprune.paper.experiments": """BASELINES CONTROLS ERK INITIAL NONZERO PROPER_NAMES RANDOM REINIT SHUFFLED
-        TICKET by_criteria claims_on claims_on_criteria claims_on_depth claims_on_labels pruned_to_depth retrained
-        rewinds_with_few_labels unpruned""",
+    "raysslprune.paper.experiments": """ANEW BASELINES CONTROLS DENSE_FEATURES ERK INITIAL NONZERO PROPER_NAMES RANDOM
+        REINIT SHUFFLED TICKET UNTRAINED by_criteria claims_on claims_on_criteria claims_on_depth
+        claims_on_features claims_on_labels judged_features pruned_to_depth retrained rewinds_with_few_labels
+        unpruned""",
     "raysslprune.lottery": """Chain finetune from_start imp linear random_prune random_reinit rewound shuffled untrained
         winning_ticket""",
     "raysslprune.paper.recipes": "APPENDIX_D NETS appendix_d",

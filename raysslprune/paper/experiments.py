@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from raysslprune.lottery import from_start, random_prune, random_reinit, shuffled
-from raysslprune.paper.scales import FEW, SETTINGS, Net
+from raysslprune.lottery import from_start, linear, random_prune, random_reinit, shuffled, untrained
+from raysslprune.paper.scales import FEW, SETTINGS, Net, Setting
 from raysslprune.spec import NATURAL_SPARSITIES, Init, Mask, Prune, Shuffle, Train
-from raysslprune.sweepfile import Claim, Curve, Point
+from raysslprune.sweepfile import Claim, Curve, Dense, Point
 
 TICKET = "winning ticket"
 """Init of a subnetwork that starts from the weights its chain was rewound to."""
@@ -45,6 +46,73 @@ PROPER_NAMES = {
     "vicreg": "VICReg",
 }
 """Names of tasks as their authors write them, for prose."""
+
+# ------------------------------------------------------------------------------------- Figure 1
+
+TRAINED, UNTRAINED, ANEW = "pre-trained", "untrained", "untrained, drawn anew"
+"""Inits of features: of the trained network, of the weights that its chain began with, and of others."""
+
+DENSE_FEATURES = tuple(Curve(task="labels", init=init) for init in (TRAINED, UNTRAINED))
+"""Features of the dense networks that are trained on labels, and on nothing."""
+
+
+def judged_features(s: Setting, levels: Mapping[str, Sequence[int]], *, seed: int) -> Iterator[Point]:
+    """Linear classifiers on frozen features of chains, and on untrained weights under the same masks (paper 4.1).
+
+    levels: numbers of prunings to judge by task, in order; 0 is judged too. Also judged are the dense network of labels
+    and its untrained weights.
+    """
+    judges = {TRAINED: linear, UNTRAINED: untrained, ANEW: partial(untrained, draw=1)}
+
+    def points(step: Train, task: str, level: int, inits: Iterable[str]) -> Iterator[Point]:
+        for probe in s.linear:
+            for init in inits:
+                judged = judges[init](step, data=probe.data, recipe=probe.recipe)
+                place = {"panel": probe.title, "task": task, "init": init, "level": level, "metric": probe.metric}
+                yield Point(step=judged, seed=seed, **place)
+
+    for task, drawn in levels.items():
+        chain = s.imp(task, seed=seed, levels=max(drawn) + 1, keep=s.keep)
+        for level in (0, *drawn):
+            yield from points(chain.rounds[level], task, level, judges)
+    labels = s.imp("labels", seed=seed, levels=1, keep=s.keep).dense
+    yield from points(labels, "labels", 0, (TRAINED, UNTRAINED))
+
+
+def claims_on_features(task: str, margin: float, severely: bool = True) -> Iterator[Claim]:
+    """Claims of section 4.1 on a task, and that its features are better than untrained ones. margin: of the scale.
+
+    severely: True if the chain is pruned below 5%; if not, the claim is the paper's on NPID.
+    """
+    trained, name, source = Curve(task=task, init=TRAINED), PROPER_NAMES[task], "section 4.1"
+    moderate, severe, dense = (0.1, 1.0), (0.0, 0.05), Dense(curve=trained)
+    compared = partial(Claim, source=source, within=moderate)
+    yield compared(
+        says=f"Pruning up to 90% does not deteriorate {name}'s features",
+        higher=trained,
+        lower=dense,
+        relation="not worse",
+        margin=margin,
+        at="each",
+    )
+    if severely:
+        says = f"Pruning up to 90% even improves {name}'s features slightly"
+        yield compared(says=says, higher=trained, lower=dense, relation="above")
+    else:
+        says = f"{name}'s features remain as good as unpruned ones when up to 90% is pruned, and become no better"
+        yield compared(says=says, higher=trained, lower=dense, relation="equal", margin=margin, at="each")
+    for init, weights in ((UNTRAINED, "untrained weights"), (ANEW, "untrained weights drawn anew")):
+        yield compared(
+            says=f"What {name} has learned exceeds {weights} under the same masks",
+            source="not in the paper",
+            higher=trained,
+            lower=Curve(task=task, init=init),
+            relation="above",
+        )
+    if severely:
+        says = f"With less than 5% of the weights {name}'s features are significantly worse"
+        yield compared(says=says, higher=dense, lower=trained, relation="above", within=severe)
+
 
 # ------------------------------------------------------------------------------------- Figures 3 and 8
 

@@ -29,6 +29,7 @@ from raysslprune.results.claims import CONTRADICTED, HOLDS, UNDECIDED, judge
 from raysslprune.spec import SVM, Final, Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Train, closure
 from raysslprune.sweep_loader import Sweep, known, load
 from raysslprune.sweepfile import Curve, Figure, Point
+from tests.helpers import CHECKOUT
 from tests.helpers.tables import LEVELS, line, means, names, points, rows, table
 
 PAPER_LEVELS = [1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 21, 24, 27, 30]
@@ -361,6 +362,39 @@ def test_ticket_panels_show_both_random_baselines() -> None:
             assert (label in names(tickets)) == (curve in shown)
             if curve in shown:
                 assert np.allclose(points(line(tickets, label)), means(curve.task, REINIT))
+
+
+# ------------------------------------------------------------------------------------- tasks of today
+
+TODAY = ("rotnet", "simclr", "moco", "byol", "vicreg")
+
+
+@pytest.mark.parametrize("scale", SETTINGS)
+def test_figures_1_and_3_with_the_tasks_of_today(scale: str) -> None:
+    """The same levels, controls and, task by task, the same claims as in the paper's figures."""
+    for number in (1, 3):
+        new, papers = figure(str(CHECKOUT / f"sweeps/today/fig{number}-today.py"), scale), figure(f"fig{number}", scale)
+        first = {point.panel for point in papers.points if point.panel in {p.panel for p in new.points}}
+        one, other = ([p for p in sweep.points if p.panel in first] for sweep in (new, papers))
+        for task in TODAY:
+            wanted = {(p.panel, p.init, p.level) for p in other if p.task == "rotnet"}
+            assert {(p.panel, p.init, p.level) for p in one if p.task == task} == wanted
+        rest = ({p.step.id for p in points if p.task not in {*TODAY, "exemplar", "npid"}} for points in (one, other))
+        assert next(rest) == next(rest), "controls and labels are the same trainings"
+        chains = {p.task: p.step.mask for p in one if p.task in TODAY and isinstance(p.step.mask, Prune)}
+        assert {task: chain(mask)[0].task for task, mask in chains.items()} == {task: task for task in TODAY}
+        says = [claim.says for claim in new.claims]
+        assert len(says) == len(set(says))
+        of_papers = papers.claims if number == 1 else claims_on("exemplar", [SETTINGS[scale].net], 2.0)
+        wanted = [claim.says for claim in of_papers if "Exemplar" in claim.says]
+        assert len(wanted) > 4
+        for name in ("RotNet", "SimCLR", "MoCo v2", "BYOL", "VICReg"):
+            assert {sentence.replace("Exemplar", name) for sentence in wanted} <= set(says)
+        curves = {(point.task, point.init) for point in new.points}
+        for claim in new.claims:
+            for side in (claim.higher, claim.lower):
+                if isinstance(side, Curve):
+                    assert (side.task, side.init) in curves
 
 
 # ------------------------------------------------------------------------------------- other criteria
