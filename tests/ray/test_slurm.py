@@ -138,9 +138,20 @@ KillWait=60
 PartitionName=all Nodes=node[1-3] Default=YES MaxTime=INFINITE State=UP
 """
 
+DAEMONS = f"""
+set -e
+mount --bind {FOLDER}/hosts /etc/hosts
+mkdir -p -m 755 /run/munge && mkdir -m 700 /run/key && cp {FOLDER}/key /run/key/key
+munged --key-file=/run/key/key --seed-file=/run/key/seed --log-file=/run/key/log --pid-file=/run/munge/pid
+for daemon in "$@" "slurmd -N $(hostname)"; do
+  setsid $daemon -D -f {FOLDER}/slurm.conf < /dev/null > /dev/null 2>&1 &
+done
+"""
+"""What runs on each host; the first has the controller, too, as an argument."""
+
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_under_slurm(tmp_path: Path, finished: Finished) -> None:
     """The sweep goes on after the job was queued again half way, and ends in the same table.
 
@@ -152,12 +163,12 @@ def test_under_slurm(tmp_path: Path, finished: Finished) -> None:
         head = made["node1"]
         job = submit(head, "--cpus-per-task=1", "fig3", "--scale", "smoke", "--root", f"{SHARED}/runs")
         wait_until(lambda: len(done_steps(tmp_path / "runs")) >= 5, lambda: log_of(tmp_path, job))
-        head.run("scancel", "--batch", "--signal=USR1", job, **ENVIRONMENT)  # as Slurm does before the time limit
+        on(head, "scancel", "--batch", "--signal=USR1", job)  # as Slurm does before the time limit
         wait_until(lambda: state(head, job)["Restarts"] == "1", lambda: str(state(head, job)))
         kept = done_steps(tmp_path / "runs")
         assert len(kept) < len(done_steps(finished.root)), "it was not half way"
         # Slurm lets two minutes pass before it starts a job again
-        head.run("scontrol", "update", f"JobId={job}", "StartTime=now", **ENVIRONMENT)
+        on(head, "scontrol", "update", f"JobId={job}", "StartTime=now")
         assert ended(head, job) == ("COMPLETED", "0:0"), log_of(tmp_path, job)
         log = log_of(tmp_path, job)
         assert "it goes back into the queue" in log
@@ -176,8 +187,7 @@ def test_under_slurm(tmp_path: Path, finished: Finished) -> None:
         assert ended(head, f"{array}_1") == ("FAILED", "2:0")
         assert not (tmp_path / "array").exists()
         for host in made.values():
-            assert not host.run("bash", "-c", "ls -d /tmp/ray*").stdout.startswith("/tmp/ray"), "scratch is left"
-            wait_until(lambda host=host: not rays(host), lambda host=host: "\n".join(rays(host)))
+            wait_until(lambda host=host: not left_on(host), lambda host=host: left_on(host))
 
 
 ENVIRONMENT = {
@@ -209,36 +219,37 @@ def slurm(made: dict[str, Host], shared: Path) -> Iterator[None]:
     (folder / "key").write_bytes(os.urandom(1024))
     (folder / "key").chmod(0o400)
     for host in made.values():
-        setup = f"""set -e
-            mount --bind {FOLDER}/hosts /etc/hosts
-            mkdir -p -m 755 /run/munge && mkdir -m 700 /run/key && cp {FOLDER}/key /run/key/key
-            munged --key-file=/run/key/key --seed-file=/run/key/seed --log-file=/run/key/log --pid-file=/run/munge/pid
-            {"setsid slurmctld -D -f " + FOLDER + "/slurm.conf < /dev/null > /dev/null 2>&1 &" * (host.name == "node1")}
-            setsid slurmd -D -N {host.name} -f {FOLDER}/slurm.conf < /dev/null > /dev/null 2>&1 &"""
-        begun = host.run("bash", "-c", setup, **ENVIRONMENT)
-        assert begun.returncode == 0, begun.stdout
+        on(host, "bash", "-c", DAEMONS, "bash", *(["slurmctld"] if host.name == "node1" else []))
     head = made["node1"]
-    idle = ["sinfo", "--noheader", "--Node", "--format=%T"]
+    idle = ["bash", "-c", "sinfo --noheader --Node --format=%T || true"]  # the controller may not answer yet
     wait_until(
-        lambda: head.run(*idle, **ENVIRONMENT).stdout.split() == ["idle"] * len(made),
-        lambda: head.run("sinfo", "-R", **ENVIRONMENT).stdout + (folder / "slurmctld.log").read_text(),
+        lambda: on(head, *idle).split() == ["idle"] * len(made),
+        lambda: on(head, "sinfo", "-R") + (folder / "slurmctld.log").read_text(),
     )
     yield
+
+
+def on(host: Host, *command: str) -> str:
+    """Run a command on a host, which must succeed, as its users do; return its output."""
+    done = subprocess.run(
+        host.command(*command, **ENVIRONMENT),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def submit(host: Host, *arguments: str) -> str:
     """Submit the script from the shared folder, and return the job's id. arguments: options of sbatch come first."""
     count = next((i for i, word in enumerate(arguments) if not word.startswith("--")), len(arguments))
     command = ["sbatch", "--parsable", f"--chdir={SHARED}", *arguments[:count], str(SCRIPT), *arguments[count:]]
-    done = host.run(*command, **ENVIRONMENT)
-    assert re.fullmatch(r"\d+", done.stdout.strip()), done.stdout
-    return done.stdout.strip()
+    (job,) = re.findall(r"^\d+$", on(host, *command), re.M)
+    return job
 
 
 def state(host: Host, job: str) -> dict[str, str]:
     """What Slurm tells of a job."""
-    shown = host.run("scontrol", "show", "job", job, **ENVIRONMENT).stdout
-    return dict(re.findall(r"(\w+)=(\S*)", shown))
+    return dict(re.findall(r"(\w+)=(\S*)", on(host, "scontrol", "show", "job", job)))
 
 
 def ended(host: Host, job: str) -> tuple[str, str]:
@@ -255,14 +266,15 @@ def log_of(shared: Path, job: str) -> str:
     return path.read_text() if path.exists() else f"no log of job {job}"
 
 
-def rays(host: Host) -> list[str]:
-    """Command lines of Ray's processes on a host."""
-    return [line for line in host.processes() if "ray" in line.split("/")[-1] or "raylet" in line or "gcs_" in line]
+def left_on(host: Host) -> str:
+    """What the jobs have left on a host: Ray's folders and processes, and Python's."""
+    processes = [line for line in host.processes() if re.search(r"\bray|raylet|python", line)]
+    return "\n".join([*on(host, "find", "/tmp", "-maxdepth", "1", "-name", "ray*").split(), *processes])
 
 
 def wait_until(done: Callable[[], bool], told: Callable[[], str]) -> None:
-    """Wait for several minutes: other tests run beside this one. told: what to say if it does not happen."""
-    for _ in wait(400):
+    """Wait, for long if need be: other tests run beside this one. told: what to say if it does not happen."""
+    for _ in wait(700):
         if done():
             return
     raise TimeoutError(told())
