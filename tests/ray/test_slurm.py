@@ -167,7 +167,8 @@ def test_under_slurm(tmp_path: Path, finished: Finished) -> None:
         wait_until(lambda: state(head, job)["Restarts"] == "1", lambda: str(state(head, job)))
         kept = done_steps(tmp_path / "runs")
         assert len(kept) < len(done_steps(finished.root)), "it was not half way"
-        # Slurm lets two minutes pass before it starts a job again
+        # Slurm lets two minutes pass before it starts a job again, after the last process of its first run has ended
+        wait_until(lambda: state(head, job)["JobState"] == "PENDING", lambda: str(state(head, job)))
         on(head, "scontrol", "update", f"JobId={job}", "StartTime=now")
         assert ended(head, job) == ("COMPLETED", "0:0"), log_of(tmp_path, job)
         log = log_of(tmp_path, job)
