@@ -61,7 +61,13 @@ def test_of_unknown_networks_nothing_is_said() -> None:
 
 def test_svms_stay_on_cores_and_count_the_same() -> None:
     probe = Train(
-        task="labels", data="digits", arch="conv4", recipe=SVM(costs=(1.0,)), seed=0, start=Final(of=training()), trunk_frozen=True
+        task="labels",
+        data="digits",
+        arch="conv4",
+        recipe=SVM(costs=(1.0,)),
+        seed=0,
+        start=Final(of=training()),
+        trunk_frozen=True,
     )
     plan, known = make_plan(points([probe])), {training().id: record(training().id)}
     found = device.times(plan, known, NET, cores=1, gpus=1)
