@@ -166,11 +166,11 @@ class Execution:
             return of_scale * share
         found = device.times(self.graph, self.records, NETS, here.cpus, here.gpus)
         fault = nodes.fault_of_gpu() if found.gpus_are_faster else ""
-        note(_choice(found, here, share, fault))
+        note(choice(found, here, share, fault))
         return share if found.gpus_are_faster and not fault else 0.0
 
 
-def _choice(found: device.Times, here: Capacity, share: float, fault: str) -> str:
+def choice(found: device.Times, here: Capacity, share: float, fault: str) -> str:
     """Say where trainings run, why, and how to have the other. fault: why the GPUs can't be used, '' if they can."""
     cores = f"{here.cpus:g} core{'s' * (here.cpus != 1)}"
     gpus = f"{here.gpus:g} GPU{'s' * (here.gpus != 1)}"

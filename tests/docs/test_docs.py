@@ -53,6 +53,7 @@ ELSEWHERE = {
     "ls": "",
     "mkdir": "",
     "nvidia-cuda-mps-control": "needs a GPU",
+    "openssl": "",
     "pip": "the set-up, which .ci/run does by the README's own command",
     "pre-commit": "its configuration is checked by test_packaging.py; it was run by hand",
     "prometheus": "not a program of the environment; docs/monitoring.md says with which version it was run",
