@@ -17,10 +17,11 @@ import sys
 import ray
 from raysslprune.plan import device
 device.WORTH = float(sys.argv[2])
-ray.init(
-    address="local", num_cpus=2, num_gpus=1, _node_ip_address="127.0.0.1", include_dashboard=False,
-    log_to_driver=False, logging_level="ERROR",
-)
+from raysslprune.cluster import patches
+with patches.on_localhost():  # as a sweep starts it, but with a GPU
+    ray.init(
+        address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
 from raysslprune import Experiment
 options = {"gpus_per_worker": 0} if sys.argv[3:] else {}
 Experiment.load("fig3", scale="smoke", root=sys.argv[1]).run(**options)
