@@ -56,7 +56,8 @@ def test_an_image_has_the_pinned_versions_and_the_installer_of_the_clusters() ->
     (uv,) = set(re.findall(r"uv==(\S+)", DOCKERFILE))
     assert all(f"/uv/{uv}/install.sh" in str(cluster["setup_commands"]) for cluster in CLUSTERS)
     install = steps(DOCKERFILE)[1].partition("uv pip install")[2]
-    assert "-c constraints.txt ." in install
+    assert " -c constraints.txt " in install
+    assert install.endswith(" .")
     assert "DEVICE=cuda" in DOCKERFILE
     assert "DEVICE=cuda" in APPTAINER
 
