@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from raysslprune import catalogue, criteria, masks
+from raysslprune import catalogue, criteria, masks, models
 from raysslprune.messages import UserError
 from raysslprune.spec import CRITERIA, Prune
 from raysslprune.store.record import snapshot_name
@@ -238,6 +238,21 @@ def test_a_task_with_a_memory_is_judged_at_snapshots_only() -> None:
         criteria.scores("snip", evidence(last))
     at_start = Prune(of=training("npid", **recipe), keep=0.5, criterion="snip", samples=10, at=0)
     assert criteria.scores("snip", evidence(at_start))["conv.weight"].any()
+
+
+@pytest.mark.parametrize("task", ["simclr", "vicreg", "moco", "byol"])
+def test_newer_tasks_are_judged_with_their_average_under_the_mask(task: str) -> None:
+    """21 samples in batches of 10 and 11; of MoCo and BYOL only the first state is there without a snapshot."""
+    options = {"dimension": 4, "hidden": 6, **({"queue": 7} if task == "moco" else {})}
+    recipe = RECIPE.__class__(samples=60, batch=10, lr=0.1, pad=1, options=options)
+    step = Prune(of=training(task, recipe=recipe), keep=0.5, criterion="snip", samples=21, at=0)
+    known = evidence(step, some_mask())
+    scores = criteria.scores("snip", known)
+    assert all(scores[name][keep].any() and not scores[name][~keep].any() for name, keep in some_mask().items())
+    twin = known.loaded(training=True)[1].twin()
+    assert (twin is not None) == (task in ("moco", "byol"))
+    for name, weight in models.prunable(twin).items() if twin is not None else ():
+        torch.testing.assert_close(weight, known.weights[name])
 
 
 # ------------------------------------------------------------------------------------- one's own
