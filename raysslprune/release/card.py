@@ -39,12 +39,8 @@ OUTPUTS = {
     "s4l": "a score (logit) for each class, then one for each of four quarter turns",
     "exemplar": "an embedding, to be compared by its cosine",
     "npid": "an embedding, to be compared by its cosine",
-    "simclr": "an embedding, to be compared by its cosine",
-    "moco": "an embedding, to be compared by its cosine",
-    "byol": "a prediction of the other view's embedding, to be compared by its cosine",
-    "vicreg": "an embedding, to be compared by its Euclidean distance",
 }
-"""Meaning of a network's outputs, by task."""
+"""Meaning of a network's outputs, by task. The heads of other tasks are not exported."""
 
 FILES = {
     subnetwork.MODEL: "all weights, pruned ones 0",
