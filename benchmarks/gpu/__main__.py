@@ -21,7 +21,7 @@ from raysslprune.messages import FAILED, STOPPED, say
 
 PARTS = (
     Part(name="machine", says="what is measured: device, driver, versions", limit=10, quick=5),
-    Part(name="correctness", says="losses, a pruning chain, resuming, two processes", limit=55, quick=28),
+    Part(name="correctness", says="losses, a pruning chain, resuming, two processes", limit=65, quick=28),
     Part(name="devices", says="the tests of devices, by pytest", limit=50, quick=20),
     Part(name="loop", says="our loop over a bare one, and model FLOPs over a measured ceiling", limit=85, quick=18),
     Part(name="compiled", says="torch.compile and CUDA graphs, and whether they pay", limit=70, quick=15),
