@@ -41,7 +41,7 @@ def _measured(size: int, slots: int) -> dict[str, float]:
 
     meter = no_training.Meter(WARM)
     with tempfile.TemporaryDirectory(prefix="dispatch-") as folder, output_to(f"{folder}/log"):
-        no_training.run(_graph(size), folder, slots, meter)
+        no_training.run(plan_of(size), folder, slots, meter)
     begin, end, jobs = meter.begin, meter.end, size - WARM
     assert begin
     assert end
@@ -53,7 +53,7 @@ def _measured(size: int, slots: int) -> dict[str, float]:
     }
 
 
-def _graph(size: int) -> Plan:
+def plan_of(size: int) -> Plan:
     """Return the plan of the first ``size`` jobs of the sweep, parents before children."""
     from raysslprune.plan.graph import make_plan
     from raysslprune.sweep_loader import load

@@ -77,6 +77,7 @@ def test_every_benchmark_is_listed_and_documented() -> None:
     found = {path.stem for path in folder.glob("*.py")} - {
         "__init__",
         "__main__",
+        "no_training",
         "page",
         "simulate",
         "statistics",

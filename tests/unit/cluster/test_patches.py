@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import requires
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from ray._common import utils
@@ -310,6 +310,59 @@ def test_tune_saves_no_trials(controller: Callable[[], Any]) -> None:
     assert tunes._get_trial_checkpoints() == {"job": "job pickled"}
 
 
+class Ended:
+    """The part of a trial that is used where trials end."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id, self.placement_group_factory, self.status = trial_id, "a core", Trial.PENDING
+
+    def create_placement_group_factory(self) -> None: ...
+
+    def set_status(self, status: str) -> None:
+        self.status = status
+
+    def is_finished(self) -> bool:
+        return self.status in (Trial.TERMINATED, Trial.ERROR)
+
+
+def run_trials(tunes: Any, count: int) -> list[int]:
+    """Add trials that run and end, the last one with an error; return how many Tune has after each of its steps."""
+    kept = []
+    tunes._trials.append(living := Ended("living"))
+    tunes._live_trials.add(living)
+    for number in range(count):
+        tunes.add_trial(trial := Ended(f"{number}"))
+        tunes._set_trial_status(trial, Trial.RUNNING)
+        tunes._set_trial_status(trial, Trial.ERROR if number == count - 1 else Trial.TERMINATED)
+        tunes.on_step_end()
+        kept.append(len(tunes._trials))
+    return kept
+
+
+def test_tune_keeps_trials_that_have_ended(controller: Callable[[], Any]) -> None:
+    """The reason for the patch; drop the patch when this test fails."""
+    assert run_trials(controller(), 5) == [2, 3, 4, 5, 6]
+
+
+def test_trials_that_have_ended_are_forgotten(controller: Callable[[], Any]) -> None:
+    tunes = controller()
+    listed = tunes._trials
+    with patches.ended_trials_forgotten():
+        assert run_trials(tunes, 5) == [1, 1, 1, 1, 1]
+    assert tunes._trials is listed
+    assert [trial.trial_id for trial in listed] == ["living"]
+    for kept in (tunes._stopped_trials, tunes._failed_trials, tunes._trials_to_cache, tunes._running_trials):
+        assert not kept
+    assert {trial.trial_id for trial in tunes._live_trials} == {"living"}
+
+
+def test_the_worker_of_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial: Any = SimpleNamespace(temporary_state=SimpleNamespace(ray_actor=None))
+    actor: Any = SimpleNamespace(get_auto_filled_metrics=SimpleNamespace(remote=lambda **_: None))
+    Trial.set_ray_actor(trial, actor)
+    assert patches.worker_of(trial) is actor
+
+
 @pytest.mark.parametrize("dead", [False, True])
 def test_resources_of_tune_are_freed_whatever_ends_it_unless_ray_is_dead(
     dead: bool, controller: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
@@ -342,16 +395,6 @@ def test_tune_sets_variables_in_its_workers_and_none_of_awss_keys(monkeypatch: p
     with patches.workers_given(["A_SETTING"]):
         assert given() == before - set(keys) | {"A_SETTING"}
     assert given() == before
-
-
-def test_a_trials_statistics_are_forgotten() -> None:
-    trial = Trial("a trainable", stub=True)
-    trial.run_metadata.update_metric("seconds", cast(Any, 1.0), step=1)
-    assert trial.run_metadata.metric_analysis
-    assert trial.run_metadata.metric_n_steps
-    patches.forget_statistics(trial)
-    assert not trial.run_metadata.metric_analysis
-    assert not trial.run_metadata.metric_n_steps
 
 
 PATCHES: dict[str, Callable[[], Any]] = {
