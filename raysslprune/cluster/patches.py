@@ -64,6 +64,7 @@ class Private:
 _MODULE = "ray.tune.execution.tune_controller"
 _CONTROLLER = f"{_MODULE}:TuneController"
 _CACHE = "ray.tune.utils.object_cache:_ObjectCache"
+_ACTORS = "ray.air.execution._internal.actor_manager:RayActorManager"
 _TRIAL = "ray.tune.experiment:Trial"
 
 NAMES = (
@@ -71,7 +72,9 @@ NAMES = (
     Private("_trial_to_actor", used_in=f"{_CONTROLLER}.__init__"),
     Private("_resetting_trials", used_in=f"{_CONTROLLER}.__init__"),
     Private("_actor_manager", used_in=f"{_CONTROLLER}.__init__"),
-    Private("ray.air.execution._internal.actor_manager:RayActorManager.is_actor_started", ("self", "tracked_actor")),
+    Private(f"{_ACTORS}.is_actor_started", ("self", "tracked_actor")),
+    Private(f"{_ACTORS}.clear_actor_task_futures", ("self", "tracked_actor")),
+    Private(f"{_CONTROLLER}._schedule_trial_train", ("self", "trial"), f"{_CONTROLLER}._execute_action"),
     Private(f"{_MODULE}:_ObjectCache", ("may_keep_one",), f"{_CONTROLLER}.__init__"),
     Private(f"{_CACHE}.has_cached_object", ("self", "key")),
     Private(f"{_CACHE}.cache_object", ("self", "key", "obj")),
@@ -253,6 +256,26 @@ def ended_trials_forgotten() -> Iterator[None]:
                 trials -= ended
 
     with mock.patch.object(controller, "on_step_end", forgetful):
+        yield
+
+
+@contextmanager
+def ended_steps_forgotten() -> Iterator[None]:
+    """Make Tune forget the results of a trial's earlier steps.
+
+    Ray: Tune keeps a reference to the result of each step, and so the result, some 4 kB, until the trial ends.
+    Unsuitable: a trial may run thousands of jobs, one in each step.
+    Instead: before each step the references to those that have ended are dropped, as Tune does at a trial's end.
+    When Ray changes: drop this if ``RayActorManager`` drops a reference when its result has come.
+    """
+    controller: Any = pkgutil.resolve_name(_CONTROLLER)
+    schedule = controller._schedule_trial_train
+
+    def forgetful(self: Any, trial: Any) -> None:
+        self._actor_manager.clear_actor_task_futures(self._trial_to_actor[trial])
+        schedule(self, trial)
+
+    with mock.patch.object(controller, "_schedule_trial_train", forgetful):
         yield
 
 

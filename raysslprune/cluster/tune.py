@@ -526,6 +526,7 @@ def run(
                 life.watched(),
                 patches.trials_not_saved(),
                 patches.ended_trials_forgotten(),
+                patches.ended_steps_forgotten(),
                 patches.resources_freed(unless=lambda: life.dead) as placed,
                 patches.workers_given(SETTINGS),
                 reuse.patched(),

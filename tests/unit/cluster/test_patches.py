@@ -23,6 +23,7 @@ from ray._raylet import (  # pyright: ignore[reportMissingImports]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     get_authentication_mode,  # pyright: ignore[reportAttributeAccessIssue]
 )
+from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -356,6 +357,24 @@ def test_trials_that_have_ended_are_forgotten(controller: Callable[[], Any]) -> 
     assert {trial.trial_id for trial in tunes._live_trials} == {"living"}
 
 
+@pytest.mark.parametrize("forgetting", [False, True])
+def test_results_of_ended_steps_are_kept_by_tune_and_forgotten_here(
+    forgetting: bool, controller: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is the reason for the patch; drop the patch when it fails."""
+    tunes, trial = controller(), Ended("trial")
+    manager, actor = tunes._actor_manager, TrackedActor(1)
+    refs = iter(range(10))
+    remote = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: next(refs)), remote=lambda: next(refs))
+    tunes._trial_to_actor[trial], tunes._actor_to_trial[actor] = actor, trial
+    manager._live_actors_to_ray_actors_resources[actor] = SimpleNamespace(train=remote), None
+    with patches.ended_steps_forgotten() if forgetting else contextlib.nullcontext():
+        for step in range(5):
+            tunes._schedule_trial_train(trial)
+            manager._actor_task_events.discard_future(step)  # its result has come
+    assert manager._tracked_actors_to_task_futures[actor] == ({4} if forgetting else {0, 1, 2, 3, 4})
+
+
 def test_the_worker_of_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     trial: Any = SimpleNamespace(temporary_state=SimpleNamespace(ray_actor=None))
     actor: Any = SimpleNamespace(get_auto_filled_metrics=SimpleNamespace(remote=lambda **_: None))
@@ -401,6 +420,8 @@ PATCHES: dict[str, Callable[[], Any]] = {
     "trials_await_own_worker": lambda: patches.trials_await_own_worker(1),
     "free_workers_kept_in": lambda: patches.free_workers_kept_in(None),
     "trials_not_saved": patches.trials_not_saved,
+    "ended_trials_forgotten": patches.ended_trials_forgotten,
+    "ended_steps_forgotten": patches.ended_steps_forgotten,
     "resources_freed": patches.resources_freed,
     "workers_given": lambda: patches.workers_given(["A_SETTING"]),
     "on_localhost": patches.on_localhost,
