@@ -1,8 +1,9 @@
-"""Run jobs on a cluster by Ray Tune: a searcher releases the jobs that are ready, and each trial runs one job.
+"""Run jobs on a cluster by Ray Tune: a searcher releases the jobs that are ready, and each trial runs job after job.
 
-Tune stores nothing that must last: the same command plans again from the store. A trial's actor is reused for the next
-trial, so torch is imported once a slot and not once a training. A job whose process died is released again as a new
-trial, which resumes from its last checkpoint on any slot.
+A trial goes on as long as there is a job for its worker, so torch is imported once a slot and not once a training, and
+a job costs Tune a step and not a trial. The actor of a trial that ends is reused for the next one. A job whose process
+died is released again, and resumes from its last checkpoint on any slot. Tune stores nothing that must last: the same
+command plans again from the store.
 """
 
 from __future__ import annotations
@@ -436,6 +437,11 @@ class JobScheduler(FIFOScheduler):
         super().__init__()
         self.searcher = searcher
         self.pending: deque[Trial] = deque()
+
+    @property
+    def supports_buffered_results(self) -> bool:
+        """Tell Tune not to run several steps of a trial at once: each has its own job."""
+        return False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self.pending.append(trial)
