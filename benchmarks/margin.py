@@ -15,7 +15,7 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-from raysslprune.commands.common import count
+from raysslprune.commands.common import count, scale
 from raysslprune.lottery import random_reinit
 from raysslprune.messages import SCALE
 from raysslprune.paper.scales import SETTINGS
@@ -30,7 +30,8 @@ WITHIN = (0.02, 0.6)
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--scale", default=SCALE, choices=list(SETTINGS), help="(default: %(default)s)")
+    add("--scale", type=scale, default=SCALE, help="a scale, or a scale file (default: %(default)s)")
+    add("--data", default="", metavar="DIR", help="folder of its data set")
     add("--seeds", type=count, default=16, help="number of pilot seeds (default: %(default)s)")
     add("--root", default="runs", help="where the trainings are kept (default: ./runs)")
 
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
     points = [point for seed in seeds for point in twins(options.scale, seed)]
     values: dict[str, dict[tuple[float, int], float]] = {}
-    for row in trained("margin", options.scale, points, options.root).to_pylist():
+    for row in trained("margin", options.scale, points, options.root, options.data).to_pylist():
         values.setdefault(row["init"], {})[row["density"], row["seed"]] = row["value"]
     first, second = values.values()
     differences: dict[float, list[float]] = {}

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pyarrow as pa
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.samplers import TPESampler
@@ -29,6 +30,8 @@ from benchmarks.statistics import over_seeds
 from raysslprune.commands.common import count, positive
 from raysslprune.messages import UserError
 from raysslprune.plan.search import Key, halving, rungs
+
+GRID = Path(__file__).parents[1] / "docs" / "data" / "rewind-grid.parquet"
 
 Values = np.ndarray
 """Values on held-out images, float64 (candidates, seeds)."""
@@ -51,33 +54,36 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         draws = [made_up(np.random.default_rng(number), options.seeds) for number in range(options.repeats)]
         return compared({key: [grids[key] for grids in draws] for key in draws[0]})
     path = Path(options.grid)
-    if not path.exists():
-        record(path, options)
+    record(path, options.seeds, options.root)
     return compared({key: [grid] * options.repeats for key, grid in read(path).items()})
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--grid", default="rewind-grid.parquet", help="the grid's values; trained first if there is no such file")
+    add("--grid", default=GRID, metavar="FILE", help="the grid's values; what it lacks is trained and added first")
     add("--made-up", action="store_true", help="use smooth curves and noise as in an earlier grid, and train nothing")
     add("--seeds", type=count, default=8, help="seeds of a grid that is trained or made up (default: %(default)s)")
-    add("--root", default="runs", help="where a grid's trainings are kept (default: ./runs)")
+    add("--root", default="runs", help="where a seed's trainings are kept (default: ./runs)")
     add("--repeats", type=positive, default=100, help="splits of the seeds, or made-up grids (default: %(default)s)")
 
 
 # ------------------------------------------------------------------ grids
 
 
-def record(path: Path, options: argparse.Namespace) -> None:
-    """Train all candidates of the rewind study with all seeds, and write their results to a file."""
+def record(path: Path, seeds: int, root: str) -> None:
+    """Train all candidates of the rewind study, and add their results to a file seed by seed, with those it lacks."""
     from benchmarks.trained import trained
     from raysslprune import results
     from raysslprune.messages import SCALE
     from raysslprune.sweep_loader import load
 
-    study = load("rewind", SCALE, options.seeds)
+    study = load("rewind", SCALE, seeds)
     points = [replace(point, panel=f"{point.metric}, rewound to {point.step.rewind:,}") for point in study.points]
-    path.write_bytes(results.to_parquet(trained("rewind-grid", SCALE, points, options.root)))
+    table = results.from_parquet(path.read_bytes()) if path.exists() else results.SCHEMA.empty_table()
+    for seed in sorted({point.seed for point in points} - {*table["seed"].to_pylist()}):
+        new = trained("rewind-grid", SCALE, [point for point in points if point.seed == seed], root)
+        table = pa.concat_tables([table, new])
+        path.write_bytes(results.to_parquet(table))
 
 
 def read(path: Path) -> dict[Key, Grid]:

@@ -136,6 +136,7 @@ def _called(path: Path, module: ModuleType, signature: str, values: str, *argume
         returned: Any = function(*arguments)
         if isinstance(returned, Coroutine):
             returned.close()  # else Python warns that nobody waited for it
+            raise TypeError("'coroutine' object is not iterable")
         given = None if returned is None else tuple(islice(returned, MAX_POINTS + 1))
     if given is None:
         raise SweepError(f"{signature} in {path} returned None; it must yield values or return a list")

@@ -279,7 +279,7 @@ def _part(data: Dataset) -> Dataset:
 def _recipe(task: str, data: str, root: str, whole: Dataset, changes: Mapping[str, Any]) -> Recipe:
     """Return the recipe of :func:`single.train`, shortened to two updates. Raises UserError for a wrong change."""
     try:
-        recipe = with_changes(default_recipe(task, data, root)[0], task, changes)
+        recipe = with_changes(default_recipe(task, data, root)[0], task, changes, lambda: len(whole.train))
     except ValueError as error:
         raise UserError(str(error), code=USAGE) from error
     batch = min(recipe.batch, BATCH if whole.size <= LARGE else LARGE_BATCH)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import ast
 import functools
-import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -400,34 +397,3 @@ def test_each_promise_has_its_test(file: str, name: str, star: str) -> None:
 
 def test_there_are_promises() -> None:
     assert len(NAMED) > 50
-
-
-# ------------------------------------------------------------------------------------- a Ray of one's own
-
-ISOLATED = ("unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_ray_with_fewer_cores(tmp_path: Path) -> None:
-    """As troubleshooting.md has it, where `ray stop` can stop no other: in namespaces of its own."""
-    if os.geteuid() or not shutil.which("unshare") or not shutil.which("ip"):
-        pytest.skip("needs root, unshare and ip")
-    (block,) = (block for block in blocks(TEXT["troubleshooting.md"]) if "ray start" in block)
-    for name, line in (
-        ("ray", "from ray.scripts.scripts import main"),
-        ("raysslprune", "from raysslprune.__main__ import main"),
-    ):
-        (tmp_path / name).write_text(f"#!{sys.executable}\nimport sys\n{line}\nsys.exit(main())\n")
-        (tmp_path / name).chmod(0o755)
-    script = f"set -e\nip link set lo up\nmkdir -p /tmp/ray\nmount -t tmpfs tmpfs /tmp/ray\n{block}"
-    assert script.count("sweep fig3") == 1
-    run = subprocess.run(
-        [*ISOLATED, "bash", "-c", script.replace("sweep fig3", "sweep fig3 --scale smoke")],
-        env={"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/bin", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert (tmp_path / "runs/results/smoke/fig3.parquet").is_file()
-    assert "1 of 28 trainings" not in run.stderr
-    assert "28 of 28 trainings to run" in run.stderr

@@ -75,7 +75,7 @@ def test_everything_works_in_an_empty_folder(programs: Path, finished: Finished,
     assert done("python", "-m", "raysslprune.sweep", "fig3", "--scale", "smoke").count("fig3.parquet") == 1
     assert table_of(here / "runs") == finished.table
     assert "28 of 28 done" in done("raysslprune", "status")
-    assert done("raysslprune", "sweep", "fig3", "--scale", "smoke", "--draw").count("drafts") == 5
+    assert done("raysslprune", "sweep", "fig3", "--scale", "smoke", "--draw").count("drafts") == 6
 
     assert done("raysslprune", "report") == "report.html\n"
     page = (here / "report.html").read_text()

@@ -12,7 +12,7 @@ from benchmarks import margin
 
 @pytest.mark.slow
 def test_it_trains_twins_and_takes_up_what_is_done(tmp_path: Path) -> None:
-    options = argparse.Namespace(scale="smoke", seeds=2, root=str(tmp_path))
+    options = argparse.Namespace(scale="smoke", seeds=2, root=str(tmp_path), data="")
     found = margin.run(options)
     assert [name for name in found if "left" in name] == [
         "standard deviation at 40.00% left",

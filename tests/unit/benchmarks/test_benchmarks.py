@@ -55,7 +55,7 @@ def test_a_wrong_name_is_refused() -> None:
         (["loop", "--compile"], 2, "--compile needs a C++ compiler, g++ or clang++"),
         (["cifar", "--dataset", "cifra10"], 2, "data set 'cifra10' is not known"),
         (["cifar", "--data", "nowhere"], 1, "nowhere"),
-        (["rewind", "--root", "/proc/nowhere"], 1, "can't write to /proc/nowhere"),
+        (["rewind", "--grid", "new.parquet", "--root", "/proc/nowhere"], 1, "can't write to /proc/nowhere"),
         (["results", "--add", "/nowhere"], 1, "there are no results in /nowhere"),
         (["results", "--add", "/nowhere", "--scale", "big"], 2, "invalid choice: 'big'"),
     ],

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from benchmarks import rewind
 from benchmarks.rewind import SEARCHES, Grid, Values, compared, evaluations, made_up, read, replay
 from raysslprune import results
 from raysslprune.messages import UserError
+from raysslprune.spec import closure
 from raysslprune.store.steps import Store
-from tests.helpers.results import write
+from raysslprune.sweepfile import Point
+from tests.helpers.results import record, write
 
 
 def grid(seed: int, candidates: int = 16, seeds: int = 8) -> Grid:
@@ -115,3 +118,21 @@ def test_a_grid_is_read_from_a_sweeps_table(tmp_path: Path) -> None:
     path.write_bytes(results.to_parquet(table.slice(1)))
     with pytest.raises(UserError, match="a grid has two seeds or more of all rewinds"):
         read(path)
+
+
+def test_a_grid_gets_the_seeds_that_it_lacks_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "grid.parquet"
+    seen: list[tuple[int, int, int]] = []  # the seed, rows in the file before, its points
+
+    def trained(name: str, scale: str, points: list[Point], root: str) -> pa.Table:
+        (seed,) = {point.seed for point in points}
+        seen.append((seed, len(results.from_parquet(path.read_bytes())) if path.exists() else 0, len(points)))
+        records = {step.id: record(step) for step in closure(point.step for point in points)}
+        return results.table(name, scale, points, records)
+
+    monkeypatch.setattr("benchmarks.trained.trained", trained)
+    for seeds in (2, 2, 3):
+        rewind.record(path, seeds, "runs")
+    size = seen[0][2]
+    assert seen == [(0, 0, size), (1, size, size), (2, 2 * size, size)]
+    assert sorted({*results.from_parquet(path.read_bytes())["seed"].to_pylist()}) == [0, 1, 2]
