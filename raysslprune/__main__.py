@@ -30,6 +30,7 @@ COMMANDS = {
     "export": "write a trained network, or a mask, as a folder to give to others",
     "import-mask": "put a mask found by another tool into a root",
     "import-weights": "put weights that were trained elsewhere into a root",
+    "merge": "copy the finished steps of several roots into one",
     "clean": "list, or delete, the steps that no sweep needs any more",
     "check": "name the broken images of a data set",
     "resize": "copy a data set with smaller images",

@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from raysslprune import words
-from raysslprune.cluster.options import RunOptions
+from raysslprune.cluster.options import Capacity, RunOptions
 from raysslprune.cluster.ray_thread import ClusterError, RayThread
 from raysslprune.environment import changed
 from raysslprune.kinds import kind_of
 from raysslprune.messages import note
 from raysslprune.paper.recipes import NETS
 from raysslprune.paper.scales import SETTINGS
+from raysslprune.plan import device
 from raysslprune.plan.cost import cost_of, gpu_share
 from raysslprune.plan.graph import Job, Plan
 from raysslprune.plan.looks import Looks
@@ -94,9 +95,6 @@ class Execution:
         """
         if self.schedule.finished:
             return 0
-        if options.gpus_per_worker is None:
-            share = SETTINGS[self.scale].gpus * gpu_share(self.graph.jobs.values(), NETS)
-            options = replace(options, gpus_per_worker=share)
         log = _log_file(self.store)
         with progress.output_to(log) as terminal:
             console = Console(file=terminal, force_terminal=terminal.isatty(), force_jupyter=False)
@@ -134,6 +132,8 @@ class Execution:
             note=shown.note,
         )
         with connection as dashboard:
+            if options.gpus_per_worker is None:
+                options = replace(options, gpus_per_worker=self._share_of_a_gpu(shown.note))
             if options.dashboard:
                 shown.note(_dashboard(dashboard, nodes.OWN_TOKEN))
             thread.check()
@@ -151,6 +151,38 @@ class Execution:
                     after_each=self.advance,
                     thread=thread,
                 )
+
+    def _share_of_a_gpu(self, note: Callable[[str], None]) -> float:
+        """Return the GPUs of each worker: the scale's, divided if all networks are small.
+
+        At a scale without, a Ray on this machine alone uses its GPUs if they are faster by estimate, and ``note`` is
+        called with a sentence on the choice.
+        """
+        from raysslprune.cluster import nodes
+
+        of_scale, share = SETTINGS[self.scale].gpus, gpu_share(self.graph.jobs.values(), NETS)
+        here = nodes.capacity()
+        if of_scale or not here.gpus or not nodes.is_alone():
+            return of_scale * share
+        found = device.times(self.graph, self.records, NETS, here.cpus, here.gpus)
+        fault = nodes.fault_of_gpu() if found.gpus_are_faster else ""
+        note(choice(found, here, share, fault))
+        return share if found.gpus_are_faster and not fault else 0.0
+
+
+def choice(found: device.Times, here: Capacity, share: float, fault: str) -> str:
+    """Say where trainings run, why, and how to have the other. fault: why the GPUs can't be used, '' if they can."""
+    cores = f"{here.cpus:g} core{'s' * (here.cpus != 1)}"
+    gpus = f"{here.gpus:g} GPU{'s' * (here.gpus != 1)}"
+    both = f"{words.duration(found.on_gpus)} against {words.duration(found.on_cores)}, by estimate"
+    if fault:
+        return f"trainings use {cores}, because this machine {fault}"
+    if found.gpus_are_faster:
+        return f"trainings use {gpus} and not {cores}: {both}; to use the cores: --gpus-per-worker 0"
+    why = (
+        "the speed of these networks on a GPU is not known" if found.guessed else f"that is not clearly faster: {both}"
+    )
+    return f"trainings use {cores} and not {gpus}: {why}; to use a GPU: --gpus-per-worker {share:g}"
 
 
 def _dashboard(address: str, own: str) -> str:

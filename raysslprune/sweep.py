@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     workers = "workers that share a training (default: on GPUs as many as the recipe's batch has parts, else 1)"
     add("--workers-per-step", type=count, metavar="N", help=workers)
     gpus = "GPUs of a worker, 0 to 1; 0.25 lets four trainings share a GPU "
-    gpus += "(default: 1 at scales cifar10 and paper, else 0)"
+    gpus += "(default: the scale's; at a scale without, 0, or this machine's GPUs if they are clearly faster)"
     add("--gpus-per-worker", type=_fraction, metavar="F", help=gpus)
     add(
         "--slots", type=count, metavar="N", help="workers at once, at most (default: all that the cluster has room for)"

@@ -276,12 +276,17 @@ def capacity() -> Capacity:
     there, free = _of(ray.cluster_resources()), _of(ray.available_resources())
     if limits := patches.growth():
         most = _of(limits.most, machine=_largest_of(limits.machines))
-    elif ray.get_runtime_context().gcs_address.startswith("127."):
+    elif is_alone():
         most = there
     else:
         most = largest(Path(GROWS_TO).expanduser())
     machine = most.machine if most else _largest_of(node["Resources"] for node in ray.nodes() if node["Alive"])
     return replace(there, free=free, most=most, machine=machine)
+
+
+def is_alone() -> bool:
+    """Return whether the connected Ray is on 127.0.0.1, as a sweep starts it, so that no other machine can join."""
+    return ray.get_runtime_context().gcs_address.startswith("127.")
 
 
 def _of(resources: Mapping[str, float], machine: Capacity | None = None) -> Capacity:
@@ -431,6 +436,15 @@ def no_cuda() -> str:
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
         return f"can't compute on its GPU: {why} (driver {_driver()}; torch {torch.__version__}, built for {build})"
     return ""
+
+
+def fault_of_gpu() -> str:
+    """Compute on a GPU of the connected Ray, in a process that then ends. Return as :func:`no_cuda` does."""
+    check: Any = ray.remote(num_cpus=0, num_gpus=1, max_retries=0, max_calls=1)(no_cuda)
+    try:
+        return ray.get(check.remote(), timeout=CHECKED_WITHIN)
+    except Exception as error:  # the driver may end the process
+        return f"can't compute on its GPU: {str(error).strip().splitlines()[-1]}"
 
 
 def _driver(file: Path = Path("/proc/driver/nvidia/version")) -> str:

@@ -51,7 +51,8 @@ class RunOptions:
     keep: ``all`` final weights, or only those that are ``needed``. workers_per_step: maximum number of workers that
     share a training; None: on GPUs as many as the recipe's batch has parts, as in the paper, if the cluster has so
     many, else one. gpus_per_worker: GPUs of each worker, from 0 (compute on a core) to 1; None: the scale's, divided if
-    all networks are small (plan.cost.gpu_share). slots: maximum number of workers at once, the cores of a Ray that the
+    all networks are small (plan.cost.gpu_share); at a scale without GPUs, those of a sweep's own machine if they are
+    faster by estimate (plan.device). slots: maximum number of workers at once, the cores of a Ray that the
     sweep starts, and what an autoscaler may be asked for; None: as many as the cluster has room for. address: address
     of the cluster, as in RAY_ADDRESS, which it overrides. wait: wait for another sweep on the same root. dashboard: if
     the sweep starts Ray, start its dashboard, too. json_lines: report progress as JSON. curves: write learning curves

@@ -43,7 +43,7 @@ OVERHEAD = 0.15
 def cost_of(jobs: Iterable[Job], records: Mapping[str, Record], nets: Mapping[str, Net]) -> Cost:
     """Return the expected remaining cost of ``jobs``, from the speeds in ``records``, else from those of ``nets``."""
     jobs = list(jobs)
-    speeds = _Speeds(jobs, records, nets)
+    speeds = Speeds(jobs, records, nets)
 
     def seconds(job: Job) -> float:
         if job.is_trained(records):
@@ -133,7 +133,7 @@ def estimate(
     measured: further jobs whose speed may be in ``records``.
     """
     jobs = graph.jobs.values()
-    speeds = _Speeds([*jobs, *measured], records, nets, device)
+    speeds = Speeds([*jobs, *measured], records, nets, device)
     alike: dict[str, list[Job]] = {}
     for job in jobs:
         alike.setdefault(what(job.train), []).append(job)
@@ -180,7 +180,7 @@ def _disk(jobs: Iterable[Job], nets: Mapping[str, Net]) -> Disk:
     return Disk(weights=weights, needed=needed, snapshots=snapshots, masks=masks, kept=kept + snapshots + masks)
 
 
-class _Speeds:
+class Speeds:
     """Speeds of jobs' trainings, in samples per second and worker."""
 
     def __init__(

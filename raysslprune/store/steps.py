@@ -376,7 +376,7 @@ class Store:
         Raises Damaged, also if an ancestor is missing, and ValueError if another version made them.
         """
         plain = self.specs([step_id])
-        parents_first = TopologicalSorter({one: _parents(data) for one, data in plain.items()}).static_order()
+        parents_first = TopologicalSorter({one: parents_of(data) for one, data in plain.items()}).static_order()
         try:
             return load({one: plain[one] for one in parents_first})[step_id]
         except (KeyError, TypeError):  # an unknown kind or field
@@ -395,7 +395,7 @@ class Store:
                 for data in list(plain.values()):
                     plain |= data.pop(UNREAD, {})
                 found |= plain
-                wanted = {parent for data in plain.values() for parent in _parents(data)}
+                wanted = {parent for data in plain.values() for parent in parents_of(data)}
         return found
 
     def spec(self, step_id: str) -> dict[str, Any]:
@@ -534,10 +534,10 @@ def _digest(files: Listed) -> str:
     return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
 
 
-def _parents(plain: Any) -> list[str]:
+def parents_of(plain: Any) -> list[str]:
     """Return the ids of the steps that a step's JSON data names."""
     if isinstance(plain, dict):
-        return [plain["step"]] if "step" in plain else [i for value in plain.values() for i in _parents(value)]
+        return [plain["step"]] if "step" in plain else [i for value in plain.values() for i in parents_of(value)]
     return []
 
 

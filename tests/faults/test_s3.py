@@ -193,6 +193,32 @@ def test_leftovers_are_deleted_and_nothing_else(store: Store) -> None:
     assert set(store.survey([train(0).id, train(1).id])[0]) == {train(0).id}
 
 
+def test_a_root_is_merged_from_a_folder_and_back(
+    store: Store, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(2):
+        store.commit(train(seed), files_of(train(seed)), METRICS, {})
+    here, back = tmp_path / "here", server.root(server.bucket())
+    folder = Store(str(here))
+    folder.create()
+    folder.commit(train(2), files_of(train(2)), METRICS, {})
+    assert command.main(["merge", store.root, "--into", str(here)]) == 0
+    assert command.main(["merge", str(here), "--into", back]) == 0
+    said = capsys.readouterr()
+    assert [line.rpartition(": ")[2] for line in said.out.splitlines()[::2]] == ["2 copied", "3 copied"]
+    assert said.err == ""
+    merged = Store(back)
+    records, damaged = merged.survey(train(seed).id for seed in range(3))
+    assert len(records) == 3
+    assert not damaged
+    for seed in range(2):
+        assert all(
+            merged.read(f"steps/{train(seed).id}/{name}") == store.read(f"steps/{train(seed).id}/{name}")
+            for name in (WEIGHTS, "spec.json", "SUCCESS")
+        )
+    assert merged.holder() == (None, False)
+
+
 def test_a_write_is_whole_or_not_there(store: Store, server: Server) -> None:
     """Also if it is uploaded in several parts, and the process is killed between them."""
     store.write("steps/x/weights", b"old")

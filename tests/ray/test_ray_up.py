@@ -100,7 +100,7 @@ def test_ray_up(tmp_path: Path, finished: Finished) -> None:
             assert done_steps(tmp_path / "runs").keys() == done_steps(finished.root).keys()
 
         ray(operator, "down", "-y", YAML)
-        for host in workers:  # as docs/cluster.md says: `ray down` stops the head only
+        for host in workers:  # as docs/own-machines.md says: `ray down` stops the head only
             ssh = ["ssh", "-i", f"{SHARED}/ssh/id", "-o", "StrictHostKeyChecking=no", f"root@{host.ip}"]
             stopped = operator.run(*ssh, "raysslprune-env/bin/ray stop")
             assert stopped.returncode == 0, stopped.stdout
