@@ -41,7 +41,9 @@ class Counter(no_training.Meter):
 
 
 @pytest.mark.slow
-def test_a_thousand_jobs_need_few_trials_and_nothing_is_kept_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_jobs_need_few_trials_and_nothing_is_kept_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     suggest = ReadyJobs.suggest
 
