@@ -32,6 +32,7 @@ BENCHMARKS = {
     "masks": "pruning beside torch's own; masks through Ray and through files",
     "plan": "planning and tabling sweeps of up to 100,000 points",
     "sweep": "efficiency of the whole command",
+    "dispatch": "what the driver of a sweep needs for each job, with trainings that do nothing",
     "cluster": "how well up to hundreds of GPUs would be used: a simulation",
     "tasks": "what each task learns on digits, over seeds",
     "rewind": "how well ways to choose the rewind do on a whole grid, on test images and with other seeds",

@@ -64,14 +64,17 @@ class Private:
 _MODULE = "ray.tune.execution.tune_controller"
 _CONTROLLER = f"{_MODULE}:TuneController"
 _CACHE = "ray.tune.utils.object_cache:_ObjectCache"
-_METADATA = "ray.tune.experiment.trial:_TrainingRunMetadata"
+_ACTORS = "ray.air.execution._internal.actor_manager:RayActorManager"
+_TRIAL = "ray.tune.experiment:Trial"
 
 NAMES = (
     Private(f"{_CONTROLLER}._maybe_reuse_cached_actor", ("self", "trial"), f"{_CONTROLLER}._schedule_trial_actor"),
     Private("_trial_to_actor", used_in=f"{_CONTROLLER}.__init__"),
     Private("_resetting_trials", used_in=f"{_CONTROLLER}.__init__"),
     Private("_actor_manager", used_in=f"{_CONTROLLER}.__init__"),
-    Private("ray.air.execution._internal.actor_manager:RayActorManager.is_actor_started", ("self", "tracked_actor")),
+    Private(f"{_ACTORS}.is_actor_started", ("self", "tracked_actor")),
+    Private(f"{_ACTORS}.clear_actor_task_futures", ("self", "tracked_actor")),
+    Private(f"{_CONTROLLER}._schedule_trial_train", ("self", "trial"), f"{_CONTROLLER}._execute_action"),
     Private(f"{_MODULE}:_ObjectCache", ("may_keep_one",), f"{_CONTROLLER}.__init__"),
     Private(f"{_CACHE}.has_cached_object", ("self", "key")),
     Private(f"{_CACHE}.cache_object", ("self", "key", "obj")),
@@ -88,9 +91,14 @@ NAMES = (
         "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE",
         used_in="ray.tune.execution.class_cache:_ActorClassCache.get",
     ),
-    Private("run_metadata", used_in="ray.tune.experiment:Trial.__init__"),
-    Private("metric_analysis", used_in=f"{_METADATA}.__init__"),
-    Private("metric_n_steps", used_in=f"{_METADATA}.__init__"),
+    Private(f"{_CONTROLLER}.on_step_end", ("self",), f"{_CONTROLLER}.step"),
+    Private("_trials", used_in=f"{_CONTROLLER}.add_trial"),
+    Private("_live_trials", used_in=f"{_CONTROLLER}.add_trial"),
+    Private("_trials_to_cache", used_in=f"{_CONTROLLER}._mark_trial_to_checkpoint"),
+    Private("_stopped_trials", used_in=f"{_CONTROLLER}._set_trial_status"),
+    Private("_failed_trials", used_in=f"{_CONTROLLER}._set_trial_status"),
+    Private("temporary_state", used_in=f"{_TRIAL}.set_ray_actor"),
+    Private("ray_actor", used_in=f"{_TRIAL}.set_ray_actor"),
     Private("ray._private.ray_constants:ENABLE_RAY_CLUSTER", used_in="ray._private.services:get_node_ip_address"),
     Private(
         "ray._private.ray_constants:RAY_ENABLE_UV_RUN_RUNTIME_ENV",
@@ -227,16 +235,59 @@ def workers_given(variables: Collection[str]) -> AbstractContextManager[object]:
     return mock.patch("ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE", wanted)
 
 
-def forget_statistics(trial: Any) -> None:
-    """Delete Tune's statistics over the results of a trial that has ended.
+@contextmanager
+def ended_trials_forgotten() -> Iterator[None]:
+    """Make Tune forget trials that have ended.
 
-    Ray: Tune keeps each trial to the end; half of its 90 kB or so are statistics of each of its metrics.
-    Unsuitable: a sweep has thousands of trials with one result each, and never reads these statistics.
-    Instead: ``run_metadata.metric_analysis`` and ``metric_n_steps`` are emptied.
-    When Ray changes: drop this if Tune frees ended trials; tests/faults/test_memory.py measures the memory of one.
+    Ray: Tune keeps each trial to the end, some 40 kB, and goes through all of them at times.
+    Unsuitable: a sweep may need many thousands, and never asks for one that has ended.
+    Instead: at the end of each of Tune's steps they are taken out of its list, in place, and of its sets.
+    When Ray changes: drop this if Tune frees ended trials; else see what ``TuneController.add_trial`` and
+    ``_set_trial_status`` put trials into.
     """
-    trial.run_metadata.metric_analysis.clear()
-    trial.run_metadata.metric_n_steps.clear()
+    controller: Any = pkgutil.resolve_name(_CONTROLLER)
+    on_step_end = controller.on_step_end
+
+    def forgetful(self: Any) -> None:
+        on_step_end(self)
+        if ended := self._stopped_trials | self._failed_trials:
+            self._trials[:] = [trial for trial in self._trials if trial not in ended]
+            for trials in (self._live_trials, self._trials_to_cache, self._stopped_trials, self._failed_trials):
+                trials -= ended
+
+    with mock.patch.object(controller, "on_step_end", forgetful):
+        yield
+
+
+@contextmanager
+def ended_steps_forgotten() -> Iterator[None]:
+    """Make Tune forget the results of a trial's earlier steps.
+
+    Ray: Tune keeps a reference to the result of each step, and so the result, some 4 kB, until the trial ends.
+    Unsuitable: a trial may run thousands of jobs, one in each step.
+    Instead: before each step the references to those that have ended are dropped, as Tune does at a trial's end.
+    When Ray changes: drop this if ``RayActorManager`` drops a reference when its result has come.
+    """
+    controller: Any = pkgutil.resolve_name(_CONTROLLER)
+    schedule = controller._schedule_trial_train
+
+    def forgetful(self: Any, trial: Any) -> None:
+        self._actor_manager.clear_actor_task_futures(self._trial_to_actor[trial])
+        schedule(self, trial)
+
+    with mock.patch.object(controller, "_schedule_trial_train", forgetful):
+        yield
+
+
+def worker_of(trial: Any) -> Any:
+    """Return the actor of a trial that runs.
+
+    Ray: a scheduler of Tune may change a trial's configuration, but only by pausing it.
+    Unsuitable: a worker should go on with its next job at once.
+    Instead: a method of the trainable is called between two of its steps.
+    When Ray changes: see where ``Trial.set_ray_actor`` puts the actor.
+    """
+    return trial.temporary_state.ray_actor
 
 
 # ------------------------------------------------------------------------------------- a Ray that starts or ends

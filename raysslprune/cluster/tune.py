@@ -1,19 +1,22 @@
-"""Run jobs on a cluster by Ray Tune: a searcher releases the jobs that are ready, and each trial runs one job.
+"""Run jobs on a cluster by Ray Tune: a searcher releases the jobs that are ready, and each trial runs job after job.
 
-Tune stores nothing that must last: the same command plans again from the store. A trial's actor is reused for the next
-trial, so torch is imported once a slot and not once a training. A job whose process died is released again as a new
-trial, which resumes from its last checkpoint on any slot.
+A trial goes on as long as there is a job for its worker, so torch is imported once a slot and not once a training, and
+a job costs Tune a step and not a trial. The actor of a trial that ends is reused for the next one. A job whose process
+died is released again, and resumes from its last checkpoint on any slot. Tune stores nothing that must last: the same
+command plans again from the store.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +25,7 @@ from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.util import get_node_ip_address
 
@@ -70,7 +74,11 @@ class Watcher(Protocol):
 
 
 class JobTrial(tune.Trainable):
-    """A trial that runs one job. Its process, with torch imported and the data loaded, is reused for the next."""
+    """A trial that runs jobs, one in each step, in a process that has torch imported and the data loaded.
+
+    The driver assigns each job before its step. A trial ends if there is no next job for its worker; its process is
+    then reused by another trial.
+    """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -82,6 +90,16 @@ class JobTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Leave everything to ``prepare``: an exception here would end the process, whose start takes seconds."""
         self.ready = False
+
+    def assign(self, job: dict[str, Any]) -> None:
+        """Set the job of the next step, as ``ReadyJobs.assignment`` returns it."""
+        self.assigned = job
+
+    def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Leave the configuration out, with which Tune would fill every result."""
+        return {
+            name: value for name, value in super().get_auto_filled_metrics(*args, **kwargs).items() if name != "config"
+        }
 
     def prepare(self, config: dict[str, Any]) -> str:
         """Prepare this process, once; return what is wrong with its node, '' if nothing is."""
@@ -110,26 +128,27 @@ class JobTrial(tune.Trainable):
         return ""
 
     def step(self) -> dict[str, Any]:
-        """Run the job. The result has one of the keys facts, damaged, lost, unfit, broken and error."""
+        """Run the assigned job. The result has one of the keys facts, damaged, lost, unfit, broken and error."""
         try:
             if not self.ready and (unfit := self.prepare(self.config)):
-                return {"done": True, "unfit": unfit}
+                return {"unfit": unfit}
         except Exception as error:  # not the job's failure: it has not begun
             why = f"node {get_node_ip_address()} can't start a worker: {type(error).__name__}: {error}"
-            return {"done": True, "broken": why, "traceback": traceback.format_exc()}
-        job = json.loads(self.config["job"])
+            return {"broken": why, "traceback": traceback.format_exc()}
+        job = json.loads(self.assigned["job"])
         try:
-            return {"done": True, **self._outcome(job)}
+            return self._outcome(job)
         finally:
             self.exchange.forget(job["train"])
 
     def _outcome(self, job: dict[str, Any]) -> dict[str, Any]:
         from raysslprune.cluster.train import Team, Unfit, WorkerLost
 
-        title, runner = self.config["title"], self.runner
+        title, runner = self.assigned["title"], self.runner
         patches.set_process_title(f"ray::JobTrial: {title}")
         print(f"{job['train']}: {title}", flush=True)  # for the actor's log in the dashboard
-        for option in ("curves", "curve_points", "compile"):
+        runner.curves = self.assigned["curves"]
+        for option in ("curve_points", "compile"):
             setattr(runner, option, self.config[option])
         runner.train_by = Team(self.config["workers"], self.config["gpus"], title)
         try:
@@ -161,7 +180,8 @@ class Running:
 
 @dataclass(eq=False, repr=False)
 class ReadyJobs(Searcher):
-    """Searcher for Tune: suggests the next job whose parents are done, None while there is none, FINISHED at the end.
+    """Searcher for Tune: suggests a trial for the next job whose parents are done, None while there is none, FINISHED
+    at the end. A trial whose job has ended goes on with the next one (``go_on``), if it can.
 
     capacity: returns the cluster's capacity. title: returns a job's title for the dashboard. after_each: called after
     each job, also a failed one; may add jobs to the schedule. check: called often; an exception that it raises ends
@@ -191,6 +211,8 @@ class ReadyJobs(Searcher):
     """The most slots that the cluster had, or could grow to."""
     stuck_at: int = field(default=0, init=False)
     """Slots that were there when the workers of a training waited in vain for more."""
+    error: Exception | None = field(default=None, init=False)
+    """Exception that ends the sweep."""
     code: int = field(default=FAILED, init=False)
     """Exit code with which ``unfit`` ends the sweep."""
     waits_for: tuple[str, float] = field(default=("", 0.0), init=False)
@@ -203,21 +225,19 @@ class ReadyJobs(Searcher):
         self.versions = versions()
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next job as a trial's configuration."""
+        """Return the configuration of a trial for the next job, which ``assignment`` returns."""
         self.check()
         if self.unfit:
             raise ClusterError(self.unfit)  # before that node fails more jobs; Tune passes on only errors raised here
+        if self.error:
+            raise self.error
         if self.schedule.finished:
             return Searcher.FINISHED
         running = self.hand_out(trial_id)
         self.watch()
         if running is None:
             return None
-        job, title = running.job, self.title(running.job)
-        curves = self.store.path(f"curves/{file_name(f'{title} {job.id}')}")
         return {
-            "job": json.dumps(job.to_plain()),
-            "title": title,
             "root": self.store.address,
             "data": self.data_root,
             "sources": self.sources,
@@ -225,12 +245,42 @@ class ReadyJobs(Searcher):
             "workers": running.workers,
             "gpus": self.options.gpus,
             "compile": self.options.compile,
-            "curves": curves if self.options.curves else "",
             "curve_points": self.options.curve_points,
         }
 
-    def hand_out(self, trial_id: str) -> Running | None:
-        """Release the next job with its number of workers; return None while there is none.
+    def assignment(self, trial_id: str) -> dict[str, Any]:
+        """Return the present job of a trial, as its worker gets it."""
+        job = self.running[trial_id].job
+        title = self.title(job)
+        curves = self.store.path(f"curves/{file_name(f'{title} {job.id}')}")
+        return {"job": json.dumps(job.to_plain()), "title": title, "curves": curves if self.options.curves else ""}
+
+    def go_on(self, trial_id: str, result: dict[str, Any]) -> dict[str, Any] | None:
+        """Handle a trial's result; return the next job for its worker, None if there is none.
+
+        If trials still wait for a worker, that job is the first of theirs, because it was chosen before; its trial gets
+        the next job instead.
+        """
+        alone = trial_id in self.running and self.running[trial_id].workers == 1
+        try:
+            self.on_trial_complete(trial_id, result)
+            if not alone or self.unfit or "broken" in result:
+                return None
+            waiting = (trial for trial, run in self.running.items() if trial not in self.at_work and run.workers == 1)
+            receiver = next(waiting, trial_id)
+            first = self.running.get(receiver)
+            running = self.hand_out(receiver, most=1)
+            if running is None:
+                return None  # the trial that waits takes this worker
+            self.running[trial_id] = first or running
+            self.at_work.add(trial_id)
+            return self.assignment(trial_id)
+        except Exception as error:  # Tune would hide it in a text
+            self.error = error
+            return None
+
+    def hand_out(self, trial_id: str, most: float = math.inf) -> Running | None:
+        """Release the next job with its number of workers; return None while there is none with ``most`` at most.
 
         Jobs are for the workers that the cluster has room for, and for those of one machine that may join: a trial that
         waits for it makes an autoscaler add it, and dies with this process. A job that needs more than one machine is
@@ -249,7 +299,7 @@ class ReadyJobs(Searcher):
             return next(filter(None, given), 0)
 
         # Chosen before its slot is free, it might not be the best any more
-        job = self.schedule.next(lambda job: share(job) > 0)
+        job = self.schedule.next(lambda job: 0 < share(job) <= most)
         if job is None:
             return None
         workers = share(job)
@@ -295,13 +345,8 @@ class ReadyJobs(Searcher):
         held = capacity.free is not None and capacity.free.workers(self.options.gpus) < 1
         return "cores" if held and not self.placed() else ""
 
-    def name_of(self, trial: Trial) -> str:
-        """Return the name of a trial in the dashboard."""
-        run = self.running.get(trial.trial_id)
-        return self.title(run.job) if run else trial.trial_id
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Handle a trial that returned; deaths arrive through TrialEvents."""
+        """Handle the result of a trial's job; deaths arrive through TrialEvents."""
         if result is None or trial_id not in self.running:
             return
         if "unfit" in result:
@@ -382,8 +427,40 @@ class ReadyJobs(Searcher):
         """Save nothing, for the same reason."""
 
 
+class JobScheduler(FIFOScheduler):
+    """Scheduler for Tune: starts trials in their order, and lets those whose job has ended go on with the next.
+
+    Tune's own scans all trials for the next to start; this one has a queue.
+    """
+
+    def __init__(self, searcher: ReadyJobs) -> None:
+        super().__init__()
+        self.searcher = searcher
+        self.pending: deque[Trial] = deque()
+
+    @property
+    def supports_buffered_results(self) -> bool:
+        """Tell Tune not to run several steps of a trial at once: each has its own job."""
+        return False
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self.pending.append(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        while self.pending and self.pending[0].status != Trial.PENDING:
+            self.pending.popleft()
+        return self.pending[0] if self.pending else None
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        job = self.searcher.go_on(trial.trial_id, result)
+        if job is None:
+            return self.STOP
+        patches.worker_of(trial).assign.remote(job)  # Ray keeps the order of calls: the next step follows
+        return self.CONTINUE
+
+
 class TrialEvents(tune.Callback):
-    """Report to the searcher which trials begin, and which die and why; free the statistics of ended ones.
+    """Give each trial that starts its first job, and report to the searcher which trials die and why.
 
     Tune itself tells a searcher only of trials that return.
     """
@@ -393,9 +470,7 @@ class TrialEvents(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.searcher.at_work.add(trial.trial_id)
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        patches.forget_statistics(trial)
+        patches.worker_of(trial).assign.remote(self.searcher.assignment(trial.trial_id))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         cause = Path(trial.error_file).read_text() if trial.error_file else ""  # get_error() would find it later
@@ -438,9 +513,9 @@ def run(
             JobTrial,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=JobScheduler(searcher),
                 num_samples=-1,
                 reuse_actors=True,
-                trial_name_creator=lambda trial: searcher.name_of(trial),  # Tune would copy a method with its searcher
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
@@ -456,6 +531,8 @@ def run(
             with (
                 life.watched(),
                 patches.trials_not_saved(),
+                patches.ended_trials_forgotten(),
+                patches.ended_steps_forgotten(),
                 patches.resources_freed(unless=lambda: life.dead) as placed,
                 patches.workers_given(SETTINGS),
                 reuse.patched(),

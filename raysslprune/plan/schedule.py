@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from heapq import heapify, heappop, heappush
+from itertools import count
 
 from raysslprune.plan.graph import Job
 
 MIN_SHARE = 1 / 4
 """Smallest share of its workers that a job may start with. With fewer, a wrong estimate of the work behind it costs
 more than idle workers do."""
+
+SMALL = 64
+"""Number of entries of the queue that may be out of date, beside as many as there are ready jobs."""
 
 
 class Schedule:
@@ -29,7 +34,9 @@ class Schedule:
         self._seconds = seconds
         self._needs: dict[str, set[str]] = {}
         self._needed_by: dict[str, set[str]] = {}
-        self._ready: dict[str, None] = {}  # waiting jobs that could run now, in the order in which they became ready
+        self._ready: dict[str, int] = {}  # waiting jobs that could run now, numbered as they became ready
+        self._queue: list[tuple[float, int, str]] = []  # heap of these: (-path, number, id), and of entries out of date
+        self._numbers = count()
         self._most: dict[int, int] = {}  # maximum workers by number of parts
         self._left = 0.0  # seconds of all waiting and running jobs
         self._path: dict[str, float] = {}
@@ -72,9 +79,10 @@ class Schedule:
 
     def next(self, fits: Callable[[Job], bool] = lambda _job: True) -> Job | None:
         """Start and return the next job; None while none is ready, or while it does not fit."""
-        job_id = max(self._ready, key=self._path.__getitem__, default=None)
+        job_id = self._first()
         if job_id is None or not fits(self.waiting[job_id]):
             return None
+        heappop(self._queue)
         del self._ready[job_id]
         self.running[job_id] = self.waiting.pop(job_id)
         return self.running[job_id]
@@ -127,7 +135,7 @@ class Schedule:
         """
         job = self.running.pop(job_id)
         self._left -= self._seconds[job_id]
-        self._path[first.id] = max(self._path.get(first.id, 0.0), self._path[job_id])
+        self._set_path(first.id, max(self._path.get(first.id, 0.0), self._path[job_id]))
         self.failed.pop(first.id, None)
         for back in (first, job):
             if back.id not in self.waiting and back.id not in self.running:
@@ -137,6 +145,15 @@ class Schedule:
                 self._depend(child, on=[first])
         self._offer(first.id)
         self._offer(job_id)
+
+    def _first(self) -> str | None:
+        """Return the ready job with the longest path, of several the one that became ready first."""
+        while self._queue:
+            path, number, job_id = self._queue[0]
+            if self._ready.get(job_id) == number and self._path[job_id] == -path:
+                return job_id
+            heappop(self._queue)
+        return None
 
     def _wait(self, job: Job) -> None:
         self.waiting[job.id] = job
@@ -155,7 +172,7 @@ class Schedule:
     def _measure(self, job_ids: Collection[str]) -> None:
         """Compute the paths of jobs, given mostly parents before children, and offer those that are ready."""
         for job_id in job_ids:
-            self._path[job_id] = self._time(self._job(job_id))
+            self._set_path(job_id, self._time(self._job(job_id)))
         for job_id in reversed(list(job_ids)):
             self._lengthen(job_id)
         for job_id in job_ids:
@@ -176,9 +193,24 @@ class Schedule:
             for parent in self._needs[child]:
                 path = self._time(self._job(parent)) + self._path[child]
                 if path > self._path[parent]:
-                    self._path[parent] = path
+                    self._set_path(parent, path)
                     stack.append(parent)
 
+    def _set_path(self, job_id: str, path: float) -> None:
+        self._path[job_id] = path
+        if job_id in self._ready:
+            self._enqueue(job_id)
+
     def _offer(self, job_id: str) -> None:
-        if job_id in self.waiting and not self._needs[job_id]:
-            self._ready[job_id] = None
+        if job_id in self.waiting and job_id not in self._ready and not self._needs[job_id]:
+            self._ready[job_id] = next(self._numbers)
+            self._enqueue(job_id)
+
+    def _enqueue(self, job_id: str) -> None:
+        heappush(self._queue, self._entry(job_id))
+        if len(self._queue) > 2 * len(self._ready) + SMALL:
+            self._queue = [self._entry(ready) for ready in self._ready]
+            heapify(self._queue)
+
+    def _entry(self, job_id: str) -> tuple[float, int, str]:
+        return -self._path[job_id], self._ready[job_id], job_id

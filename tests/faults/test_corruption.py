@@ -124,7 +124,7 @@ def train(run: execution.Execution, data_root: str, manner: RunOptions, check: o
             break
         assert given, "nothing is ready, and nothing runs"
         try:
-            result = {"facts": json.dumps(runner.run(json.loads(given["job"])))}
+            result = {"facts": json.dumps(runner.run(json.loads(jobs.assignment(trial)["job"])))}
         except Damaged as damage:
             result = {"damaged": damage.step_id, "why": damage.why}
         except Exception as error:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ray.tune.trainable.metadata import _TrainingRunMetadata
 
-from raysslprune.cluster import tune
 from tests.helpers import CHECKOUT
 from tests.helpers.commands import done_steps, finish, start
 from tests.helpers.processes import descendants, wait_until
@@ -47,17 +45,6 @@ def test_a_process_is_looked_at() -> None:
     assert 45 < after.own - before.own < 60, len(held)
     assert after.files - before.files == 20
     assert soak_memory.look_at(2**22 + 1) is None
-
-
-def test_tunes_statistics_of_a_trial_are_let_go() -> None:
-    class Trial:
-        run_metadata = _TrainingRunMetadata()
-
-    for name in ("a", "b"):
-        Trial.run_metadata.update_metric(name, 1.0, 1)  # pyright: ignore[reportArgumentType]
-    assert Trial.run_metadata.metric_n_steps
-    tune.TrialEvents(None).on_trial_complete(1, [], Trial)  # pyright: ignore[reportArgumentType]
-    assert Trial.run_metadata.metric_n_steps == Trial.run_metadata.metric_analysis == {}
 
 
 # ------------------------------------------------------------------------------------- real sweeps

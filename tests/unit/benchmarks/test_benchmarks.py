@@ -50,6 +50,7 @@ def test_a_wrong_name_is_refused() -> None:
     ("arguments", "code", "says"),
     [
         (["plan", "--points", "0"], 2, "'0' is not a whole number from 1"),
+        (["dispatch", "--jobs", "100"], 2, "'100' is not a whole number from 200"),
         (["loop", "--repeats", "-1"], 2, "'-1' is not a whole number from 1"),
         (["loop", "--compile"], 2, "--compile needs a C++ compiler, g++ or clang++"),
         (["cifar", "--dataset", "cifra10"], 2, "data set 'cifra10' is not known"),
@@ -77,6 +78,7 @@ def test_every_benchmark_is_listed_and_documented() -> None:
     found = {path.stem for path in folder.glob("*.py")} - {
         "__init__",
         "__main__",
+        "no_training",
         "page",
         "simulate",
         "statistics",

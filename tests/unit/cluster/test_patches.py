@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import requires
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from ray._common import utils
@@ -23,6 +23,7 @@ from ray._raylet import (  # pyright: ignore[reportMissingImports]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     get_authentication_mode,  # pyright: ignore[reportAttributeAccessIssue]
 )
+from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -310,6 +311,77 @@ def test_tune_saves_no_trials(controller: Callable[[], Any]) -> None:
     assert tunes._get_trial_checkpoints() == {"job": "job pickled"}
 
 
+class Ended:
+    """The part of a trial that is used where trials end."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id, self.placement_group_factory, self.status = trial_id, "a core", Trial.PENDING
+
+    def create_placement_group_factory(self) -> None: ...
+
+    def set_status(self, status: str) -> None:
+        self.status = status
+
+    def is_finished(self) -> bool:
+        return self.status in (Trial.TERMINATED, Trial.ERROR)
+
+
+def run_trials(tunes: Any, count: int) -> list[int]:
+    """Add trials that run and end, the last one with an error; return how many Tune has after each of its steps."""
+    kept = []
+    tunes._trials.append(living := Ended("living"))
+    tunes._live_trials.add(living)
+    for number in range(count):
+        tunes.add_trial(trial := Ended(f"{number}"))
+        tunes._set_trial_status(trial, Trial.RUNNING)
+        tunes._set_trial_status(trial, Trial.ERROR if number == count - 1 else Trial.TERMINATED)
+        tunes.on_step_end()
+        kept.append(len(tunes._trials))
+    return kept
+
+
+def test_tune_keeps_trials_that_have_ended(controller: Callable[[], Any]) -> None:
+    """The reason for the patch; drop the patch when this test fails."""
+    assert run_trials(controller(), 5) == [2, 3, 4, 5, 6]
+
+
+def test_trials_that_have_ended_are_forgotten(controller: Callable[[], Any]) -> None:
+    tunes = controller()
+    listed = tunes._trials
+    with patches.ended_trials_forgotten():
+        assert run_trials(tunes, 5) == [1, 1, 1, 1, 1]
+    assert tunes._trials is listed
+    assert [trial.trial_id for trial in listed] == ["living"]
+    for kept in (tunes._stopped_trials, tunes._failed_trials, tunes._trials_to_cache, tunes._running_trials):
+        assert not kept
+    assert {trial.trial_id for trial in tunes._live_trials} == {"living"}
+
+
+@pytest.mark.parametrize("forgetting", [False, True])
+def test_results_of_ended_steps_are_kept_by_tune_and_forgotten_here(
+    forgetting: bool, controller: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is the reason for the patch; drop the patch when it fails."""
+    tunes, trial = controller(), Ended("trial")
+    manager, actor = tunes._actor_manager, TrackedActor(1)
+    refs = iter(range(10))
+    remote = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: next(refs)), remote=lambda: next(refs))
+    tunes._trial_to_actor[trial], tunes._actor_to_trial[actor] = actor, trial
+    manager._live_actors_to_ray_actors_resources[actor] = SimpleNamespace(train=remote), None
+    with patches.ended_steps_forgotten() if forgetting else contextlib.nullcontext():
+        for step in range(5):
+            tunes._schedule_trial_train(trial)
+            manager._actor_task_events.discard_future(step)  # its result has come
+    assert manager._tracked_actors_to_task_futures[actor] == ({4} if forgetting else {0, 1, 2, 3, 4})
+
+
+def test_the_worker_of_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial: Any = SimpleNamespace(temporary_state=SimpleNamespace(ray_actor=None))
+    actor: Any = SimpleNamespace(get_auto_filled_metrics=SimpleNamespace(remote=lambda **_: None))
+    Trial.set_ray_actor(trial, actor)
+    assert patches.worker_of(trial) is actor
+
+
 @pytest.mark.parametrize("dead", [False, True])
 def test_resources_of_tune_are_freed_whatever_ends_it_unless_ray_is_dead(
     dead: bool, controller: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
@@ -344,20 +416,12 @@ def test_tune_sets_variables_in_its_workers_and_none_of_awss_keys(monkeypatch: p
     assert given() == before
 
 
-def test_a_trials_statistics_are_forgotten() -> None:
-    trial = Trial("a trainable", stub=True)
-    trial.run_metadata.update_metric("seconds", cast(Any, 1.0), step=1)
-    assert trial.run_metadata.metric_analysis
-    assert trial.run_metadata.metric_n_steps
-    patches.forget_statistics(trial)
-    assert not trial.run_metadata.metric_analysis
-    assert not trial.run_metadata.metric_n_steps
-
-
 PATCHES: dict[str, Callable[[], Any]] = {
     "trials_await_own_worker": lambda: patches.trials_await_own_worker(1),
     "free_workers_kept_in": lambda: patches.free_workers_kept_in(None),
     "trials_not_saved": patches.trials_not_saved,
+    "ended_trials_forgotten": patches.ended_trials_forgotten,
+    "ended_steps_forgotten": patches.ended_steps_forgotten,
     "resources_freed": patches.resources_freed,
     "workers_given": lambda: patches.workers_given(["A_SETTING"]),
     "on_localhost": patches.on_localhost,

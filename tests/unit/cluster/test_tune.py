@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 
 from raysslprune.cluster.options import Capacity, RunOptions
 from raysslprune.cluster.ray_thread import ClusterError
-from raysslprune.cluster.tune import MACHINES_WITHIN, RETRIES, SETTLED, ReadyJobs
+from raysslprune.cluster.tune import MACHINES_WITHIN, RETRIES, SETTLED, JobScheduler, ReadyJobs, TrialEvents
 from raysslprune.lottery import imp, winning_ticket
 from raysslprune.messages import NO_MACHINES
 from raysslprune.paper.recipes import NETS
@@ -22,7 +23,7 @@ from raysslprune.paper.scales import SETTINGS
 from raysslprune.plan.cost import cost_of
 from raysslprune.plan.graph import Job, Plan, make_plan
 from raysslprune.plan.schedule import Schedule
-from raysslprune.store.record import Damaged, snapshot_name
+from raysslprune.store.record import Damaged, StoreError, snapshot_name
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import load
 from raysslprune.sweepfile import Point
@@ -82,7 +83,7 @@ def drive(graph: Plan, store: Store, spoil: Mapping[str, str] | None = None) -> 
             assert config == searcher.FINISHED
             return watcher
         assert (config["root"], config["data"]) == (store.address, "/the/data")
-        job = json.loads(config["job"])
+        job = json.loads(searcher.assignment(str(number))["job"])
         try:
             result = {"facts": json.dumps(runner.run(job))}
         except Damaged as damage:
@@ -131,7 +132,7 @@ def test_a_failed_job_is_named_its_children_skipped_and_others_go_on(graph: Plan
     searcher = ReadyJobs(schedule, graph, other, "", watcher, RunOptions(), lambda: Capacity(cpus=100, gpus=0))
     trial = 0
     while isinstance(config := searcher.suggest(str(trial)), dict):
-        broken = json.loads(config["job"])["train"] == dense.id
+        broken = json.loads(searcher.assignment(str(trial))["job"])["train"] == dense.id
         result = {"error": "it broke", "traceback": "where it broke"} if broken else {"facts": "{}"}
         searcher.on_trial_complete(str(trial), result)
         trial += 1
@@ -197,7 +198,7 @@ def test_a_job_begins_with_the_workers_that_are_free(tmp_path: Path) -> None:
     searcher.process_lost("b", "a node went")
     assert watcher.lost == [(lost.id, "a node went", 50)]
     again = searcher.suggest("d")
-    assert (json.loads(again["job"])["train"], again["workers"]) == (lost.id, 8)
+    assert (searcher.running["d"].job, again["workers"]) == (lost, 8)
 
 
 def ancestors(job: Job) -> set[Job]:
@@ -225,6 +226,10 @@ def graph_of(*bn_batches: int) -> Plan:
         step = winning_ticket(chain, 1, task="labels", recipe=recipe)
         points.append(Point(step=step, task=f"{bn_batch}", init="a", level=1, seed=0))
     return make_plan(points)
+
+
+def train_of(assignment: Mapping[str, Any]) -> str:
+    return json.loads(assignment["job"])["train"]
 
 
 class Tune:
@@ -259,6 +264,16 @@ class Tune:
         self.trials += 1
         return self.searcher.suggest(self.last)
 
+    def ask_for_job(self) -> str:
+        """Return the id of the next trial's job, on a worker that is there."""
+        assert isinstance(self.ask(), dict)
+        return self.begin(self.last)
+
+    def begin(self, trial: str) -> str:
+        """Start a trial on a worker; return the id of its job."""
+        self.searcher.at_work.add(trial)
+        return train_of(self.searcher.assignment(trial))
+
     @property
     def last(self) -> str:
         return f"trial {self.trials}"
@@ -269,7 +284,7 @@ def test_a_job_whose_process_dies_again_and_again_fails(tmp_path: Path) -> None:
     tune = Tune(tmp_path, graph_of(0), after_each=lambda: ended.append(1))
     jobs = set()
     for _ in range(RETRIES + 1):
-        jobs.add(json.loads(tune.ask()["job"])["train"])
+        jobs.add(tune.ask_for_job())
         tune.searcher.process_lost(tune.last, "Failure\nthe node was reclaimed\n")
     (job,) = jobs
     assert [(lost, why) for lost, why, _ in tune.watcher.lost] == [(job, "the node was reclaimed")] * RETRIES
@@ -287,7 +302,7 @@ def test_a_job_that_gets_on_is_tried_without_end(tmp_path: Path) -> None:
     """Spot instances may end far more often than a long training has retries."""
     tune = Tune(tmp_path, graph_of(0))
     for death in range(3 * RETRIES):
-        job = json.loads(tune.ask()["job"])["train"]
+        job = tune.ask_for_job()
         if death % RETRIES == 0:
             tune.store.save_checkpoint(job, b"state")
             os.utime(tmp_path / "checkpoints" / job, (death, death))
@@ -300,7 +315,7 @@ def test_the_work_that_is_repeated_is_counted_from_the_last_checkpoint(tmp_path:
     clock = SimpleNamespace(now=1000.0)
     tune = Tune(tmp_path, graph_of(0))
     tune.searcher.clock = lambda: clock.now
-    job = json.loads(tune.ask()["job"])["train"]
+    job = tune.ask_for_job()
     clock.now = 1030.0
     tune.searcher.process_lost(tune.last, "gone")
     tune.ask()
@@ -559,3 +574,188 @@ def test_cores_that_others_hold_are_waited_for_without_end(wide: Plan, tmp_path:
     tune.placed = 1  # a worker of its own starts
     tune.ask()
     assert tune.watcher.waited == [("cores", said), ("", "")]
+
+
+# ------------------------------------------------------------------------------------- workers that go on
+
+
+DONE = {"facts": "{}"}
+
+
+def test_a_worker_goes_on_until_no_job_is_left_for_it(graph: Plan, tmp_path: Path) -> None:
+    """One trial for each of two workers, unless nothing is ready for one; the longest path is always first."""
+    tune = Tune(tmp_path, graph, cpus=2)
+    at_work: dict[str, str] = {}
+    ended = 0
+    while not tune.schedule.finished:
+        while isinstance(tune.ask(), dict):
+            at_work[tune.last] = tune.begin(tune.last)
+        trial = next(iter(at_work))
+        del at_work[trial]
+        paths = tune.schedule._path
+        best = max((paths[i] for i in tune.schedule._ready), default=0.0)
+        if given := tune.searcher.go_on(trial, DONE):
+            at_work[trial] = train_of(given)
+            assert paths[at_work[trial]] >= best
+            assert tune.searcher.running[trial].job.id == at_work[trial]
+            assert trial in tune.searcher.at_work
+        else:
+            ended += 1
+            assert not tune.schedule.ready
+        assert len(tune.searcher.running) <= 2
+    assert sorted(tune.watcher.done) == sorted(graph.jobs)
+    assert ended < len(graph.jobs) / 2
+    assert tune.searcher.running == {}
+    assert tune.searcher.at_work == set()
+    assert tune.ask() == tune.searcher.FINISHED
+
+
+def test_a_worker_first_takes_the_job_that_waits_for_a_machine(wide: Plan, tmp_path: Path) -> None:
+    tune = Growing(tmp_path, wide, has(1, most=has(3), machine=has(2)))
+    assert tune.ask_for_all() == 3
+    one, *others = tune.searcher.running
+    tune.begin(one)
+    waiting = [tune.searcher.running[trial].job.id for trial in others]
+    assert train_of(tune.searcher.go_on(one, DONE) or {}) == waiting[0]
+    assert train_of(tune.searcher.go_on(one, DONE) or {}) not in waiting[:1]
+    assert set(tune.searcher.running) == {one, *others}
+    jobs = [run.job.id for run in tune.searcher.running.values()]
+    assert len({*jobs, *tune.watcher.done}) == 5, "none is handed out twice, and none is lost"
+    assert {*jobs} == {*tune.schedule.running}
+    assert tune.begin(others[0]) == tune.searcher.running[others[0]].job.id
+
+
+def test_where_the_last_jobs_wait_for_machines_a_free_worker_is_left_to_them(tmp_path: Path) -> None:
+    tune = Growing(tmp_path, graph_of(0, 16), has(1, most=has(2), machine=has(1)))
+    assert tune.ask_for_all() == 2
+    one, other = tune.searcher.running
+    tune.begin(one)
+    job = tune.searcher.running[other].job
+    while tune.searcher.go_on(one, DONE):
+        job = tune.searcher.running[other].job
+    assert one not in tune.searcher.running
+    assert tune.searcher.running[other].job is job
+    assert tune.begin(other) == job.id
+
+
+def test_a_worker_does_not_go_on_with_a_job_for_several(large: Growing, wide: Plan) -> None:
+    """Nor with a smaller one, which would overtake it."""
+    now = large.now = has(192, 16, most=has(192, 16))
+    jobs = [*large.schedule.waiting.values()][:1]
+    short = next(job for job in wide.jobs.values() if not job.parents)
+    large.searcher.schedule = large.schedule = Schedule([short], {short.id: 1.0, jobs[0].id: 1000.0})
+    large.schedule.allow(lambda parts: large.searcher.options.workers(parts, now))
+    large.ask_for_job()
+    large.schedule.add(jobs)
+    assert large.searcher.go_on(large.last, DONE) is None
+    assert large.ask()["workers"] == 16
+    assert large.searcher.go_on(large.last, DONE) is None
+
+
+def test_without_room_a_worker_does_not_go_on(wide: Plan, tmp_path: Path) -> None:
+    tune = Tune(tmp_path, wide, cpus=2)
+    first = tune.ask_for_job()
+    tune.ask_for_job()
+    tune.cpus = 1
+    assert tune.searcher.go_on("trial 1", DONE) is None
+    assert tune.watcher.done == [first]
+    assert train_of(tune.searcher.go_on("trial 2", DONE) or {}) in wide.jobs
+
+
+@pytest.mark.parametrize(
+    "result", [{"unfit": "node 10.0.0.9 lacks data"}, {"broken": "can't", "traceback": "KeyError"}]
+)
+def test_a_worker_that_can_not_work_gets_no_other_job(result: dict[str, Any], wide: Plan, tmp_path: Path) -> None:
+    tune = Tune(tmp_path, wide, cpus=2)
+    tune.ask_for_job()
+    assert tune.searcher.go_on("trial 1", result) is None
+    assert not tune.watcher.done
+    assert not tune.watcher.failed
+
+
+def test_a_job_that_failed_is_named_and_its_worker_goes_on(wide: Plan, tmp_path: Path) -> None:
+    tune = Tune(tmp_path, wide)
+    first = tune.ask_for_job()
+    second = train_of(tune.searcher.go_on(tune.last, {"error": "ValueError: no", "traceback": "where"}) or {})
+    assert list(tune.watcher.failed) == [first] != [second]
+
+
+def test_of_a_worker_that_died_its_present_job_is_lost(wide: Plan, tmp_path: Path) -> None:
+    tune = Tune(tmp_path, wide)
+    first = tune.ask_for_job()
+    second = train_of(tune.searcher.go_on(tune.last, DONE) or {})
+    tune.searcher.process_lost(tune.last, "gone")
+    assert (tune.watcher.done, [job for job, _, _ in tune.watcher.lost]) == ([first], [second])
+    assert second in tune.schedule.waiting
+    assert first not in tune.schedule.waiting
+    assert not tune.searcher.running
+
+
+def test_jobs_that_are_added_when_one_ends_are_handed_out_at_once(wide: Plan, tmp_path: Path) -> None:
+    jobs = [job for job in wide.jobs.values() if not job.parents][:2]
+    tune = Tune(tmp_path, wide, after_each=lambda: tune.schedule.add(jobs))
+    tune.searcher.schedule = tune.schedule = Schedule(jobs[:1], dict.fromkeys(wide.jobs, 1.0))
+    assert tune.ask_for_job() == jobs[0].id
+    assert train_of(tune.searcher.go_on(tune.last, DONE) or {}) == jobs[1].id
+
+
+def test_an_exception_after_a_job_ends_the_sweep_as_itself(wide: Plan, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise StoreError("the root is gone")
+
+    tune = Tune(tmp_path, wide, after_each=fail)
+    tune.ask_for_job()
+    assert tune.searcher.go_on(tune.last, DONE) is None
+    with pytest.raises(StoreError, match=r"^the root is gone$"):
+        tune.ask()
+
+
+# ------------------------------------------------------------------------------------- Tune's scheduler
+
+
+class Listed:
+    """A trial that counts how often its status is read."""
+
+    looked = 0
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id, self.state = trial_id, Trial.PENDING
+        self.temporary_state = SimpleNamespace(ray_actor=SimpleNamespace(assign=SimpleNamespace(remote=self.give)))
+        self.given: list[str] = []
+
+    @property
+    def status(self) -> str:
+        Listed.looked += 1
+        return self.state
+
+    def give(self, job: dict[str, Any]) -> None:
+        self.given.append(train_of(job))
+
+
+def test_trials_start_in_their_order_without_a_look_at_all(wide: Plan, tmp_path: Path) -> None:
+    scheduler = JobScheduler(Tune(tmp_path, wide).searcher)
+    trials: list[Any] = [Listed(str(number)) for number in range(1000)]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+    Listed.looked = 0
+    for trial in trials:
+        for _ in range(2):  # it stays the first until it runs
+            assert scheduler.choose_trial_to_run(None) is trial
+        trial.state = Trial.RUNNING
+    assert scheduler.choose_trial_to_run(None) is None
+    assert Listed.looked <= 4 * len(trials)
+    assert not scheduler.pending
+
+
+def test_a_trial_goes_on_or_is_stopped(wide: Plan, tmp_path: Path) -> None:
+    tune = Tune(tmp_path, wide)
+    scheduler, events = JobScheduler(tune.searcher), TrialEvents(tune.searcher)
+    tune.ask()
+    trial: Any = Listed(tune.last)
+    events.on_trial_start(1, [], trial)
+    assert scheduler.on_trial_result(None, trial, DONE) == scheduler.CONTINUE
+    assert [*trial.given[:1], trial.given[1]] == [tune.watcher.done[0], tune.searcher.running[tune.last].job.id]
+    tune.cpus = 0
+    assert scheduler.on_trial_result(None, trial, DONE) == scheduler.STOP
+    tune.searcher.on_trial_complete(tune.last, DONE)  # as Tune calls it then
+    assert tune.watcher.done == trial.given

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysslprune.plan.graph import Job, Plan, make_plan
-from raysslprune.plan.schedule import Schedule
+from raysslprune.plan.schedule import SMALL, Schedule
 from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Point
 from tests.helpers.points import RECIPE, SWEEPS, fig3, points, wide
@@ -336,3 +336,69 @@ def test_figure_3_begins_with_its_dense_trainings() -> None:
     first = [schedule.next(), schedule.next(), schedule.next()]
     dense = {f"{task} seed 0, dense, drawn" for task in ("labels", "rotnet", "exemplar")}
     assert {job.title for job in first if job} == dense
+
+
+# ------------------------------------------------------------------------------------- many ready jobs
+
+
+class Counted(dict[str, float]):
+    """Paths of jobs that count how often one is read."""
+
+    reads = 0
+
+    def __getitem__(self, key: str) -> float:
+        self.reads += 1
+        return super().__getitem__(key)
+
+
+def test_the_next_of_many_ready_jobs_is_found_without_a_look_at_all() -> None:
+    recipes = [replace(RECIPE, lr=0.001 * (number + 1)) for number in range(2000)]
+    trains = [replace(TRAINS[0], recipe=recipe) for recipe in recipes]
+    jobs = [Job(train=train) for train in trains]
+    schedule = Schedule(jobs, {job.id: 1.0 + number % 7 for number, job in enumerate(jobs)})
+    assert schedule.ready == len(jobs)
+    schedule._path = paths = Counted(schedule._path)
+    handed = []
+    while job := schedule.next():
+        handed.append(job)
+        schedule.done(job.id)
+    assert paths.reads <= 10 * len(jobs)
+    expected = sorted(range(len(jobs)), key=lambda number: (-(number % 7), number))
+    assert handed == [jobs[number] for number in expected]
+
+
+@given(dags(), st.data())
+def test_the_queue_is_a_search_through_all_ready_jobs(dag: Dag, data: st.DataObject) -> None:
+    """Of the longest paths the job that became ready first; also after repairs, and with other numbers of workers."""
+    run = driver(dag, data, all_pending=True)
+    schedule, ready = run.schedule, list[str]()
+
+    def look() -> None:
+        ready[:] = [*(i for i in ready if i in schedule._ready), *(i for i in schedule._ready if i not in ready)]
+
+    look()
+    for repairs in range(100):
+        expected = max(ready, key=schedule._path.__getitem__, default=None)
+        job = schedule.next()
+        assert (job and job.id) == expected
+        if job is None:
+            break
+        look()
+        if data.draw(st.booleans()):
+            schedule.allow(wide(data.draw(st.sampled_from(PARTS))))
+        if repairs < 5 and data.draw(st.booleans()):
+            schedule.redo(job.id, data.draw(st.sampled_from([job, *job.parents])))
+        else:
+            schedule.done(job.id)
+        look()
+    assert schedule.finished
+
+
+def test_the_queue_stays_small_though_paths_change_often() -> None:
+    jobs = jobs_of([[] for _ in TRAINS])
+    schedule = Schedule(jobs, {job.id: 1.0 for job in jobs})
+    for change in range(1000):
+        schedule.allow(wide(PARTS[change % 4]))
+    assert len(schedule._queue) <= 2 * len(jobs) + SMALL
+    assert len({schedule.next() for _ in jobs}) == len(jobs)
+    assert schedule.next() is None
