@@ -50,11 +50,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 steps.setdefault(name, []).append(one)
         tenth = step("labels", part, few, seed)
         many = step("labels", part, few, seed, batch=s.recipes[s4l].batch)
-        for name, dense in {"labels 10%": tenth, "labels 10%, as many updates as s4l": many}.items():
-            steps.setdefault(name, []).append(dense)
-            steps.setdefault(f"{name}: linear", []).append(lottery.linear(dense, data=s.data, recipe=linear))
-        steps.setdefault("untrained: linear", []).append(lottery.untrained(dense, data=s.data, recipe=linear))
-        steps.setdefault("untrained: SVM", []).append(lottery.untrained(dense, data=s.data, recipe=svm))
+        for name, few_labels in {"labels 10%": tenth, "labels 10%, as many updates as s4l": many}.items():
+            steps.setdefault(name, []).append(few_labels)
+            steps.setdefault(f"{name}: linear", []).append(lottery.linear(few_labels, data=s.data, recipe=linear))
+        for name, probe in (("untrained: linear", linear), ("untrained: SVM", svm)):
+            steps.setdefault(name, []).append(lottery.untrained(tenth, data=s.data, recipe=probe))
     points = [
         Point(step=one, task=name, init="", level=0, seed=one.seed) for name, made in steps.items() for one in made
     ]

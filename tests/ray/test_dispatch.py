@@ -25,19 +25,27 @@ from tests.helpers import CHECKOUT
 JOBS, SLOTS = 1000, 2
 
 
+def in_memory(kind: type) -> int:
+    gc.collect()
+    return sum(isinstance(one, kind) for one in gc.get_objects())
+
+
 @dataclass
 class Counter(no_training.Meter):
-    """A meter that counts the trials and the references to Ray's objects in memory every hundred jobs."""
+    """A meter that counts the trials and the references to Ray's objects in memory every hundred jobs.
+
+    before: their numbers before the first job, as other tests of this process have left some.
+    """
 
     trials: list[int] = field(default_factory=list)
     references: list[int] = field(default_factory=list)
+    before: tuple[int, int] = field(default_factory=lambda: (in_memory(Trial), in_memory(ray.ObjectRef)))
 
     def job_done(self, job: Job, facts: Mapping[str, Any]) -> None:
         super().job_done(job, facts)
         if self.done % 100 == 0:
-            gc.collect()
-            for kind, counts in ((Trial, self.trials), (ray.ObjectRef, self.references)):
-                counts.append(sum(isinstance(one, kind) for one in gc.get_objects()))
+            self.trials.append(in_memory(Trial) - self.before[0])
+            self.references.append(in_memory(ray.ObjectRef) - self.before[1])
 
 
 @pytest.mark.slow
