@@ -274,5 +274,5 @@ def test_all_figures_come_close_to_the_bound(gpus: int, hours: float) -> None:
     outcome = simulate(graph, seconds, cluster, expected=expected)
     assert outcome.ended == dict.fromkeys(graph.jobs, 1)
     share = bound(graph, seconds, cluster).seconds / outcome.makespan
-    without, with_failures = (0.98, 0.96) if gpus == 512 else (0.99, 0.98)
+    without, with_failures = (0.97, 0.96) if gpus == 512 else (0.99, 0.98)
     assert share > (without if hours == math.inf else with_failures)
