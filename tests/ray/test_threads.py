@@ -16,7 +16,7 @@ from tests.helpers.processes import descendants, wait_until
 PROGRAM = """
 import os, signal, sys, threading
 from raysslprune.experiment import Experiment
-fig3 = Experiment.load("fig3", scale="smoke", root=sys.argv[1])
+fig3 = Experiment.load("fig3", scale="smoke", seeds=int(sys.argv[2]), root=sys.argv[1])
 mine = lambda number, frame: print("mine", flush=True)
 signal.signal(signal.SIGTERM, mine)
 before = dict(os.environ), {number: signal.getsignal(number) for number in signal.valid_signals()}
@@ -41,7 +41,7 @@ os._exit(3)
 @pytest.mark.slow
 def test_a_run_in_a_thread_changes_nothing_of_the_program(tmp_path: Path, finished: Finished) -> None:
     root = tmp_path / "runs"
-    call = [sys.executable, "-c", PROGRAM, str(root)]
+    call = [sys.executable, "-c", PROGRAM, str(root), "1"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=200)
     assert done.returncode == 3, done.stderr
     assert "raised" not in done.stdout
@@ -52,9 +52,12 @@ def test_a_run_in_a_thread_changes_nothing_of_the_program(tmp_path: Path, finish
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_ray_that_dies_ends_the_run_and_not_the_program(tmp_path: Path) -> None:
-    """The first run by the death of one part, the second by the death of the other."""
+    """The first run by the death of one part, the second by the death of the other.
+
+    Workers go on until they notice that their raylet is gone, so there is more to do than that takes.
+    """
     root = tmp_path / "runs"
-    call = [sys.executable, "-c", PROGRAM, str(root)]
+    call = [sys.executable, "-c", PROGRAM, str(root), "200"]
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         dead: set[int] = set()
 
