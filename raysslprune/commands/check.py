@@ -54,7 +54,8 @@ def check(name: str, source: Source, root: Path, skip_broken: bool) -> int:
         folder = Path(found.train.root)
         if broken and skip_broken:
             add_to_skip_file(folder, broken)
-        print(f"{counted(len(skipped(folder)), 'image is', 'images are')} left out by {folder / SKIP}")
+        if out := len(skipped(folder)):
+            print(f"{counted(out, 'image is', 'images are')} left out by {folder / SKIP}")
     left = len(faults) - len(broken) * skip_broken
     print(f"{counted(left, 'image is', 'images are')} broken or can't be read" if left else "no image is broken")
     images = f": images = {readable}" if name == whole(name) else ""

@@ -88,12 +88,12 @@ STEPS = pa.schema(
         _optional(
             "layers",
             pa.map_(pa.string(), pa.float64()),
-            "fraction left of each layer, by the name of its weight; null: made before version 0.3",
+            "fraction left of each layer, by the name of its weight; null: made before version 0.2",
         ),
         _optional(
             MULTIPLY_ADDS,
             pa.int64(),
-            "for one image, without those of pruned weights, head included; null: a mask, or made before version 0.3",
+            "for one image, without those of pruned weights, head included; null: a mask, or made before version 0.2",
         ),
         _optional(
             CURVE,

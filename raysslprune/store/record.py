@@ -31,7 +31,7 @@ LAYERS, MULTIPLY_ADDS = "layers", "multiply_adds"
 """Facts of a mask, or of the network that was trained under it: density of each layer by the name of its weight; and
 multiply-adds for one image in all convolutions and linear layers, without those of pruned weights.
 
-Only trainings have the second. Steps of versions before 0.3 have neither.
+Only trainings have the second. Steps of versions before 0.2 have neither.
 """
 
 

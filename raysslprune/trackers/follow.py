@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -39,6 +40,8 @@ def checked(text: str) -> str:
     if kind not in KINDS or not where:
         known = "; ".join(f"{name}:{what}" for name, what in KINDS.items())
         raise ValueError(f"{text!r} is no tracker; known: {known}")
+    if kind == "mlflow" and not re.match(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?:|databricks", where):
+        raise ValueError(f"{text!r} is not an address for MLflow: http://HOST:PORT of a server, or sqlite:///FILE")
     return text
 
 

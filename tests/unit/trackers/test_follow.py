@@ -95,6 +95,18 @@ def test_what_is_no_tracker_is_refused(text: str) -> None:
         follow.checked(text)
 
 
+@pytest.mark.parametrize("where", ["file:runs", "file:///tmp/runs", "./mlruns", "/tmp/mlruns"])
+def test_a_folder_is_no_address_for_mlflow(where: str) -> None:
+    """MLflow refuses folders itself, later and with an exception of its own."""
+    with pytest.raises(ValueError, match="is not an address for MLflow: http://HOST:PORT of a server, or sqlite:///F"):
+        follow.checked(f"mlflow:{where}")
+
+
+@pytest.mark.parametrize("where", ["http://localhost:5000", "https://x.org/y", "sqlite:///runs.db", "databricks"])
+def test_addresses_for_mlflow(where: str) -> None:
+    assert follow.checked(f"mlflow:{where}") == f"mlflow:{where}"
+
+
 def test_wandb_needs_a_folder() -> None:
     with pytest.raises(UserError, match="--track wandb: needs a root that is a folder"):
         follow.opened(
