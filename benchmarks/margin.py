@@ -18,6 +18,7 @@ from typing import Any
 from raysslprune.commands.common import count, scale
 from raysslprune.lottery import random_reinit
 from raysslprune.messages import SCALE
+from raysslprune.paper import scalefile
 from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init
 from raysslprune.sweepfile import Point
@@ -40,10 +41,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train twins of masks pruned on labels. Returns their differences in points at each density, and the margin."""
     from benchmarks.trained import trained
 
-    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-    points = [point for seed in seeds for point in twins(options.scale, seed)]
+    seeds, of = range(FIRST_SEED, FIRST_SEED + options.seeds), scalefile.scale(options.scale)
+    points = [point for seed in seeds for point in twins(of, seed)]
     values: dict[str, dict[tuple[float, int], float]] = {}
-    for row in trained("margin", options.scale, points, options.root, options.data).to_pylist():
+    for row in trained("margin", of, points, options.root, options.data).to_pylist():
         values.setdefault(row["init"], {})[row["density"], row["seed"]] = row["value"]
     first, second = values.values()
     differences: dict[float, list[float]] = {}

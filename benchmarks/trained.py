@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable
 
@@ -24,6 +25,6 @@ def trained(name: str, scale: str, points: Iterable[Point], root: str, data: str
     sweep = Sweep(name=name, drawing=Figure(title=name), claims=(), points=tuple(points))
     store = Store(root)
     with contextlib.redirect_stdout(sys.stderr):
-        Experiment(sweeps=(sweep,), scale=scale, store=store, data=data).run()
+        Experiment(sweeps=(sweep,), scale=scale, store=store, data=os.path.abspath(data) if data else "").run()
     records, _ = store.survey(make_plan(sweep.points).ids)
     return results.table(name, scale, sweep.points, records)
