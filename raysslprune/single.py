@@ -106,7 +106,9 @@ def train(
         ran.append(job.id)
 
     records = experiment.train_here(run, remake)
-    store.write(f"results/train/{step.id}-steps.parquet", to_parquet(steps((point,), records)))  # for SQL's view steps
+    table = f"results/train/{step.id}-steps.parquet"  # for SQL's view steps
+    if ran or not store.has(table):
+        store.write(table, to_parquet(steps((point,), records)))
     return Training(step=step, metrics=records[step.id].metrics, recipe=told, trained=step.id in ran)
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 from raysslprune import __version__, catalogue, process
@@ -128,6 +129,12 @@ def seeds(text: str) -> int | tuple[int, ...]:
     if len(named) > MAX_SEEDS:
         raise argparse.ArgumentTypeError(f"{text!r:.40} has more than {MAX_SEEDS} seeds")
     return tuple(sorted(named))
+
+
+def check_file(file: Path) -> None:
+    """Raise ValueError unless there is such a file."""
+    if not file.is_file():
+        raise ValueError(f"{file} is a folder, not a file" if file.is_dir() else f"there is no file {file}")
 
 
 def scale(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysslprune import catalogue
-from raysslprune.commands.common import Parser, count, path, reports_errors, wrong_calls
+from raysslprune.commands.common import Parser, check_file, count, path, reports_errors, wrong_calls
 from raysslprune.messages import note
 from raysslprune.spec import Imported
 from raysslprune.store.steps import Store
@@ -48,8 +48,7 @@ def into_store(store: Store, file: Path, arch: str, channels: int | None = None)
     from raysslprune.release import torch_prune
     from raysslprune.training.make_masks import MaskMaker, NoExchange
 
-    if not file.is_file():
-        raise ValueError(f"{file} is a folder, not a file" if file.is_dir() else f"there is no file {file}")
+    check_file(file)
     try:
         found = torch_prune.read(file)
         torch_prune.check_names(found, models.prunable(body := models.trunk(arch, 1)))

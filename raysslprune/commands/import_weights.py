@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysslprune import catalogue
-from raysslprune.commands.common import Parser, path, reports_errors, wrong_calls
+from raysslprune.commands.common import Parser, check_file, path, reports_errors, wrong_calls
 from raysslprune.messages import note
 from raysslprune.spec import ImportedWeights
 from raysslprune.store.record import WEIGHTS, versions
@@ -49,8 +49,7 @@ def into_store(store: Store, file: Path, arch: str, prefix: str | None = None) -
 
     from raysslprune import masks, models
 
-    if not file.is_file():
-        raise ValueError(f"{file} is a folder, not a file" if file.is_dir() else f"there is no file {file}")
+    check_file(file)
     try:
         found = models.checkpoint.find(
             models.checkpoint.load(file), lambda channels: models.trunk(arch, channels), arch, prefix
