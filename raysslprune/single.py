@@ -25,7 +25,7 @@ from raysslprune.paper.scales import SETTINGS, images_of
 from raysslprune.paper.scaletext import LENGTHS
 from raysslprune.plan.graph import Job
 from raysslprune.results import steps, to_parquet
-from raysslprune.spec import Final, ImportedWeights, Init, Mask, Option, Recipe, Rewind, Start, Step, Train
+from raysslprune.spec import Final, ImportedWeights, Init, Mask, Option, Recipe, Rewind, Start, Step, Train, is_whole
 from raysslprune.store.record import Damaged, StoreError
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import Sweep, SweepError, checked
@@ -196,7 +196,8 @@ def with_changes(recipe: Recipe, task: str, changes: Mapping[str, Any], images: 
             )
     options = {**dict(recipe.options), **{name: value for name, value in changes.items() if name not in known}}
     own = {name: value for name, value in changes.items() if name in known}
-    batch = own.get("batch", recipe.batch)
+    given = own.get("batch", recipe.batch)
+    batch = given if is_whole(given) else 0  # the recipe refuses it, in a sentence
 
     def length(name: str, value: Any) -> Any:
         if isinstance(value, tuple):

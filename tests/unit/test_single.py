@@ -251,6 +251,8 @@ def test_lengths_are_samples_or_text_as_in_a_scale_file() -> None:
     changes |= {"batch": 32, "schedule": "steps"}
     changed = single.with_changes(recipe, "labels", changes, lambda: 1000)
     assert changed == replace(recipe, samples=24_000, warmup=320, decay_at=(12_000, 20_000), batch=32, schedule="steps")
+    with pytest.raises(ValueError, match="batch of Recipe must be"):
+        single.with_changes(recipe, "labels", {"samples": "10 updates", "batch": "big"}, pytest.fail)
     with pytest.raises(ValueError, match=r"^samples must be a number of samples, or text such as '24 epochs'"):
         single.with_changes(recipe, "labels", {"samples": "24 epocs"}, pytest.fail)
 

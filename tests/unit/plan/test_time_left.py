@@ -16,6 +16,7 @@ from raysslprune.plan.schedule import Schedule
 from raysslprune.plan.time_left import TimeLeft
 from raysslprune.spec import Init, Train
 from raysslprune.sweepfile import Point
+from raysslprune.words import left_in_words
 
 S = SETTINGS["smoke"]
 
@@ -201,3 +202,20 @@ def test_kinds_differ_in_what_makes_trainings_fast() -> None:
     """Kinds differ by network, task, data and a frozen trunk, not by seed and level."""
     kinds = {kind_of(job) for job in chains().jobs.values()}
     assert len(kinds) == 2
+
+
+def test_a_training_of_which_nothing_is_heard_never_has_nothing_left() -> None:
+    """Expected to take 3 s, it has shown no progress after a minute, as while Ray starts on a busy machine."""
+    times = [0.0]
+    graph = trained(1)
+    expected = dict.fromkeys(graph.jobs, 3.0)
+    left = TimeLeft(Schedule(graph.jobs.values(), expected), expected, clock=lambda: times[-1])
+    for second in range(60):
+        times.append(second)
+        left.look({})
+    assert 2.9 <= left.seconds <= 3.1
+
+
+def test_the_last_moments_are_not_called_nothing() -> None:
+    assert left_in_words(0.4, guess=False) == left_in_words(0.0, guess=True) == "less than 1 s left"
+    assert left_in_words(3.2, guess=False) == "3 s left"
