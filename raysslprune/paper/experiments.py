@@ -49,8 +49,14 @@ PROPER_NAMES = {
 
 # ------------------------------------------------------------------------------------- Figure 1
 
-TRAINED, UNTRAINED, ANEW = "pre-trained", "untrained", "untrained, drawn anew"
-"""Inits of features: of the trained network, of the weights that its chain began with, and of others."""
+TRAINED = "pre-trained"
+"""Features of the trained network."""
+
+UNTRAINED = "untrained"
+"""Features of the weights that a network's chain began with, under the same mask."""
+
+ANEW = "untrained, drawn anew"
+"""Features of other untrained weights, under the same mask."""
 
 DENSE_FEATURES = tuple(Curve(task="labels", init=init) for init in (TRAINED, UNTRAINED))
 """Features of the dense networks that are trained on labels, and on nothing."""
