@@ -25,7 +25,7 @@ from raysslprune.store.steps import INDEX, STATUS, Store
 from raysslprune.sweep_loader import load
 from raysslprune.terminal import status
 from tests.helpers.commands import Command, Finished, finish, start
-from tests.helpers.processes import wait_until
+from tests.helpers.processes import frozen_at_work, wait_until
 from tests.helpers.s3 import KEY, SECRET, Server, names, objects, serving
 
 METRICS = {"top1": 98.5}
@@ -424,13 +424,34 @@ def test_a_sweep_on_s3_is_killed_waits_goes_on_and_gives_the_same_table(
     assert store.shown in second
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
-    killed, before = time.monotonic(), done()
+    before, left = done(), store.modified("lock")
+    assert left is not None
     assert len(before) < len(of.ids)
     assert "if it was killed, retry in" in refused(finish(fig3(root), 60))
-    wait_until(lambda: time.monotonic() - killed > lock.STALE + 1, 90)
-    last = finish(fig3(root))
+    third = fig3(root, "--wait")
+    wait_until(lambda: f'"process": {third.pid},' in store.read("lock").decode())
+    taken = store.modified("lock")
+    assert taken is not None
+    assert taken - left > lock.STALE - 1, "the lock of the killed sweep was not waited for"
+    assert done() == before, "it trained before it had the root"
+
+    still = frozen_at_work(third.pid)
+    beside = fig3(root, "--wait")
+    assert beside.stderr is not None
+    waits = next(line for line in beside.stderr if line.startswith("raysslprune: waiting for "))
+    assert f"another sweep (process {third.pid} on " in waits
+    os.kill(still, signal.SIGCONT)
+    last = finish(third)
     assert last.code == 0, last.err
+    assert last.err.count(f"waiting for {store.shown}: another sweep (process {first.pid} on ") == 1
+    assert "trainings to run" in last.err
     assert done() == set(of.ids)
+    made = {name: store.modified(name) for name in names(store) if name.endswith("/SUCCESS")}
+    rest = beside.stderr.read()
+    assert (beside.wait(60), beside.stdout and beside.stdout.read()) == (0, last.out), rest
+    assert "waiting for" not in rest
+    assert "trainings to run" not in rest, "it began beside the other"
+    assert {name: store.modified(name) for name in made} == made
     assert store.read("results/smoke/fig3.parquet") == finished.table
     for kind in ("fig3.png", "fig3.pdf", "fig3.parquet", "fig3-runs.parquet"):
         assert f"{store.shown}/results/smoke/{kind}\n" in last.out

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.helpers import CHECKOUT
@@ -105,24 +105,50 @@ def hosts(names: Sequence[str], shared: Path) -> Iterator[dict[str, Host]]:
     All may log in to all others as root by {SHARED}/ssh/id. ``shared``: the folder behind SHARED, of which the host
     outside sees all.
     """
+    with network(shared) as net:
+        yield {name: net.start(name) for name in names}
+
+
+@contextmanager
+def network(shared: Path) -> Iterator[Network]:
+    """A network without hosts, which end with it. ``shared``: as for :func:`hosts`."""
     _keys(shared)
     with ExitStack() as stack:
         switch = _namespaces(stack, "switch", "ip link set lo up; echo ready; exec sleep infinity")
         _ip(switch, "link", "add", "bridge", "type", "bridge")
         _ip(switch, "link", "set", "bridge", "up")
-        made = {}
-        for number, name in enumerate(names, 1):
-            visible = " ".join(dict.fromkeys(map(str, (Path(sys.prefix), Path(sys.base_prefix), CHECKOUT))))
-            script = INIT.format(name=name, shared=shared, visible=visible, mnt=SHARED, sshd=shutil.which("sshd"))
-            pid = _namespaces(stack, name, script)
-            _ip(switch, "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(pid))
-            _ip(switch, "link", "set", f"to-{name}", "master", "bridge", "up")
-            _ip(pid, "address", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
-            _ip(pid, "link", "set", "eth0", "up")
-            # Ray asks the kernel which address it would use to reach the internet
-            _ip(pid, "route", "add", "default", "via", f"{NETWORK}.254")
-            made[name] = Host(name=name, ip=f"{NETWORK}.{number}", pid=pid)
-        yield made
+        yield Network(shared=shared, stack=stack, switch=switch)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where hosts start, vanish and start again. ``switch``: the process that has the bridge."""
+
+    shared: Path
+    stack: ExitStack
+    switch: int
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def start(self, name: str) -> Host:
+        """Start a host; one that vanished has its address again."""
+        number = self.numbers.setdefault(name, len(self.numbers) + 1)
+        visible = " ".join(dict.fromkeys(map(str, (Path(sys.prefix), Path(sys.base_prefix), CHECKOUT))))
+        script = INIT.format(name=name, shared=self.shared, visible=visible, mnt=SHARED, sshd=shutil.which("sshd"))
+        pid = _namespaces(self.stack, name, script)
+        _ip(self.switch, "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+        _ip(self.switch, "link", "set", f"to-{name}", "master", "bridge", "up")
+        _ip(pid, "address", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
+        _ip(pid, "link", "set", "eth0", "up")
+        # Ray asks the kernel which address it would use to reach the internet
+        _ip(pid, "route", "add", "default", "via", f"{NETWORK}.254")
+        return Host(name=name, ip=f"{NETWORK}.{number}", pid=pid)
+
+    def vanish(self, host: Host) -> None:
+        """End a host as a power cut does: nobody on the network hears that its connections end."""
+        _ip(self.switch, "link", "delete", f"to-{host.name}")
+        os.kill(host.pid, signal.SIGKILL)
+        while Path(f"/proc/{host.pid}").exists():
+            time.sleep(0.05)
 
 
 def _keys(shared: Path) -> None:

@@ -1,69 +1,83 @@
 """Kill what runs a sweep, again and again at random, and see that nothing is lost.
 
     python -m tests.tools.soak --kills 30 --seed 0
+    python -m tests.tools.soak --kills 30 --seed 0 --hosts
 
 Each kill is a SIGKILL of the driver, a worker, the exchange, the raylet or the GCS of a sweep on this machine's own
-Ray; the command is given again whenever it ended. At the end all that the sweep left must be, bit for bit, what an
-undisturbed one leaves. Exit code 1 if anything is not. Takes about 40 s a kill on two cores.
+Ray; the command is given again whenever it ended. With --hosts the sweep runs on a cluster of three hosts in
+namespaces, of which one vanishes now and then and comes back, and the driver gets other signals, too. At the end all
+that the sweep left must be, bit for bit, what an undisturbed one on this machine leaves. Exit code 1 if anything is
+not. Takes about 40 s a kill on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from raysslprune.messages import FAILED, STOPPED
+from raysslprune.store.steps import Store
 from tests.helpers.commands import done_steps
-from tests.helpers.processes import descendants, wait_until
+from tests.helpers.hosts import missing
+from tests.helpers.processes import wait_until
+from tests.tools.soak_places import DRIVER, WORKER, OwnRay, place
 
-KINDS = {
-    "driver": "",
-    "worker": "ray::JobTrial",
-    "exchange": "ray::_Board",
-    "raylet": "raylet/raylet",
-    "GCS": "gcs/gcs_server",
-}
-"""What is killed, to what its command line holds."""
+ACTORS = (WORKER, OwnRay.kinds["exchange"])
 
 DYING = 90
-"""Seconds in which the command must end, with a sentence, after its Ray was killed."""
+"""Seconds in which the command must end, with a sentence, after its Ray was killed, or after a signal."""
+
+ENDING = 60.0
+"""Seconds in which all processes must end after the last command, and again after its Ray was stopped."""
+
+ENDS = ("raysslprune: Ray died", "raysslprune: can't start Ray", "raysslprune: can't reach the Ray cluster")
+"""How the last line of a command begins whose Ray was killed."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Kill what runs a sweep, and see that nothing is lost.")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the order and the moments of the kills")
     parser.add_argument("--seeds", type=int, default=1, help="of the sweep: more give more time to kill it in")
-    options = parser.parse_args()
+    parser.add_argument("--hosts", action="store_true", help="run the sweep on three hosts; needs Linux and root")
+    options = parser.parse_args(arguments)
+    if options.hosts and (why := missing()):
+        parser.error(why)
+    # a shell's background jobs ignore Ctrl-C, and so their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:  # short: Ray's sockets are in it
-        calm = Soak(Path(folder) / "calm", options.seeds)
+        calm = Soak(OwnRay(Path(folder) / "calm"), options.seeds)
         calm.start()
         calm.wait(3600)
-        soak = Soak(Path(folder) / "soak", options.seeds)
-        soak.disturb(options.kills, random.Random(options.seed))
-        return soak.report(calm)
+        with place(Path(folder) / "soak", options.hosts) as where:
+            soak = Soak(where, options.seeds)
+            soak.disturb(options.kills, random.Random(options.seed))
+            return soak.report(calm)
 
 
 @dataclass
 class Soak:
     """A sweep on a root, and what befell it."""
 
-    folder: Path
+    place: OwnRay
     seeds: int
     begun: float = field(default_factory=time.monotonic)
+    lasted: float = 0
+    """Seconds until the last command had ended."""
     commands: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     done: dict[str, int] = field(default_factory=dict)
@@ -72,7 +86,17 @@ class Soak:
     """All processes that it had when something was killed, with their start."""
     faults: list[str] = field(default_factory=list)
     took: Counter[str] = field(default_factory=Counter)
-    """Seconds from the kill of a raylet or GCS until the command had ended."""
+    """Seconds from a kill that ended Ray until the command had ended."""
+    ended: Counter[str] = field(default_factory=Counter)
+    """Kills that ended Ray."""
+    moments: list[tuple[float, str]] = field(default_factory=list)
+    """When what was killed, by the clock of the root's files."""
+    may_lose: int = 0
+    """Trainings that the kills may have cost at most."""
+
+    @property
+    def folder(self) -> Path:
+        return self.place.folder
 
     @property
     def root(self) -> Path:
@@ -81,16 +105,10 @@ class Soak:
     def start(self) -> None:
         self.commands += 1
         self.folder.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "raysslprune.sweep", "fig3", "--scale", "laptop", "--seeds", str(self.seeds)]
-        with open(self.folder / f"{self.commands}.err", "w") as err, open(self.folder / "out", "w") as out:
-            self.process = subprocess.Popen(
-                [*command, "--root", str(self.root)],
-                env={**os.environ, "RAY_TMPDIR": str(self.folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+        sweep = ["-m", "raysslprune.sweep", "fig3", "--scale", "laptop", "--seeds", str(self.seeds)]
+        self.process = self.place.start(sweep, self.root, self.folder / f"{self.commands}.err")
+        # on a cluster, workers of the command before may still be ending
+        self.stale = {pid for pid, name in self.place.processes(self.process).items() if name.startswith(ACTORS)}
 
     @property
     def said(self) -> str:
@@ -105,6 +123,7 @@ class Soak:
             self.look()
             self.process.kill()
             return self.process.wait()
+        self.lasted = time.monotonic() - self.begun
         if "Traceback" in self.said:
             self.faults.append(f"command {self.commands} ended with a traceback")
         return code
@@ -112,7 +131,7 @@ class Soak:
     def disturb(self, kills: int, rng: random.Random) -> None:
         """Kill so often, or until there is nothing left to do; and let the sweep end."""
         self.start()
-        kinds = [kind for _ in range(-(-kills // len(KINDS))) for kind in KINDS][:kills]
+        kinds = [kind for _ in range(-(-kills // len(self.place.kinds))) for kind in self.place.kinds][:kills]
         for kind in rng.sample(kinds, kills):  # as many of each
             if self.process.poll() is not None:
                 self.start()
@@ -120,20 +139,17 @@ class Soak:
             if victim is None:
                 break
             self.look()
+            moment, since = time.time(), time.monotonic()
             try:
-                os.kill(victim, signal.SIGKILL)
+                self.place.kill(kind, victim)
             except ProcessLookupError:
                 continue  # Tune ended this worker a moment ago
             self.kills[kind] += 1
-            print(f"{time.monotonic() - self.begun:5.0f} s: {len(self.done)} steps done, {kind} killed", flush=True)
-            if kind == "driver":
-                self.process.wait()
-            elif kind in ("raylet", "GCS"):
-                since = time.monotonic()
-                code, last = self.wait(DYING), self.said.splitlines()[-1]
-                self.took[kind] += round(time.monotonic() - since)
-                if code != 1 or not last.startswith(("raysslprune: Ray died", "raysslprune: can't start Ray")):
-                    self.faults.append(f"command {self.commands} ended with code {code}: {last:.200}")
+            self.moments.append((moment, kind))
+            self.may_lose += self.place.loses(kind)
+            print(f"{since - self.begun:5.0f} s: {len(self.done)} steps done, {kind} killed", flush=True)
+            self.expect_end(kind, since)
+            self.place.mend(kind)
         if self.process.poll() is None:
             self.look()
             code = self.wait(3600)
@@ -144,6 +160,19 @@ class Soak:
             self.faults.append(f"command {self.commands} ended with code {code}: {self.said[-200:]}")
         self.look()
 
+    def expect_end(self, kind: str, since: float) -> None:
+        """Wait for the end of the command if this kill must end it, and check how it ends."""
+        if self.place.ends_driver(kind):
+            code, signalled = self.wait(DYING), kind in DRIVER and DRIVER[kind] != signal.SIGKILL
+            if signalled and code != STOPPED:
+                self.faults.append(f"command {self.commands} ended with code {code} after {kind}: {self.said[-200:]}")
+        elif self.place.ends_ray(kind):
+            code, last = self.wait(DYING), self.said.splitlines()[-1]
+            self.ended[kind] += 1
+            self.took[kind] += round(time.monotonic() - since)
+            if code != FAILED or not last.startswith(ENDS):
+                self.faults.append(f"command {self.commands} ended with code {code}: {last:.200}")
+
     def victim(self, kind: str, rng: random.Random) -> int | None:
         """A process of that kind at some moment; None if the sweep ends first."""
         rest, more = rng.uniform(0, 3), len(done_steps(self.root)) + rng.randrange(4)
@@ -152,10 +181,10 @@ class Soak:
 
         def there() -> bool:
             nonlocal found
-            names = {pid: name.split(" --")[0] for pid, name in descendants(self.process.pid)}
-            working = any(name.startswith(KINDS["worker"]) for name in names.values())  # Ray has started
-            named = [pid for pid, name in names.items() if working and KINDS[kind] in name]
-            found = [self.process.pid] if kind == "driver" else named
+            names = self.place.processes(self.process)
+            names = {pid: name for pid, name in names.items() if pid not in self.stale}
+            working = any(name.startswith(WORKER) for name in names.values())  # Ray has started
+            found = self.place.victims(kind, self.process, names) if working or kind == "driver" else []
             return self.process.poll() is not None or (bool(found) and (early or len(done_steps(self.root)) >= more))
 
         wait_until(there, 300)
@@ -172,12 +201,12 @@ class Soak:
         now = done_steps(self.root)
         self.faults += [f"step {step} was lost or made again" for step, at in self.done.items() if now.get(step) != at]
         self.done |= now
-        self.seen |= {(pid, begun(pid)) for pid, _ in descendants(self.process.pid)}
+        self.seen |= {(pid, begun(pid)) for pid in self.place.processes(self.process)}
 
     @property
     def starts(self) -> Counter[str]:
         """How often each training was begun, from what the workers printed."""
-        lines = (line for log in self.folder.glob("ray/session_2*/logs/worker-*.out") for line in _lines(log))
+        lines = (line for log in self.place.logs() for line in _lines(log))
         return Counter(line.split(":")[0] for line in lines if line.split(":")[0] in self.done)
 
     def report(self, calm: Soak) -> int:
@@ -189,21 +218,28 @@ class Soak:
                     self.faults.append(f"{kind} {path.relative_to(calm.root)} is missing or another")
         if done_steps(self.root).keys() != done_steps(calm.root).keys():
             self.faults.append("the steps are not those of the undisturbed sweep")
-        left = self.left_over(60)
-        self.faults += [f"process {name} is left over" for name in left]
+        if not self.starts:
+            self.faults.append("no log says which trainings were begun")
         again = sum(count - 1 for count in self.starts.values())
+        if again > self.may_lose:
+            self.faults.append(f"{again} trainings were begun again, and the kills can have cost {self.may_lose}")
+        left = self.left_over(ENDING)
+        self.faults += [f"process {name} is left over" for name in left]
+        if holds := self.still_held():
+            self.faults.append(holds)
         table = Table(show_header=False)
-        killed = ", ".join(f"{self.kills[kind]} x {kind}" for kind in KINDS)
+        killed = ", ".join(f"{self.kills[kind]} x {kind}" for kind in self.place.kinds)
         for name, said in (
             ("kills", f"{self.kills.total()}: {killed}"),
             ("commands given", f"{self.commands}"),
             ("steps", f"{len(self.done)}, of which {len(self.starts)} trainings"),
-            ("trainings begun again", f"{again}"),
+            ("trainings begun again", f"{again}; the kills can have cost {self.may_lose}"),
             ("finished steps lost", f"{sum('was lost' in fault for fault in self.faults)}"),
-            ("to end after Ray died", ", ".join(f"{self.took[k] / self.kills[k]:.0f} s ({k})" for k in self.took)),
+            ("to end after Ray died", ", ".join(f"{self.took[k] / self.ended[k]:.0f} s ({k})" for k in self.took)),
+            ("to the next finished step", ", ".join(f"{mean:.0f} s ({kind})" for kind, mean in self.gaps().items())),
             ("processes left", f"{len(left)}"),
             ("files that differ", f"{sum('or another' in fault for fault in self.faults)}"),
-            ("time", f"{time.monotonic() - self.begun:.0f} s; undisturbed {self.begun - calm.begun:.0f} s"),
+            ("time", f"{self.lasted:.0f} s; undisturbed {calm.lasted:.0f} s"),
         ):
             table.add_row(name, said)
         console = Console(highlight=False)
@@ -217,12 +253,35 @@ class Soak:
             console.print(f"kept in {kept}")
         return 1 if self.faults else 0
 
+    def gaps(self) -> dict[str, float]:
+        """Mean seconds from a kill to the next finished step, by kind; steps end all the time without kills, too."""
+        ends = sorted(at / 1e9 for at in self.done.values())
+        each: dict[str, list[float]] = {}
+        for moment, kind in self.moments:
+            if after := [end - moment for end in ends if end > moment]:
+                each.setdefault(kind, []).append(min(after))
+        return {kind: statistics.mean(each[kind]) for kind in self.place.kinds if kind in each}
+
+    def still_held(self) -> str:
+        """Say who holds the root's lock after the end; '' if nobody does."""
+        holder, alive = Store(str(self.root)).holder()
+        return f"the root is still held by {holder}" if alive or holder else ""
+
     def left_over(self, seconds: float) -> list[str]:
-        """Processes of it that are still there after so long."""
+        """Processes of it that are still there after so long: first its own, then all if Ray, too, is stopped."""
         end = time.monotonic() + seconds
-        while (left := [pid for pid, at in self.seen if at and begun(pid) == at]) and time.monotonic() < end:
+        while (left := self.actors()) and time.monotonic() < end:
             time.sleep(1)
-        return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in left]
+        self.place.stop()
+        end = time.monotonic() + seconds
+        while (ours := [pid for pid, at in self.seen if at and begun(pid) == at]) and time.monotonic() < end:
+            time.sleep(1)
+        lines = [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in ours]
+        return list(dict.fromkeys([*left, *lines, *self.place.outlived()]))
+
+    def actors(self) -> list[str]:
+        """Workers and exchanges of any of its commands that are there now."""
+        return [name for name in self.place.processes(self.process).values() if name.startswith(ACTORS)]
 
 
 def begun(pid: int) -> str:
