@@ -447,10 +447,10 @@ def test_a_sweep_on_s3_is_killed_waits_goes_on_and_gives_the_same_table(
     assert "trainings to run" in last.err
     assert done() == set(of.ids)
     made = {name: store.modified(name) for name in names(store) if name.endswith("/SUCCESS")}
-    rest = beside.stderr.read()
-    assert (beside.wait(60), beside.stdout and beside.stdout.read()) == (0, last.out), rest
-    assert "waiting for" not in rest
-    assert "trainings to run" not in rest, "it began beside the other"
+    found = finish(beside)
+    assert (found.code, found.out) == (0, last.out), found.err
+    assert "waiting for" not in found.err
+    assert "trainings to run" not in found.err, "it began beside the other"
     assert {name: store.modified(name) for name in made} == made
     assert store.read("results/smoke/fig3.parquet") == finished.table
     for kind in ("fig3.png", "fig3.pdf", "fig3.parquet", "fig3-runs.parquet"):
