@@ -111,6 +111,7 @@ class ThreeHosts(OwnRay):
             "PYTHONPATH": str(CHECKOUT),
             "OMP_NUM_THREADS": "1",
             "RAY_worker_niceness": "0",
+            "RAY_raylet_start_wait_time_s": "300",  # the default of 30 is too short beside other tests
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_ADDRESS": f"{self.hosts[HEAD].ip}:{PORT}",
@@ -207,7 +208,7 @@ def _at_once(commands: Mapping[str, Sequence[str]]) -> None:
         )
         for name, command in commands.items()
     }
-    said = {name: process.communicate(timeout=120)[0] for name, process in running.items()}
+    said = {name: process.communicate(timeout=600)[0] for name, process in running.items()}
     for name, process in running.items():
         if process.returncode:
             raise OSError(f"{' '.join(commands[name])} on {name}: {said[name]}")

@@ -106,7 +106,7 @@ def test_the_report_names_each_fault(
     monkeypatch.setattr("tests.tools.soak.ENDING", 0.1)
     calm, soak = soak_of(tmp_path / "calm"), soak_of(tmp_path / "soak")
     spoil(soak)
-    assert soak.report(calm) == bool(said)
+    assert soak.report(calm.root) == bool(said)
     assert said in " ".join(capsys.readouterr().out.split())
 
 
