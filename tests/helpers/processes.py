@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.helpers import CHECKOUT
 
 
-def descendants(pid: int) -> list[tuple[int, str]]:
-    """(process id, command line) of all that a process has started, and what these have."""
+def descendants(*ancestors: int) -> list[tuple[int, str]]:
+    """(process id, command line) of all that these processes have started, and what those have."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -24,7 +24,7 @@ def descendants(pid: int) -> list[tuple[int, str]]:
                 continue
             parents.setdefault(parent, []).append(int(entry.name))
     found: list[tuple[int, str]] = []
-    stack = [pid]
+    stack = [*ancestors]
     while stack:
         for child in parents.get(stack.pop(), []):
             stack.append(child)

@@ -127,7 +127,7 @@ class ThreeHosts(OwnRay):
         return next((pid for pid, _ in descendants(process.pid)), None)  # the process itself is nsenter
 
     def processes(self, process: subprocess.Popen[bytes]) -> dict[int, str]:
-        own = [*descendants(process.pid), *(one for host in self.hosts.values() for one in descendants(host.pid))]
+        own = descendants(process.pid, *(host.pid for host in self.hosts.values()))
         return {pid: line.split(" --")[0] for pid, line in own if not line.startswith(("sshd", "sleep"))}
 
     def victims(self, kind: str, process: subprocess.Popen[bytes], names: Mapping[int, str]) -> list[int]:
