@@ -71,9 +71,10 @@ def run_with_stand_ins(folder: Path, nodes: int, code: int, **more: str) -> subp
     for name, text in (("srun", SRUN), ("ray", RAY), ("python", PYTHON), ("scontrol", SCONTROL)):
         (folder / name).write_text(text.format(python=sys.executable) if name in ("srun", "ray") else text)
         (folder / name).chmod(0o755)
-    job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_JOB_ID": "40007", "SLURM_JOB_NUM_NODES": str(nodes), **more}
-    environment = {**os.environ, **job, "SLURM_CPUS_PER_TASK": "2", "CODE": str(code)}
-    environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+    job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_JOB_ID": "40007", "SLURM_JOB_NUM_NODES": str(nodes)}
+    cores = {"SLURM_JOB_CPUS_PER_NODE": "16(x2),2"}  # no --cpus-per-task: as many as the smallest node has
+    path = {"PATH": f"{folder}:{sys.prefix}/bin:{os.environ['PATH']}"}
+    environment = {**os.environ, **job, **cores, **path, "CODE": str(code), **more}
     return subprocess.run(
         ["bash", SCRIPT, "fig3", "--root", "/shared/my runs"],
         env=environment, cwd=folder, capture_output=True, text=True, timeout=60,
@@ -87,9 +88,28 @@ def run_with_stand_ins(folder: Path, nodes: int, code: int, **more: str) -> subp
 def test_the_exit_code_of_a_sweep_is_that_of_the_job(nodes: int, more: str, code: int, tmp_path: Path) -> None:
     done = run_with_stand_ins(tmp_path, nodes, code)
     assert done.returncode == code, done.stderr
-    assert (tmp_path / "calls").read_text() == f"-m raysslprune.sweep fig3 --root /shared/my runs {more}\n"
+    assert (tmp_path / "calls").read_text() == f"-m raysslprune.sweep {more} fig3 --root /shared/my runs\n"
     assert {path.name for path in tmp_path.iterdir()} == {"calls", "srun", "ray", "python", "scontrol"}
     assert not Path("/tmp/ray-40007").exists()
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_cpus_per_task_says_how_many_cores_of_a_node_are_used(nodes: int, tmp_path: Path) -> None:
+    """The stand-ins demand two."""
+    more = {"SLURM_CPUS_PER_TASK": "2", "SLURM_JOB_CPUS_PER_NODE": "16(x3)"}
+    assert run_with_stand_ins(tmp_path, nodes, 0, **more).returncode == 0
+    del more["SLURM_CPUS_PER_TASK"]
+    assert run_with_stand_ins(tmp_path, nodes, 0, **more).returncode != 0
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_an_environment_that_is_not_active_is_reported_once(nodes: int, tmp_path: Path) -> None:
+    done = run_with_stand_ins(tmp_path, nodes, 0, PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("slurm.sbatch: ")
+    assert "activate" in sentence
+    assert not (tmp_path / "calls").exists()
 
 
 def test_a_job_array_is_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -161,7 +181,7 @@ def test_under_slurm(tmp_path: Path, finished: Finished) -> None:
         pytest.skip(why)
     with hosts(NODES, tmp_path) as made, slurm(made, tmp_path):
         head = made["node1"]
-        job = submit(head, "--cpus-per-task=1", "fig3", "--scale", "smoke", "--root", f"{SHARED}/runs")
+        job = submit(head, "fig3", "--scale", "smoke", "--root", f"{SHARED}/runs")
         wait_until(lambda: len(done_steps(tmp_path / "runs")) >= 5, lambda: log_of(tmp_path, job))
         on(head, "scancel", "--batch", "--signal=USR1", job)  # as Slurm does before the time limit
         wait_until(lambda: state(head, job)["Restarts"] == "1", lambda: str(state(head, job)))
