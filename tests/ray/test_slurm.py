@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import raysslprune.sweep
 from tests.helpers import CHECKOUT
 from tests.helpers.commands import Finished, done_steps, table_of
 from tests.helpers.hosts import SHARED, Host, hosts, missing, wait
@@ -60,13 +62,19 @@ time.sleep(600)
 
 PYTHON = """#!/bin/sh
 echo "$@" >> calls
+test -z "$SIGNAL" || kill -USR1 $(cat pid)
 exit $CODE
 """
+"""With SIGNAL the time limit comes while the sweep runs."""
 
-SCONTROL = "#!/bin/sh\nprintf 'localhost\\nother\\n'\n"
+SCONTROL = """#!/bin/sh
+test "$1" = requeue && echo "$@" >> requeued || printf 'localhost\\nother\\n'
+"""
 
 
-def run_with_stand_ins(folder: Path, nodes: int, code: int, **more: str) -> subprocess.CompletedProcess[str]:
+def run_with_stand_ins(
+    folder: Path, nodes: int, code: int, *arguments: str, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run the script as Slurm would on its first node. code: what the sweep returns. more: variables of the job."""
     for name, text in (("srun", SRUN), ("ray", RAY), ("python", PYTHON), ("scontrol", SCONTROL)):
         (folder / name).write_text(text.format(python=sys.executable) if name in ("srun", "ray") else text)
@@ -76,9 +84,15 @@ def run_with_stand_ins(folder: Path, nodes: int, code: int, **more: str) -> subp
     path = {"PATH": f"{folder}:{sys.prefix}/bin:{os.environ['PATH']}"}
     environment = {**os.environ, **job, **cores, **path, "CODE": str(code), **more}
     return subprocess.run(
-        ["bash", SCRIPT, "fig3", "--root", "/shared/my runs"],
+        ["bash", "-c", 'echo $$ > pid; exec bash "$@"', "-", SCRIPT, "fig3", "--root", "/shared/my runs", *arguments],
         env=environment, cwd=folder, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
+
+
+def options_of(folder: Path) -> argparse.Namespace:
+    """Parse the call of the sweep as the sweep does."""
+    (call,) = (folder / "calls").read_text().splitlines()
+    return raysslprune.sweep._parser().parse_args(call.replace("my runs", "my_runs").split()[2:])
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
@@ -89,7 +103,8 @@ def test_the_exit_code_of_a_sweep_is_that_of_the_job(nodes: int, more: str, code
     done = run_with_stand_ins(tmp_path, nodes, code)
     assert done.returncode == code, done.stderr
     assert (tmp_path / "calls").read_text() == f"-m raysslprune.sweep {more} fig3 --root /shared/my runs\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"calls", "srun", "ray", "python", "scontrol"}
+    assert options_of(tmp_path).sweeps == ["fig3"]
+    assert {path.name for path in tmp_path.iterdir()} == {"calls", "pid", "srun", "ray", "python", "scontrol"}
     assert not Path("/tmp/ray-40007").exists()
 
 
@@ -100,6 +115,30 @@ def test_cpus_per_task_says_how_many_cores_of_a_node_are_used(nodes: int, tmp_pa
     assert run_with_stand_ins(tmp_path, nodes, 0, **more).returncode == 0
     del more["SLURM_CPUS_PER_TASK"]
     assert run_with_stand_ins(tmp_path, nodes, 0, **more).returncode != 0
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_your_slots_win_over_those_of_the_script(nodes: int, tmp_path: Path) -> None:
+    done = run_with_stand_ins(tmp_path, nodes, 0, "--slots", "1")
+    assert done.returncode == 0, done.stderr
+    assert options_of(tmp_path).slots == 1
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("count", [{}, {"SLURM_RESTART_COUNT": "0"}])
+def test_a_job_whose_time_is_up_is_queued_again(nodes: int, count: dict[str, str], tmp_path: Path) -> None:
+    done = run_with_stand_ins(tmp_path, nodes, 75, SIGNAL="1", **count)
+    assert done.returncode == 75
+    assert (tmp_path / "requeued").read_text() == "requeue 40007\n"
+    assert "goes back into the queue" in done.stderr
+
+
+def test_a_job_whose_time_limit_leaves_no_time_to_train_is_not_queued_for_ever(tmp_path: Path) -> None:
+    done = run_with_stand_ins(tmp_path, 1, 75, SIGNAL="1", SLURM_RESTART_COUNT="1")
+    assert done.returncode == 75
+    assert not (tmp_path / "requeued").exists()
+    (sentence,) = done.stderr.splitlines()
+    assert "longer --time" in sentence
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
