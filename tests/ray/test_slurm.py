@@ -55,6 +55,7 @@ options, command = sys.argv[2 : sys.argv.index("--")], sys.argv[sys.argv.index("
 assert options[:5] == ["--address", "127.0.0.1:20007", "--min-nodes", "3", "--num-cpus=2"], options
 assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 assert os.path.isdir(os.environ["RAY_TMPDIR"])
+print("Send termination request to a command line", flush=True)
 if os.environ["SLURM_PROCID"] == "0":
     sys.exit(subprocess.run(command).returncode)
 time.sleep(600)
@@ -62,6 +63,8 @@ time.sleep(600)
 
 PYTHON = """#!/bin/sh
 echo "$@" >> calls
+echo to stdout
+echo to stderr >&2
 test -z "$SIGNAL" || kill -USR1 $(cat pid)
 exit $CODE
 """
@@ -104,7 +107,14 @@ def test_the_exit_code_of_a_sweep_is_that_of_the_job(nodes: int, more: str, code
     assert done.returncode == code, done.stderr
     assert (tmp_path / "calls").read_text() == f"-m raysslprune.sweep {more} fig3 --root /shared/my runs\n"
     assert options_of(tmp_path).sweeps == ["fig3"]
-    assert {path.name for path in tmp_path.iterdir()} == {"calls", "pid", "srun", "ray", "python", "scontrol"}
+    assert done.stdout == "to stdout\n"
+    assert "to stderr\n" in done.stderr
+    assert "termination" not in done.stderr
+    of_ray = {"raysslprune-40007.ray"} if nodes > 1 else set[str]()
+    stand_ins = {"calls", "pid", "srun", "ray", "python", "scontrol"}
+    assert {path.name for path in tmp_path.iterdir()} == stand_ins | of_ray
+    for name in of_ray:
+        assert set((tmp_path / name).read_text().splitlines()) == {"Send termination request to a command line"}
     assert not Path("/tmp/ray-40007").exists()
 
 
@@ -137,8 +147,7 @@ def test_a_job_whose_time_limit_leaves_no_time_to_train_is_not_queued_for_ever(t
     done = run_with_stand_ins(tmp_path, 1, 75, SIGNAL="1", SLURM_RESTART_COUNT="1")
     assert done.returncode == 75
     assert not (tmp_path / "requeued").exists()
-    (sentence,) = done.stderr.splitlines()
-    assert "longer --time" in sentence
+    assert "longer --time" in done.stderr
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
