@@ -110,6 +110,7 @@ def test_the_exit_code_of_a_sweep_is_that_of_the_job(nodes: int, more: str, code
     assert done.stdout == "to stdout\n"
     assert "to stderr\n" in done.stderr
     assert "termination" not in done.stderr
+    assert (f"ended with exit code {code}; " in done.stderr) == (nodes > 1)
     of_ray = {"raysslprune-40007.ray"} if nodes > 1 else set[str]()
     stand_ins = {"calls", "pid", "srun", "ray", "python", "scontrol"}
     assert {path.name for path in tmp_path.iterdir()} == stand_ins | of_ray
