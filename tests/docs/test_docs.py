@@ -57,7 +57,6 @@ ELSEWHERE = {
     "python": "a module that is not ours: venv, pytest, ruff, pyright; .ci/run runs them",
     "ray": "starts, asks or stops a cluster: tests/ray/test_ray_up.py, and the last test of this file",
     "sbatch": "needs a Slurm: tests/ray/test_slurm.py",
-    "scancel": "needs a Slurm, as sbatch",
     "split": "",
     "squeue": "needs a Slurm, as sbatch",
     "ssh": "needs other machines: tests/ray/test_ray_up.py",
