@@ -21,9 +21,10 @@ import pyarrow as pa
 from raysslprune import results
 from raysslprune.catalogue import label_samples
 from raysslprune.kinds import kind_of
-from raysslprune.messages import SCALE, UserError
+from raysslprune.messages import SCALE, UserError, sweep_command
+from raysslprune.paper import scalefile
 from raysslprune.paper.experiments import PROPER_NAMES, rewinds_with_few_labels
-from raysslprune.paper.scales import FEW, SETTINGS, images_of
+from raysslprune.paper.scales import FEW, SETTINGS, Scale, given, images_of
 from raysslprune.results import claims
 from raysslprune.spec import Train, closure, read_by
 from raysslprune.sweep_loader import Sweep, known, load
@@ -49,13 +50,18 @@ DPI = 200
 
 TEMPLATE = "results.md.jinja"
 
-SCALES = {SCALE: "digits", "cifar10-small": "CIFAR-10"}
+_JPEG = "benchmarks/cifar10-jpeg.toml"
+
+CIFAR10 = Scale("cifar10-jpeg", SETTINGS[scalefile.scale(Path(__file__).parent.parent / _JPEG)], (_JPEG,))
+"""The scale of natural images on the page."""
+
+SCALES = {SCALE: "digits", CIFAR10: "CIFAR-10"}
 """Scales on the page, and what their columns are called. The first has all figures."""
 
 
 def write(docs: Path) -> dict[str, str]:
     """Write the page and its pictures under ``docs``, from ``docs/data``. Returns what happened to each file."""
-    scales = {scale: figures for scale in SCALES if (figures := shown(docs / "data", scale))}
+    scales = every(docs / "data")
     made = {"results.md": text(scales, (docs / TEMPLATE).read_text()).encode()}
     made |= {f"images/{figure.file}": picture(figure) for figures in scales.values() for figure in figures.values()}
     done: dict[str, str] = {}
@@ -66,6 +72,11 @@ def write(docs: Path) -> dict[str, str]:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     return done
+
+
+def every(data: Path) -> dict[str, dict[str, Figure]]:
+    """Return the sweeps on the page by name, by scale. The errors are those of :func:`shown`."""
+    return {scale: figures for scale in SCALES if (figures := shown(data, scale))}
 
 
 def read(path: Path) -> pa.Table | None:
@@ -152,8 +163,7 @@ class Figure:
     @property
     def command(self) -> str:
         """What makes the figure with these seeds."""
-        scale = "" if self.scale == SCALE else f" --scale {self.scale}"
-        return f"python -m raysslprune.sweep {self.sweep.name}{scale} --seeds {self.seeds}"
+        return sweep_command(self.sweep.name, given(self.scale), seeds=self.seeds)
 
     def words(self, says: str) -> str:
         """Return the verdict of a claim; of a claim in several panels, how many have which."""
