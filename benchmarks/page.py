@@ -1,7 +1,7 @@
-"""docs/results.md and its pictures, made from the tables in docs/data and the template docs/results.md.jinja.
+"""docs/results.md, its pictures and docs/science.md, made from the tables in docs/data and a template for each page.
 
-Each section shows a figure at every scale that has a table of it; all figures must have one at the scale laptop.
-All numbers on the page come from the tables, the verdicts from :mod:`raysslprune.results.claims`, and the pictures from
+Each section of the results shows a figure at every scale that has a table of it; all figures must have one at the scale laptop.
+All results on the pages come from the tables, the verdicts from :mod:`raysslprune.results.claims`, and the pictures from
 :mod:`raysslprune.figures`. Nothing depends on the time or on what is installed.
 """
 
@@ -48,7 +48,8 @@ COLUMNS = pa.schema(
 DPI = 200
 """Dots per inch of the pictures, which are then 1,380 pixels wide."""
 
-TEMPLATE = "results.md.jinja"
+PAGES = ("results.md", "science.md")
+"""Pages whose templates, in the same folder, have a name that ends in ``.jinja``."""
 
 _JPEG = "benchmarks/cifar10-jpeg.toml"
 
@@ -60,9 +61,9 @@ SCALES = {SCALE: "digits", CIFAR10: "CIFAR-10"}
 
 
 def write(docs: Path) -> dict[str, str]:
-    """Write the page and its pictures under ``docs``, from ``docs/data``. Returns what happened to each file."""
+    """Write the pages and the pictures under ``docs``, from ``docs/data``. Returns what happened to each file."""
     scales = every(docs / "data")
-    made = {"results.md": text(scales, (docs / TEMPLATE).read_text()).encode()}
+    made = {page: text(scales, (docs / f"{page}.jinja").read_text()).encode() for page in PAGES}
     made |= {f"images/{figure.file}": picture(figure) for figures in scales.values() for figure in figures.values()}
     done: dict[str, str] = {}
     for name, content in made.items():
@@ -252,7 +253,7 @@ def picture(figure: Figure) -> bytes:
 
 
 def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
-    """Render the page. scales: figures by name, by scale."""
+    """Render a page. scales: figures by name, by scale."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -262,6 +263,7 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
     every = [figure for found in scales.values() for figure in found.values()]
     page = environment.from_string(template).render(
         figures=figures,
+        natural=scales.get(CIFAR10, {}),
         setting=setting,
         images=images_of(setting.data),
         few=images_of(f"{setting.data}:{FEW}"),

@@ -48,9 +48,10 @@ def tables(text: str) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def test_the_page_is_what_the_tables_say(figures: dict[str, page.Figure]) -> None:
-    made = page.text(page.every(DOCS / "data"), (DOCS / page.TEMPLATE).read_text())
-    assert made == TEXT, f"docs/results.md is not what {WRITE} writes"
+@pytest.mark.parametrize("name", page.PAGES)
+def test_the_pages_are_what_the_tables_say(name: str) -> None:
+    made = page.text(page.every(DOCS / "data"), (DOCS / f"{name}.jinja").read_text())
+    assert made == (DOCS / name).read_text(), f"docs/{name} is not what {WRITE} writes"
 
 
 @pytest.mark.slow
@@ -130,7 +131,7 @@ def test_a_second_scale_stands_beside_the_first(figures: dict[str, page.Figure])
             {name: _filled(field, row[name]) for name, field in zip(page.COLUMNS.names, page.COLUMNS, strict=True)}
         )
     small = page.Figure(sweep, page.CIFAR10, pa.Table.from_pylist(rows, schema=page.COLUMNS), None)
-    text = page.text({"laptop": figures, page.CIFAR10: {"fig5": small}}, (DOCS / page.TEMPLATE).read_text())
+    text = page.text({"laptop": figures, page.CIFAR10: {"fig5": small}}, (DOCS / "results.md.jinja").read_text())
     rows_of = re.findall(r"^\| .*S4L's winning tickets are better than those found with no labels \| .*$", text, re.M)
     assert rows_of[0].split(" | ")[3:] == [figures["fig5"].words(rows_of[0].split(" | ")[1]), "holds |"]
     heading, command = "### CIFAR-10, 5,000 images, five convolutions", f"{small.command}\n"
