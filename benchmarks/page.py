@@ -1,8 +1,8 @@
 """docs/results.md, its pictures and docs/science.md, made from the tables in docs/data and a template for each page.
 
-Each section of the results shows a figure at every scale that has a table of it; all figures must have one at the scale laptop.
-All results on the pages come from the tables, the verdicts from :mod:`raysslprune.results.claims`, and the pictures from
-:mod:`raysslprune.figures`. Nothing depends on the time or on what is installed.
+Each section of the results shows a figure at every scale that has a table of it; all figures must have one at the scale
+laptop. All results on the pages come from the tables, the verdicts from :mod:`raysslprune.results.claims`, and the
+pictures from :mod:`raysslprune.figures`. Nothing depends on the time or on what is installed.
 """
 
 from __future__ import annotations
