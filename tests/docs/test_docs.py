@@ -59,6 +59,7 @@ ELSEWHERE = {
     "sbatch": "needs a Slurm: tests/ray/test_slurm.py",
     "split": "",
     "squeue": "needs a Slurm, as sbatch",
+    "srun": "needs a Slurm, and Apptainer",
     "ssh": "needs other machines: tests/ray/test_ray_up.py",
     "tail": "",
     "tar": "",
