@@ -107,13 +107,21 @@ def test_the_device_chooses_the_build_of_pytorch(device: str, tmp_path: Path) ->
         assert all(option in told for option in re.findall(r"--[a-z-]+", installed))
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "apptainer.def", "rayjob.yaml", "slurm.sbatch"])
+SHOWN = [
+    *("deploy/Dockerfile", "deploy/apptainer.def", "deploy/rayjob.yaml", "deploy/slurm.sbatch"),
+    *("cluster.yaml", "cluster-local.yaml"),
+]
+
+
+@pytest.mark.parametrize("name", SHOWN)
 def test_the_sweeps_that_a_file_shows_are_valid_commands(name: str) -> None:
-    text = (DEPLOY / name).read_text()
-    shown = re.findall(r"(?:raysslprune\.sif|raysslprune) sweep (\w.*)|slurm\.sbatch (fig.*)", text)
+    text = (CHECKOUT / name).read_text()
+    shown = re.findall(
+        r"(?:raysslprune\.sif sweep|raysslprune sweep|raysslprune\.sweep|slurm\.sbatch) (fig[^#'\n]*)", text
+    )
     assert shown, "it shows none"
     for call in shown:
-        assert options(f"raysslprune sweep {''.join(call).partition(' #')[0]}").sweeps
+        assert options(f"raysslprune sweep {call}").sweeps
 
 
 # ------------------------------------------------------------------------------------- Kubernetes
