@@ -274,6 +274,7 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
         origins="\n\n".join(_origins(scale, found.values()) for scale, found in scales.items()),
         overview=partial(_overview, scales),
         evidence=partial(_evidence, scales),
+        agreement=agreement(scales),
     )
     return "\n\n".join(map(_filled, re.sub(r"(?<=\d) %", "%", page).strip().split("\n\n"))) + "\n"
 
@@ -312,6 +313,19 @@ def _overview(scales: Mapping[str, Mapping[str, Figure]], sections: Mapping[str,
             rows.append((link, says, source, *words))
             link = ""
     return markdown(Table.of(("figure", "claim", "source", *(SCALES[scale] for scale in scales)), rows))
+
+
+def agreement(scales: Mapping[str, Mapping[str, Figure]]) -> dict[tuple[str, ...], list[str]]:
+    """List the claims of the figures that all scales have by their verdicts, one for each scale."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name in known():
+        if all(name in figures for figures in scales.values()):
+            at = [figures[name] for figures in scales.values()]
+            for says in dict.fromkeys(claim.says for figure in at for claim in figure.sweep.claims):
+                words = tuple(figure.words(says) for figure in at)
+                if all(words):
+                    found.setdefault(words, []).append(f"{says} ({name})")
+    return found
 
 
 def _anchor(heading: str) -> str:
