@@ -209,12 +209,12 @@ class Soak:
 
         wait_until(there, 900)
         time.sleep(rest)
-        if self.process.poll() is not None:
-            if self.process.returncode:
-                self.faults.append(f"command {self.commands} ended by itself: {self.said[-200:]}")
-            return None
-        there()
-        return rng.choice(found) if found else None
+        wait_until(there, 900)  # what was there may have ended meanwhile
+        if self.process.poll() is None:
+            return rng.choice(found)
+        if self.process.returncode:
+            self.faults.append(f"command {self.commands} ended by itself: {self.said[-200:]}")
+        return None
 
     def look(self) -> None:
         """A finished step must stay as it is; and remember the processes."""
