@@ -15,9 +15,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
+from raysslprune import catalogue
 from raysslprune.cluster.options import RunOptions
 from raysslprune.commands.common import Parser, count, reports_errors, wrong_calls
 from raysslprune.experiment import Experiment
+from raysslprune.messages import sweep_command
+from raysslprune.paper.scales import given
 from raysslprune.plan.looks import MAX_SEEDS, looks
 from raysslprune.plan.only import EXAMPLE
 from raysslprune.sweep_loader import SweepError, known
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
         data=options.data,
     )
-    experiment = replace(loaded, seeds_hint="--seeds ")
+    experiment = replace(loaded, seeds_hint=f"{_command(options, loaded.scale)} --seeds ")
     if options.draw and (options.dry_run or options.explain is not None):
         raise SweepError("--draw can't be combined with --dry-run or --explain")
     if options.explain is not None:
@@ -60,6 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             remake=options.remake, **{field.name: getattr(options, field.name) for field in fields(RunOptions)}
         )
     return 0
+
+
+def _command(options: argparse.Namespace, scale: str) -> str:
+    """Return this command with the options that say which results it makes, for messages; without ``--seeds``."""
+    data = ["--data", options.data] if options.data != catalogue.data_root() else []
+    only = ["--only", options.only] if options.only is not None else []
+    return sweep_command(options.sweeps, given(scale), options.root, more=[*data, *only])
 
 
 def _parser() -> argparse.ArgumentParser:
