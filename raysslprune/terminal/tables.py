@@ -355,20 +355,22 @@ def claims(
     """
     if verdicts:
         console.print(f"\n[bold]Claims{' of the paper' if of_paper else ''}[/bold]")
-    for verdict in (one for one in verdicts if not one.untold):
+    untold = Counter(verdict.untold for verdict in verdicts if verdict.untold)
+    for verdict in (one for one in verdicts if untold[one.untold] < 2):
         where = f"{verdict.panel}: " if verdict.panel else ""
         said = escape(f"{where}{verdict.claim.says} ({verdict.claim.source})")
         console.print(f"[{_MARKS[verdict.verdict]}]{verdict.verdict}[/]: {said}", highlight=False)
         for line in ";\n".join(verdict.parts).splitlines():
             shown = textwrap.fill(line, console.width, initial_indent="    ", subsequent_indent="      ")
             console.print(shown, highlight=False, markup=False)
-    for why, count in Counter(verdict.untold for verdict in verdicts if verdict.untold).items():
-        more = f"; to add seeds: {seeds_hint}{judged.MIN_SEEDS}" if why == judged.TOO_FEW else ""
-        said = escape(f"{_counted(count, 'claim')} ({why}){more}")
-        mark = _MARKS[judged.UNDECIDED]
-        console.print(f"[{mark}]{judged.UNDECIDED}[/]: {said}", highlight=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    for why, count in untold.items():
+        if count > 1:
+            say(f"[{_MARKS[judged.UNDECIDED]}]{judged.UNDECIDED}[/]: {_counted(count, 'claim')} ({escape(why)})")
+        if why == judged.TOO_FEW:
+            say(escape(f"to add seeds: {seeds_hint}{judged.MIN_SEEDS}"))
     for warning in judged.warnings(verdicts):
-        console.print(f"[yellow]careful[/]: {escape(warning)}", highlight=False, soft_wrap=True)
+        say(f"[yellow]careful[/]: {escape(warning)}")
     console.print()
 
 
