@@ -47,8 +47,9 @@ class NotAtThisScale(SweepError):
 class Sweep:
     """A sweep file, loaded, with its points for all seeds, or the rows of its listing.
 
-    given: name or path by which it was loaded; empty if it has no file. looks: if seeds are added until the claims are decided, the numbers of seeds at which the claims are judged. part: a
-    sentence on what was left out, if this is a part of another sweep (plan.only).
+    given: name or path by which it was loaded; empty if it has no file. looks: if seeds are added until the claims are
+    decided, the numbers of seeds at which the claims are judged. part: a sentence on what was left out, if this is a
+    part of another sweep (plan.only).
     """
 
     name: str

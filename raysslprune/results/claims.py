@@ -162,7 +162,10 @@ def table(verdicts: Iterable[Verdict]) -> pa.Table:
 def _row(verdict: Verdict) -> dict[str, Any]:
     claim, evidence = verdict.claim, verdict.evidence
     row = {name: getattr(claim, name) for name in ("says", "source", "relation", "along")}
-    row |= {name: getattr(verdict, name) for name in ("panel", "densities", "effect", "level", "verdict", "labels", "warning")}
+    row |= {
+        name: getattr(verdict, name)
+        for name in ("panel", "densities", "effect", "level", "verdict", "labels", "warning")
+    }
     row |= {"higher": str(claim.higher), "lower": str(claim.lower), "tested_at": claim.at}
     row |= {"margin": claim.margin or None, "n": verdict.seeds}
     if evidence:

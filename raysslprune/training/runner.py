@@ -55,9 +55,10 @@ CURVE_EVERY = 0.05
 class Trained:
     """A finished training. resumed_at: samples seen at the checkpoint that it resumed from; None without a checkpoint.
 
-    device: name of one worker's device. images: number of training images. chance: CHANCE of store.record. rounding: features in use that may round
-    differently each time (Loop.rounding). left: facts on what the mask leaves of the network, as :func:`what_is_left`
-    returns them. resumed_sources: sources.SOURCES of the process that wrote the checkpoint.
+    device: name of one worker's device. images: number of training images. chance: CHANCE of store.record. rounding:
+    features in use that may round differently each time (Loop.rounding). left: facts on what the mask leaves of the
+    network, as :func:`what_is_left` returns them. resumed_sources: sources.SOURCES of the process that wrote the
+    checkpoint.
     """
 
     outcome: Outcome

@@ -34,8 +34,8 @@ def test_views_are_made_again_from_the_store_alone(figure_3: Store, cli: Cli) ->
         assert all(str(folder / name) in called.out for name in names)
         assert "Claims of the paper" in called.out
         more = "python -m raysslprune.sweep fig3 --scale smoke --seeds 3"
-        assert called.out.count("undecided") == 1
-        assert f"undecided: 14 claims (too few seeds: a verdict needs 3)\nto add seeds: {more}\n" in called.out
+        assert re.search(r"^undecided: \d+ claims \(too few seeds: a verdict needs 3\)$", called.out, re.MULTILINE)
+        assert called.out.count("too few seeds") == called.out.count(f"\nto add seeds: {more}\n") == 1
         seen.append({path.name: path.read_bytes() for path in folder.iterdir()})
         for path in folder.iterdir():
             path.unlink()

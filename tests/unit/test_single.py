@@ -282,7 +282,8 @@ def test_the_command_prints_the_metrics(capsys: pytest.CaptureFixture[str]) -> N
     arguments = ["--task", "rotnet", "--data", "digits", "--arch", "conv4", "--set", "lr=0.1", "--set", "samples=640"]
     assert call(*arguments) == 0
     said = capsys.readouterr()
-    short = "raysslprune: rotnet: 10 updates (640 samples, batches of 64): too few to learn anything; set samples or batch\n"
+    few = "rotnet: 10 updates (640 samples, batches of 64)"
+    short = f"raysslprune: {few}: too few to learn anything; set samples or batch\n"
     assert said.err == short
     expected = replace(SETTINGS["laptop"].recipes["rotnet"], lr=0.1, samples=640)
     step = Train(task="rotnet", data="digits", arch="conv4", recipe=expected, seed=0, start=Init(seed=0))

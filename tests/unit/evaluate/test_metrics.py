@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from raysslprune.data import IGNORED, Dataset, Resident
 from raysslprune.evaluate import metrics
-from raysslprune.evaluate.metrics import average_precision, chance, knn_accuracy, mean_average_precision, natural_sparsity
+from raysslprune.evaluate.metrics import (
+    average_precision,
+    chance,
+    knn_accuracy,
+    mean_average_precision,
+    natural_sparsity,
+)
 from raysslprune.spec import NATURAL_SPARSITIES
 
 EPS = 2.0**-23

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from raysslprune.figures.curves import draw
-from raysslprune.figures.style import INITS, SPARE, STYLE, curve_styles
+from raysslprune.figures.style import INITS, SPARE, STYLE
 from raysslprune.sweep_loader import known, load
 from raysslprune.sweepfile import Curve, Figure
 from tests.helpers.tables import FIGURE, PLAIN, REINIT, TICKET, every, figure_3, line, means, names, plain, rows, table

@@ -732,8 +732,10 @@ def test_looks_find_what_is_there() -> None:
 
 def dense_at(value: float, of: Curve = UPPER, data: str = "digits", metric: str = "top1") -> pa.Table:
     """Two curves over three seeds, and the dense network of one of them."""
-    pruned = {seed: {level: 50.0 + seed for level in DENSITY} for seed in range(3)}
-    made = table({UPPER: pruned, LOWER: pruned, of: {seed: {0: value} | pruned[seed] for seed in range(3)}}, DENSITY | {0: 1.0})
+    pruned = {seed: dict.fromkeys(DENSITY, 50.0 + seed) for seed in range(3)}
+    made = table(
+        {UPPER: pruned, LOWER: pruned, of: {seed: {0: value} | pruned[seed] for seed in range(3)}}, DENSITY | {0: 1.0}
+    )
     more = {"data": data, "metric": metric, "density_of_all": 1.0, "arch": "conv4", "design": results.DESIGN}
     rows = [row | more for row in made.to_pylist()]
     return pa.Table.from_pylist(rows, schema=results.SCHEMA)
@@ -756,12 +758,15 @@ def dense_at(value: float, of: Curve = UPPER, data: str = "digits", metric: str 
 )
 def test_a_dense_network_near_chance_is_warned_of(value: float, data: str, metric: str, chance: float | None) -> None:
     (one,) = judge([claim("above")], dense_at(value, data=data, metric=metric))
-    said = f"the dense network (labels winning ticket) is near chance: {value:.1f}%, where guessing gives {chance or 0:.1f}%"
+    near = f"near chance: {value:.1f}%, where guessing gives {chance or 0:.1f}%"
+    said = f"the dense network (labels winning ticket) is {near}"
     assert one.warning == ("" if chance is None else said)
     (row,) = claims.table([one]).to_pylist()
     assert row["warning"] == one.warning
     assert one.warning not in one.numbers or not one.warning
-    assert claims.warnings([one]) == ([] if chance is None else [f"{said}; 1 verdict on what is pruned from it means little"])
+    assert claims.warnings([one]) == (
+        [] if chance is None else [f"{said}; 1 verdict on what is pruned from it means little"]
+    )
     if chance is not None:
         assert claims.warnings([one, one])[0].endswith("; 2 verdicts on what is pruned from it mean little")
 
