@@ -113,7 +113,7 @@ def contents(root: str | os.PathLike[str], but: Container[tuple[str, str]] = ())
     but: (figure, scale) of those to leave out.
     """
     beside = ("-runs", "-steps", "-claims", "-magnitudes")
-    return _named(key for key in files(Store(root)) if not key[1].endswith(beside) and key[::-1] not in but)
+    return _named(key for key in files(Store(root)) if not key[1].endswith(beside) and (key[1], key[0]) not in but)
 
 
 def ask(sql: str, root: str | os.PathLike[str]) -> pa.RecordBatchReader:
