@@ -105,4 +105,9 @@ def sweep_command(
     words += ["--scale", *given] if given != [SCALE] else []
     words += ["--seeds", seeds_in_words(seeds)] if seeds is not None else []
     words += ["--root", root] if root != ROOT else []
-    return shlex.join([*words, *more])
+    return " ".join(map(_quoted, [*words, *more]))
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for a shell: by double quotes if it has single ones, as ``--only "task == 'labels'"``."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)

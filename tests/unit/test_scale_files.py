@@ -231,7 +231,7 @@ def test_a_command_names_the_file_the_values_and_the_seeds(pets: Path) -> None:
 def test_a_sweep_suggests_its_own_call_with_more_seeds(pets: Path) -> None:
     """With all that says which results it makes, quoted for a shell; and nothing of how it runs."""
     call = "mine.py fig3 --scale pets.toml --set '*.samples=2 epochs' --root 'my runs' --data 'my sets'"
-    call += " --only 'level > 1'"
+    call += """ --only "task == 'labels' and level > 1\""""
     options = sweep._parser().parse_args(shlex.split(f"{call} --seeds 2 --slots 3 --wait"))
     scale = scalefile.scale(options.scale, options.set)
     assert sweep._command(options, scale) == f"python -m raysslprune.sweep {call}"
