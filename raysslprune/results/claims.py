@@ -188,8 +188,8 @@ def judge(claims: Iterable[Claim], results: pa.Table) -> list[Verdict]:
     If seeds were added until claims were decided, the looks share the probability of an error. At each look, the claims
     whose curves have all of its seeds are judged; those decided earlier keep their verdicts.
     """
-    verdicts, guessing = _judged(tuple(claims), results), Chance(results)
-    return [replace(one, warning=near_chance(one, results.to_pylist(), guessing)) for one in verdicts]
+    verdicts, rows, guessing = _judged(tuple(claims), results), results.to_pylist(), Chance(results)
+    return [replace(one, warning=near_chance(one, rows, guessing)) for one in verdicts]
 
 
 def _judged(claims: Sequence[Claim], results: pa.Table) -> list[Verdict]:

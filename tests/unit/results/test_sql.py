@@ -182,6 +182,15 @@ def test_what_is_not_there_is_named_beside_what_is(results_root: str, tmp_path: 
             results.query("SELECT 1", str(tmp_path / nothing))
 
 
+def test_claims_without_warnings_are_read_as_claims(small_root: str) -> None:
+    """Such as a development version wrote."""
+    path = Path(small_root) / "results/smoke/fig3-claims.parquet"
+    whole = results.from_parquet(path.read_bytes())
+    path.write_bytes(results.to_parquet(whole.drop_columns(["warning"])))
+    found = results.query("SELECT says, warning FROM claims", small_root)
+    assert rows(found) == [(says, "") for says in whole["says"].to_pylist()]
+
+
 def test_what_cannot_be_read_is_named(small_root: str) -> None:
     path = Path(small_root) / "results/smoke/fig3.parquet"
     whole = path.read_bytes()
