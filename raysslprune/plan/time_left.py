@@ -58,8 +58,8 @@ class TimeLeft:
     """Estimate of the remaining time that falls steadily: it counts samples and learns the speed of each kind.
 
     is_starting: True until a training is seen to run. Until then the time is that of the trainings alone, and stands
-    still: how long Ray and the first imports of torch take depends on what else the machine does (up to 45 s were seen
-    on two cores), so a constant that is counted down would run out too early.
+    still: how long Ray and the first imports of torch take depends on what else the machine does (45 s and more than
+    200 s were seen on two busy cores), so a constant that is counted down would run out too early.
     """
 
     def __init__(
