@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +59,7 @@ class Sweep:
     rows: tuple[tuple[Any, ...], ...] = ()
     looks: tuple[int, ...] = ()
     part: str = ""
-    given: str = ""
+    given: str = field(default="", compare=False)
 
 
 @contextmanager
