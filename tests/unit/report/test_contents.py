@@ -133,9 +133,8 @@ def test_claims_are_those_that_the_sweep_printed(reported: Roots, report_page: P
     printed = re.split(r"^(?=holds: |contradicted: |undecided: )", reported.printed, flags=re.MULTILINE)[1:]
     assert len(printed) > 10
     for claim in printed:
-        verdict, _, says = " ".join(
-            claim.partition("to add seeds")[0].partition("careful")[0].partition("\n\n")[0].split()
-        ).partition(": ")
+        alone = re.split("to add seeds|careful|\n\n", claim)[0]
+        verdict, _, says = " ".join(alone.split()).partition(": ")
         assert f"{verdict} {says}" in text
 
 
