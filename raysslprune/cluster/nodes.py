@@ -110,9 +110,19 @@ def connected(
             stack.callback(shut_down, wait=address is None)
             with _deadline(abandon):
                 context = _joined(address, source) if address else _started(cpus, dashboard)
+            _Own.session = ray.get_runtime_context().get_session_name() if address is None else ""
             yield context.dashboard_url or ""
     finally:
         patches.read_environment_again()
+
+
+class _Own:
+    session = ""  # name of the last Ray that `connected` started
+
+
+def is_own() -> bool:
+    """Return whether :func:`connected` started the connected Ray, so that its processes have all of SETTINGS."""
+    return ray.get_runtime_context().get_session_name() == _Own.session
 
 
 def shut_down(wait: bool) -> None:

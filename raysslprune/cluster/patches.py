@@ -91,6 +91,10 @@ NAMES = (
         "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE",
         used_in="ray.tune.execution.class_cache:_ActorClassCache.get",
     ),
+    Private(
+        "ray.tune.execution.class_cache:DEFAULT_ENV_VARS",
+        used_in="ray.tune.execution.class_cache:_ActorClassCache.get",
+    ),
     Private(f"{_CONTROLLER}.on_step_end", ("self",), f"{_CONTROLLER}.step"),
     Private("_trials", used_in=f"{_CONTROLLER}.add_trial"),
     Private("_live_trials", used_in=f"{_CONTROLLER}.add_trial"),
@@ -233,6 +237,22 @@ def workers_given(variables: Collection[str]) -> AbstractContextManager[object]:
     names: set[str] = pkgutil.resolve_name("ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE")
     wanted = {name for name in names if not name.startswith("AWS_")} | set(variables)
     return mock.patch("ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE", wanted)
+
+
+@contextmanager
+def workers_inherit() -> Iterator[None]:
+    """Make Tune start its workers without a runtime environment, in processes that Ray has started beforehand.
+
+    Ray: Tune gives its workers a runtime environment with at least PL_DISABLE_FORK, which is for Lightning. Such a
+    worker never gets one of the processes that Ray starts with the node, as many as it has cores.
+    Unsuitable: the processes of a Ray that this process has started have all its variables, and a new process is
+    slower.
+    Instead: Tune's two collections of variables are empty, and so is the environment.
+    When Ray changes: see where ``_ActorClassCache.get`` gets its variables.
+    """
+    module = "ray.tune.execution.class_cache"
+    with mock.patch(f"{module}.DEFAULT_ENV_VARS", {}), mock.patch(f"{module}.ENV_VARS_TO_PROPAGATE", set()):
+        yield
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from ray.util import get_node_ip_address
 
 from raysslprune.catalogue import data_parts
 from raysslprune.cluster import patches
-from raysslprune.cluster.nodes import SETTINGS, Lifeline, check_nodes, complaint, no_compiler
+from raysslprune.cluster.nodes import SETTINGS, Lifeline, check_nodes, complaint, is_own, no_compiler
 from raysslprune.cluster.options import NOT_STARTED, Capacity, RunOptions
 from raysslprune.cluster.ray_thread import ClusterError, RayThread
 from raysslprune.cluster.reuse import WorkerReuse
@@ -534,7 +534,7 @@ def run(
                 patches.ended_trials_forgotten(),
                 patches.ended_steps_forgotten(),
                 patches.resources_freed(unless=lambda: life.dead) as placed,
-                patches.workers_given(SETTINGS),
+                patches.workers_inherit() if is_own() else patches.workers_given(SETTINGS),
                 reuse.patched(),
             ):
                 searcher.placed = placed
