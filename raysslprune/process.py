@@ -5,6 +5,7 @@ A command calls :func:`begin` before it imports anything slow, so this module im
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -67,18 +68,34 @@ def importing() -> Iterator[None]:
         _State.unwinds = before
 
 
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Turn the garbage collector off, if it is on."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def exit_code(code: int) -> int:
     """Return 128 + the signal's number if a signal kept the command from finishing, else ``code``."""
     return 128 + _State.first if code and _State.first is not None else code
 
 
 def end(code: int) -> NoReturn:
-    """Exit. If a thread still waits for a dead Ray, skip all exit hooks, since Ray's would wait too."""
+    """Exit. If a thread still waits for a dead Ray, skip all exit hooks, since Ray's would wait too.
+
+    The garbage collector does not look through all modules again, which would take up to half a second.
+    """
     if any(thread.name == RAY_THREAD for thread in threading.enumerate()):
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+    gc.freeze()
     sys.exit(code)
 
 

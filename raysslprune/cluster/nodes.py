@@ -28,6 +28,7 @@ from raysslprune.cluster import patches
 from raysslprune.cluster.options import Capacity
 from raysslprune.cluster.ray_thread import ClusterError
 from raysslprune.environment import changed, defaults
+from raysslprune.process import collector_off
 from raysslprune.store.record import StoreError, versions
 from raysslprune.store.steps import MARKER, Store
 
@@ -131,13 +132,8 @@ def shut_down(wait: bool) -> None:
     If the collector frees an object reference meanwhile, in any thread, Ray 2.60 ends the process.
     """
     gc.collect()  # the references that it would free later
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with collector_off():
         ray.shutdown(wait_for_processes=wait)
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def named_address(given: str | None = None) -> tuple[str | None, str]:
@@ -188,7 +184,7 @@ def _deadline(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
 def _started(cpus: int | None, dashboard: bool) -> Any:
     """Start Ray on this machine. Raises ClusterError."""
     try:
-        with patches.on_localhost():
+        with patches.on_localhost(), patches.agent_on_any_port():
             return _init(address="local", num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1")
     except Exception as error:
         why = " ".join(str(error).split())

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -65,6 +66,7 @@ _MODULE = "ray.tune.execution.tune_controller"
 _CONTROLLER = f"{_MODULE}:TuneController"
 _CACHE = "ray.tune.utils.object_cache:_ObjectCache"
 _ACTORS = "ray.air.execution._internal.actor_manager:RayActorManager"
+_PARAMETERS = "ray._private.parameter:RayParams"
 _TRIAL = "ray.tune.experiment:Trial"
 
 NAMES = (
@@ -103,6 +105,8 @@ NAMES = (
     Private("_failed_trials", used_in=f"{_CONTROLLER}._set_trial_status"),
     Private("temporary_state", used_in=f"{_TRIAL}.set_ray_actor"),
     Private("ray_actor", used_in=f"{_TRIAL}.set_ray_actor"),
+    Private(_PARAMETERS, used_in="ray._private.worker:init"),
+    Private("dashboard_agent_listen_port", used_in=f"{_PARAMETERS}.__init__"),
     Private("ray._private.ray_constants:ENABLE_RAY_CLUSTER", used_in="ray._private.services:get_node_ip_address"),
     Private(
         "ray._private.ray_constants:RAY_ENABLE_UV_RUN_RUNTIME_ENV",
@@ -325,6 +329,19 @@ def on_localhost() -> AbstractContextManager[object]:
     ``services.get_node_ip_address`` reads.
     """
     return mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+
+
+def agent_on_any_port() -> AbstractContextManager[object]:
+    """Let the dashboard's agent of a Ray that starts in this context listen on a port that is free.
+
+    Ray: the agent listens on port 52365, and ``ray.init`` has no argument for another. If it is taken, as by another
+    Ray on this machine, the agent tries again for 3 s, for which ``ray.init`` waits, and then serves nothing.
+    Unsuitable: several sweeps may run on one machine.
+    Instead: ``ray.init`` makes its parameters with port 0, for which the agent takes any.
+    When Ray changes: drop this if ``ray.init`` takes the port, or if its default is 0.
+    """
+    parameters: Any = pkgutil.resolve_name(_PARAMETERS)
+    return mock.patch(_PARAMETERS.replace(":", "."), partial(parameters, dashboard_agent_listen_port=0))
 
 
 def uv_environments(on: bool) -> AbstractContextManager[object]:

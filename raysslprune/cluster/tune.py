@@ -31,6 +31,7 @@ from ray.util import get_node_ip_address
 
 from raysslprune.catalogue import data_parts
 from raysslprune.cluster import patches
+from raysslprune.cluster.imports import import_all
 from raysslprune.cluster.nodes import SETTINGS, Lifeline, check_nodes, complaint, is_own, no_compiler
 from raysslprune.cluster.options import NOT_STARTED, Capacity, RunOptions
 from raysslprune.cluster.ray_thread import ClusterError, RayThread
@@ -103,6 +104,7 @@ class JobTrial(tune.Trainable):
 
     def prepare(self, config: dict[str, Any]) -> str:
         """Prepare this process, once; return what is wrong with its node, '' if nothing is."""
+        import_all()
         import torch
 
         from raysslprune.cluster.train import threads
