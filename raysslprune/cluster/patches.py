@@ -67,6 +67,7 @@ _CONTROLLER = f"{_MODULE}:TuneController"
 _CACHE = "ray.tune.utils.object_cache:_ObjectCache"
 _ACTORS = "ray.air.execution._internal.actor_manager:RayActorManager"
 _PARAMETERS = "ray._private.parameter:RayParams"
+_USAGE = "ray.air._internal.usage"
 _TRIAL = "ray.tune.experiment:Trial"
 
 NAMES = (
@@ -97,6 +98,7 @@ NAMES = (
         "ray.tune.execution.class_cache:DEFAULT_ENV_VARS",
         used_in="ray.tune.execution.class_cache:_ActorClassCache.get",
     ),
+    Private(f"{_USAGE}:tag_callbacks", ("callbacks",), "ray.tune.tune:run"),
     Private(f"{_CONTROLLER}.on_step_end", ("self",), f"{_CONTROLLER}.step"),
     Private("_trials", used_in=f"{_CONTROLLER}.add_trial"),
     Private("_live_trials", used_in=f"{_CONTROLLER}.add_trial"),
@@ -257,6 +259,18 @@ def workers_inherit() -> Iterator[None]:
     module = "ray.tune.execution.class_cache"
     with mock.patch(f"{module}.DEFAULT_ENV_VARS", {}), mock.patch(f"{module}.ENV_VARS_TO_PROPAGATE", set()):
         yield
+
+
+def callbacks_not_counted() -> AbstractContextManager[object]:
+    """Let Tune start without counting its callbacks.
+
+    Ray: Tune counts those of a run by their kinds, for Ray's usage statistics, even if these are off. To tell the
+    kinds apart it imports Ray's callbacks for MLflow and others, and so MLflow itself if it is installed.
+    Unsuitable: that import takes a second, and a sweep sends no statistics.
+    Instead: nothing is counted.
+    When Ray changes: drop this if ``tag_callbacks`` imports nothing, or does so only if statistics are on.
+    """
+    return mock.patch(f"{_USAGE}.tag_callbacks", return_value=False)
 
 
 @contextmanager

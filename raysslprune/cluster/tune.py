@@ -532,6 +532,7 @@ def run(
         try:
             with (
                 life.watched(),
+                patches.callbacks_not_counted(),
                 patches.trials_not_saved(),
                 patches.ended_trials_forgotten(),
                 patches.ended_steps_forgotten(),
