@@ -111,19 +111,20 @@ def connected(
             stack.callback(shut_down, wait=address is None)
             with _deadline(abandon):
                 context = _joined(address, source) if address else _started(cpus, dashboard)
-            _Own.session = ray.get_runtime_context().get_session_name() if address is None else ""
+            _State.own = address is None
             yield context.dashboard_url or ""
     finally:
+        _State.own = False
         patches.read_environment_again()
 
 
-class _Own:
-    session = ""  # name of the last Ray that `connected` started
+class _State:
+    own = False  # whether `connected` has started the Ray that is connected
 
 
 def is_own() -> bool:
-    """Return whether :func:`connected` started the connected Ray, so that its processes have all of SETTINGS."""
-    return ray.get_runtime_context().get_session_name() == _Own.session
+    """Return whether :func:`connected` has started the connected Ray, so that its processes have all of SETTINGS."""
+    return _State.own
 
 
 def shut_down(wait: bool) -> None:

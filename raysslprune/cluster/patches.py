@@ -66,7 +66,7 @@ _MODULE = "ray.tune.execution.tune_controller"
 _CONTROLLER = f"{_MODULE}:TuneController"
 _CACHE = "ray.tune.utils.object_cache:_ObjectCache"
 _ACTORS = "ray.air.execution._internal.actor_manager:RayActorManager"
-_PARAMETERS = "ray._private.parameter:RayParams"
+_PARAMETERS = "ray._private.parameter"
 _USAGE = "ray.air._internal.usage"
 _TRIAL = "ray.tune.experiment:Trial"
 
@@ -107,8 +107,8 @@ NAMES = (
     Private("_failed_trials", used_in=f"{_CONTROLLER}._set_trial_status"),
     Private("temporary_state", used_in=f"{_TRIAL}.set_ray_actor"),
     Private("ray_actor", used_in=f"{_TRIAL}.set_ray_actor"),
-    Private(_PARAMETERS, used_in="ray._private.worker:init"),
-    Private("dashboard_agent_listen_port", used_in=f"{_PARAMETERS}.__init__"),
+    Private(f"{_PARAMETERS}:RayParams", used_in="ray._private.worker:init"),
+    Private("dashboard_agent_listen_port", used_in=f"{_PARAMETERS}:RayParams.__init__"),
     Private("ray._private.ray_constants:ENABLE_RAY_CLUSTER", used_in="ray._private.services:get_node_ip_address"),
     Private(
         "ray._private.ray_constants:RAY_ENABLE_UV_RUN_RUNTIME_ENV",
@@ -354,8 +354,8 @@ def agent_on_any_port() -> AbstractContextManager[object]:
     Instead: ``ray.init`` makes its parameters with port 0, for which the agent takes any.
     When Ray changes: drop this if ``ray.init`` takes the port, or if its default is 0.
     """
-    parameters: Any = pkgutil.resolve_name(_PARAMETERS)
-    return mock.patch(_PARAMETERS.replace(":", "."), partial(parameters, dashboard_agent_listen_port=0))
+    parameters: Any = pkgutil.resolve_name(f"{_PARAMETERS}:RayParams")
+    return mock.patch(f"{_PARAMETERS}.RayParams", partial(parameters, dashboard_agent_listen_port=0))
 
 
 def uv_environments(on: bool) -> AbstractContextManager[object]:
