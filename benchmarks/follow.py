@@ -65,24 +65,25 @@ class _Finder(importlib.abc.MetaPathFinder):
             execute(module)
             self.note("end", fullname)
             for name in EVENTS[fullname]:
-                _wrap(module, name, functools.partial(self.note, name=f"{fullname}.{name}"))
+                _wrap(module, name, self.note)
 
         spec.loader.exec_module = noted
         return spec
 
 
-def _wrap(module: ModuleType, name: str, note: Callable[[str], None]) -> None:
+def _wrap(module: ModuleType, name: str, note: Callable[[str, str], None]) -> None:
     """Note each call of a function of a module, or of a method of one of its classes."""
+    full = f"{module.__name__}.{name}"
     owner, _, attribute = name.rpartition(".")
     holder = getattr(module, owner) if owner else module
     function = getattr(holder, attribute)
 
     @functools.wraps(function)
     def noted(*args: Any, **kwargs: Any) -> Any:
-        note("begin")
+        note("begin", full)
         try:
             return function(*args, **kwargs)
         finally:
-            note("end")
+            note("end", full)
 
     setattr(holder, attribute, noted)
