@@ -21,9 +21,7 @@ from raysslprune.messages import SCALE
 from raysslprune.paper import scalefile
 from raysslprune.paper.scales import SETTINGS
 from raysslprune.spec import Init
-from raysslprune.sweepfile import Point
-
-FIRST_SEED = 1_000
+from raysslprune.sweepfile import PILOT_SEED, Point
 
 WITHIN = (0.02, 0.6)
 """Densities at which figures compare masks that must be as good as each other."""
@@ -41,7 +39,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train twins of masks pruned on labels. Returns their differences in points at each density, and the margin."""
     from benchmarks.trained import trained
 
-    seeds, of = range(FIRST_SEED, FIRST_SEED + options.seeds), scalefile.scale(options.scale)
+    seeds, of = range(PILOT_SEED, PILOT_SEED + options.seeds), scalefile.scale(options.scale)
     points = [point for seed in seeds for point in twins(of, seed)]
     values: dict[str, dict[tuple[float, int], float]] = {}
     for row in trained("margin", of, points, options.root, options.data).to_pylist():

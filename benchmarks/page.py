@@ -1,8 +1,8 @@
-"""docs/results.md and its pictures, made from the tables in docs/data and the template docs/results.md.jinja.
+"""docs/results.md, its pictures and docs/science.md, made from the tables in docs/data and a template for each page.
 
-Each section shows a figure at every scale that has a table of it; all figures must have one at the scale laptop.
-All numbers on the page come from the tables, the verdicts from :mod:`raysslprune.results.claims`, and the pictures from
-:mod:`raysslprune.figures`. Nothing depends on the time or on what is installed.
+Each section of the results shows a figure at every scale that has a table of it; all figures must have one at the scale
+laptop. All results on the pages come from the tables, the verdicts from :mod:`raysslprune.results.claims`, and the
+pictures from :mod:`raysslprune.figures`. Nothing depends on the time or on what is installed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import pyarrow as pa
 from raysslprune import results
 from raysslprune.catalogue import label_samples
 from raysslprune.kinds import kind_of
-from raysslprune.messages import SCALE, UserError
+from raysslprune.messages import SCALE, UserError, sweep_command
+from raysslprune.paper import scalefile
 from raysslprune.paper.experiments import PROPER_NAMES, rewinds_with_few_labels
-from raysslprune.paper.scales import FEW, SETTINGS, images_of
+from raysslprune.paper.scales import FEW, SETTINGS, Scale, given, images_of
 from raysslprune.results import claims
 from raysslprune.spec import Train, closure, read_by
 from raysslprune.sweep_loader import Sweep, known, load
@@ -47,16 +48,22 @@ COLUMNS = pa.schema(
 DPI = 200
 """Dots per inch of the pictures, which are then 1,380 pixels wide."""
 
-TEMPLATE = "results.md.jinja"
+PAGES = ("results.md", "science.md")
+"""Pages whose templates, in the same folder, have a name that ends in ``.jinja``."""
 
-SCALES = {SCALE: "digits", "cifar10-small": "CIFAR-10"}
+_JPEG = "benchmarks/cifar10-jpeg.toml"
+
+CIFAR10 = Scale("cifar10-jpeg", SETTINGS[scalefile.scale(Path(__file__).parent.parent / _JPEG)], (_JPEG,))
+"""The scale of natural images on the page."""
+
+SCALES = {SCALE: "digits", CIFAR10: "CIFAR-10"}
 """Scales on the page, and what their columns are called. The first has all figures."""
 
 
 def write(docs: Path) -> dict[str, str]:
-    """Write the page and its pictures under ``docs``, from ``docs/data``. Returns what happened to each file."""
-    scales = {scale: figures for scale in SCALES if (figures := shown(docs / "data", scale))}
-    made = {"results.md": text(scales, (docs / TEMPLATE).read_text()).encode()}
+    """Write the pages and the pictures under ``docs``, from ``docs/data``. Returns what happened to each file."""
+    scales = every(docs / "data")
+    made = {page: text(scales, (docs / f"{page}.jinja").read_text()).encode() for page in PAGES}
     made |= {f"images/{figure.file}": picture(figure) for figures in scales.values() for figure in figures.values()}
     done: dict[str, str] = {}
     for name, content in made.items():
@@ -66,6 +73,11 @@ def write(docs: Path) -> dict[str, str]:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     return done
+
+
+def every(data: Path) -> dict[str, dict[str, Figure]]:
+    """Return the sweeps on the page by name, by scale. The errors are those of :func:`shown`."""
+    return {scale: figures for scale in SCALES if (figures := shown(data, scale))}
 
 
 def read(path: Path) -> pa.Table | None:
@@ -152,8 +164,7 @@ class Figure:
     @property
     def command(self) -> str:
         """What makes the figure with these seeds."""
-        scale = "" if self.scale == SCALE else f" --scale {self.scale}"
-        return f"python -m raysslprune.sweep {self.sweep.name}{scale} --seeds {self.seeds}"
+        return sweep_command(self.sweep.name, given(self.scale), seeds=self.seeds)
 
     def words(self, says: str) -> str:
         """Return the verdict of a claim; of a claim in several panels, how many have which."""
@@ -242,7 +253,7 @@ def picture(figure: Figure) -> bytes:
 
 
 def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
-    """Render the page. scales: figures by name, by scale."""
+    """Render a page. scales: figures by name, by scale."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -252,6 +263,7 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
     every = [figure for found in scales.values() for figure in found.values()]
     page = environment.from_string(template).render(
         figures=figures,
+        natural=scales.get(CIFAR10, {}),
         setting=setting,
         images=images_of(setting.data),
         few=images_of(f"{setting.data}:{FEW}"),
@@ -262,6 +274,7 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
         origins="\n\n".join(_origins(scale, found.values()) for scale, found in scales.items()),
         overview=partial(_overview, scales),
         evidence=partial(_evidence, scales),
+        agreement=agreement(scales),
     )
     return "\n\n".join(map(_filled, re.sub(r"(?<=\d) %", "%", page).strip().split("\n\n"))) + "\n"
 
@@ -300,6 +313,19 @@ def _overview(scales: Mapping[str, Mapping[str, Figure]], sections: Mapping[str,
             rows.append((link, says, source, *words))
             link = ""
     return markdown(Table.of(("figure", "claim", "source", *(SCALES[scale] for scale in scales)), rows))
+
+
+def agreement(scales: Mapping[str, Mapping[str, Figure]]) -> dict[tuple[str, ...], list[str]]:
+    """List the claims of the figures that all scales have by their verdicts, one for each scale."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name in known():
+        if all(name in figures for figures in scales.values()):
+            at = [figures[name] for figures in scales.values()]
+            for says in dict.fromkeys(claim.says for figure in at for claim in figure.sweep.claims):
+                words = tuple(figure.words(says) for figure in at)
+                if all(words):
+                    found.setdefault(words, []).append(f"{says} ({name})")
+    return found
 
 
 def _anchor(heading: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from benchmarks import page
 from raysslprune import results
 from raysslprune.messages import SCALE, UserError, sweep_command
-from raysslprune.paper.scales import SETTINGS
+from raysslprune.paper.scales import given
 from raysslprune.results.sql import files
 from raysslprune.results.tables import KEYS
 from raysslprune.store.steps import Store
@@ -35,12 +35,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = "first add the seeds of the result tables in this root to docs/data"
     parser.add_argument("--add", metavar="ROOT", help=add)
     scale = "scale of the tables to add (default: %(default)s)"
-    parser.add_argument("--scale", default=SCALE, choices=list(SETTINGS), help=scale)
+    parser.add_argument("--scale", default=SCALE, choices=list(page.SCALES), help=scale)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Add the tables of a root, if one is given, and write the page. Returns what happened to each file."""
-    added = add(options.add, options.scale, DOCS / "data") if options.add else {}
+    (scale,) = (scale for scale in page.SCALES if scale == options.scale)
+    added = add(options.add, scale, DOCS / "data") if options.add else {}
     return added | page.write(DOCS)
 
 
@@ -65,7 +66,7 @@ def add(root: str, scale: str, data: Path) -> dict[str, str]:
             lines, both = path.with_stem(f"{name}-magnitudes"), results.load(f"{name}-magnitudes", root, scale)
             joined[lines] = join_magnitudes(name, page.read(lines), both, source)
     if not joined:
-        command = sweep_command("all", scale, store.shown)
+        command = sweep_command("all", given(scale), store.shown)
         raise UserError(f"{source} has no table of a sweep that trains; to make some, run: {command}")
     others = {path: page.read(path) for path in (data / scale).glob("*.parquet")}
     _check_agreement(

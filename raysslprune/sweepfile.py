@@ -52,6 +52,10 @@ class Point(_Checked):
         return Curve(task=self.task, init=self.init, panel=self.panel)
 
 
+PILOT_SEED = 1_000
+"""The first of the seeds by which recipes and margins are chosen: no figure counts these."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Curve(_Checked):
     """The points of one task and one init, over levels and seeds. panel: None for all panels."""

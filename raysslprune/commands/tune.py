@@ -23,7 +23,7 @@ from raysslprune.messages import UserError, note
 from raysslprune.paper import scalefile
 from raysslprune.paper.scales import SETTINGS, Net
 from raysslprune.spec import Recipe, Train, seed_of, value_of, with_values
-from raysslprune.sweepfile import Point, Tuning
+from raysslprune.sweepfile import PILOT_SEED, Point, Tuning
 
 if TYPE_CHECKING:
     from raysslprune.plan.search import Range, Study
@@ -112,7 +112,7 @@ def _experiment(net: Net, recipes: Sequence[Recipe], scale: str, options: argpar
         tried = replace(net, recipes={options.task: recipe}, rewind={options.task: 0})
         return tried.imp(options.task, seed=seed, levels=0, keep=0.5).dense
 
-    first = [step(recipe, 0) for recipe in recipes]
+    first = [step(recipe, PILOT_SEED) for recipe in recipes]
     metric = next((one for one in catalogue.metrics(first[0]) if one.endswith(catalogue.VALIDATION)), None)
     if metric is None:
         raise UserError(f"no metric of task {options.task} on held-out images is known, so its recipe can't be tuned")
@@ -130,7 +130,7 @@ def _experiment(net: Net, recipes: Sequence[Recipe], scale: str, options: argpar
         Tuning(title=f"Recipe of {options.task}", objective=metric, over=over),
         name=f"tune_{task}_{seed_of(*(one.id for one in first)) % 16**8:08x}",
         scale=scale,
-        seeds=options.seeds,
+        seeds=range(PILOT_SEED, PILOT_SEED + options.seeds),
         root=options.root,
         data=options.data,
     )
@@ -149,8 +149,8 @@ def _chosen(experiment: Experiment, task: str) -> list[str]:
     records = {} if experiment.store.is_new() else experiment.store.survey({point.step.id for point in points})[0]
     (tried,) = by_recipe(points).values()
 
-    def look(candidate: int, seed: int) -> float:
-        record = records.get(tried[candidate][seed].step.id)
+    def look(candidate: int, number: int) -> float:
+        record = records.get(tried[candidate][number].step.id)
         return math.nan if record is None else record.metrics.get(drawing.objective, math.nan)
 
     def recipe(candidate: int) -> list[str]:
@@ -168,7 +168,7 @@ def _chosen(experiment: Experiment, task: str) -> list[str]:
         f"of the best: the mean over {study.seeds} seeds, the sample standard deviation, and each seed",
     ]
     for candidate in ranked:
-        values = [look(candidate, seed) for seed in range(study.seeds)]
+        values = [look(candidate, number) for number in range(study.seeds)]
         how.append(f"    {fmean(values):.2f} {_spread(values)}  {', '.join(recipe(candidate))}")
     section = task if re.fullmatch(r"[\w-]+", task) else json.dumps(task)
     return [*(f"# {line}" for line in how), f"[recipes.{section}]", *recipe(ranked[0])]

@@ -33,6 +33,12 @@ def steps(text: str) -> list[str]:
     return [line.removeprefix("RUN ") for line in unfolded(text) if re.match(r"(RUN )?(apt-get|pip) ", line)]
 
 
+def section(name: str) -> str:
+    """The lines of a section of the Apptainer definition."""
+    (found,) = re.findall(rf"^%{name}\n(.*?)(?=^%|\Z)", APPTAINER, re.M | re.S)
+    return found.strip("\n")
+
+
 def options(command: str) -> Any:
     """Parse the arguments of a sweep as the command does."""
     return sweep._parser().parse_args(shlex.split(command)[2:])
@@ -64,8 +70,8 @@ def test_an_image_has_the_pinned_versions_and_the_installer_of_the_clusters() ->
 
 def test_an_image_copies_what_an_installation_needs_and_nothing_else_is_sent() -> None:
     copied = [word for line in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.M) for word in line.split()]
-    (files,) = re.findall(r"%files\n +(.*) /opt/raysslprune/\n", APPTAINER)
-    assert sorted(files.split()) == sorted(copied)
+    pairs = [line.split() for line in section("files").splitlines() if not line.lstrip().startswith("#")]
+    assert sorted(pairs) == sorted([name, "/opt/raysslprune/"] for name in copied)
     assert all((CHECKOUT / name).exists() for name in copied)
     sent = re.findall(r"^!(\S+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.M)
     assert sorted(sent) == sorted(copied)
@@ -99,6 +105,23 @@ def test_the_device_chooses_the_build_of_pytorch(device: str, tmp_path: Path) ->
     if uv:
         told = subprocess.run([uv, "pip", "install", "--help"], capture_output=True, text=True, check=True).stdout
         assert all(option in told for option in re.findall(r"--[a-z-]+", installed))
+
+
+SHOWN = [
+    *("deploy/Dockerfile", "deploy/apptainer.def", "deploy/rayjob.yaml", "deploy/slurm.sbatch"),
+    *("cluster.yaml", "cluster-local.yaml"),
+]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_sweeps_that_a_file_shows_are_valid_commands(name: str) -> None:
+    text = (CHECKOUT / name).read_text()
+    shown = re.findall(
+        r"(?:raysslprune\.sif sweep|raysslprune sweep|raysslprune\.sweep|slurm\.sbatch) (fig[^#'\n]*)", text
+    )
+    assert shown, "it shows none"
+    for call in shown:
+        assert options(f"raysslprune sweep {call}").sweeps
 
 
 # ------------------------------------------------------------------------------------- Kubernetes

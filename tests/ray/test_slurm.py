@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import raysslprune.sweep
 from tests.helpers import CHECKOUT
 from tests.helpers.commands import Finished, done_steps, table_of
 from tests.helpers.hosts import SHARED, Host, hosts, missing, wait
@@ -53,6 +55,7 @@ options, command = sys.argv[2 : sys.argv.index("--")], sys.argv[sys.argv.index("
 assert options[:5] == ["--address", "127.0.0.1:20007", "--min-nodes", "3", "--num-cpus=2"], options
 assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 assert os.path.isdir(os.environ["RAY_TMPDIR"])
+print("Send termination request to a command line", flush=True)
 if os.environ["SLURM_PROCID"] == "0":
     sys.exit(subprocess.run(command).returncode)
 time.sleep(600)
@@ -60,24 +63,39 @@ time.sleep(600)
 
 PYTHON = """#!/bin/sh
 echo "$@" >> calls
+echo to stdout
+echo to stderr >&2
+test -z "$SIGNAL" || kill -USR1 $(cat pid)
 exit $CODE
 """
+"""With SIGNAL the time limit comes while the sweep runs."""
 
-SCONTROL = "#!/bin/sh\nprintf 'localhost\\nother\\n'\n"
+SCONTROL = """#!/bin/sh
+test "$1" = requeue && echo "$@" >> requeued || printf 'localhost\\nother\\n'
+"""
 
 
-def run_with_stand_ins(folder: Path, nodes: int, code: int, **more: str) -> subprocess.CompletedProcess[str]:
+def run_with_stand_ins(
+    folder: Path, nodes: int, code: int, *arguments: str, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run the script as Slurm would on its first node. code: what the sweep returns. more: variables of the job."""
     for name, text in (("srun", SRUN), ("ray", RAY), ("python", PYTHON), ("scontrol", SCONTROL)):
         (folder / name).write_text(text.format(python=sys.executable) if name in ("srun", "ray") else text)
         (folder / name).chmod(0o755)
-    job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_JOB_ID": "40007", "SLURM_JOB_NUM_NODES": str(nodes), **more}
-    environment = {**os.environ, **job, "SLURM_CPUS_PER_TASK": "2", "CODE": str(code)}
-    environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+    job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_JOB_ID": "40007", "SLURM_JOB_NUM_NODES": str(nodes)}
+    cores = {"SLURM_JOB_CPUS_PER_NODE": "16(x2),2"}  # no --cpus-per-task: as many as the smallest node has
+    path = {"PATH": f"{folder}:{sys.prefix}/bin:{os.environ['PATH']}"}
+    environment = {**os.environ, **job, **cores, **path, "CODE": str(code), **more}
     return subprocess.run(
-        ["bash", SCRIPT, "fig3", "--root", "/shared/my runs"],
+        ["bash", "-c", 'echo $$ > pid; exec bash "$@"', "-", SCRIPT, "fig3", "--root", "/shared/my runs", *arguments],
         env=environment, cwd=folder, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
+
+
+def options_of(folder: Path) -> argparse.Namespace:
+    """Parse the call of the sweep as the sweep does."""
+    (call,) = (folder / "calls").read_text().splitlines()
+    return raysslprune.sweep._parser().parse_args(call.replace("my runs", "my_runs").split()[2:])
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
@@ -87,9 +105,60 @@ def run_with_stand_ins(folder: Path, nodes: int, code: int, **more: str) -> subp
 def test_the_exit_code_of_a_sweep_is_that_of_the_job(nodes: int, more: str, code: int, tmp_path: Path) -> None:
     done = run_with_stand_ins(tmp_path, nodes, code)
     assert done.returncode == code, done.stderr
-    assert (tmp_path / "calls").read_text() == f"-m raysslprune.sweep fig3 --root /shared/my runs {more}\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"calls", "srun", "ray", "python", "scontrol"}
+    assert (tmp_path / "calls").read_text() == f"-m raysslprune.sweep {more} fig3 --root /shared/my runs\n"
+    assert options_of(tmp_path).sweeps == ["fig3"]
+    assert done.stdout == "to stdout\n"
+    assert "to stderr\n" in done.stderr
+    assert "termination" not in done.stderr
+    assert (f"ended with exit code {code}; " in done.stderr) == (nodes > 1)
+    of_ray = {"raysslprune-40007.ray"} if nodes > 1 else set[str]()
+    stand_ins = {"calls", "pid", "srun", "ray", "python", "scontrol"}
+    assert {path.name for path in tmp_path.iterdir()} == stand_ins | of_ray
+    for name in of_ray:
+        assert set((tmp_path / name).read_text().splitlines()) == {"Send termination request to a command line"}
     assert not Path("/tmp/ray-40007").exists()
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_cpus_per_task_says_how_many_cores_of_a_node_are_used(nodes: int, tmp_path: Path) -> None:
+    """The stand-ins demand two."""
+    more = {"SLURM_CPUS_PER_TASK": "2", "SLURM_JOB_CPUS_PER_NODE": "16(x3)"}
+    assert run_with_stand_ins(tmp_path, nodes, 0, **more).returncode == 0
+    del more["SLURM_CPUS_PER_TASK"]
+    assert run_with_stand_ins(tmp_path, nodes, 0, **more).returncode != 0
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_your_slots_win_over_those_of_the_script(nodes: int, tmp_path: Path) -> None:
+    done = run_with_stand_ins(tmp_path, nodes, 0, "--slots", "1")
+    assert done.returncode == 0, done.stderr
+    assert options_of(tmp_path).slots == 1
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("count", [{}, {"SLURM_RESTART_COUNT": "0"}])
+def test_a_job_whose_time_is_up_is_queued_again(nodes: int, count: dict[str, str], tmp_path: Path) -> None:
+    done = run_with_stand_ins(tmp_path, nodes, 75, SIGNAL="1", **count)
+    assert done.returncode == 75
+    assert (tmp_path / "requeued").read_text() == "requeue 40007\n"
+    assert "goes back into the queue" in done.stderr
+
+
+def test_a_job_whose_time_limit_leaves_no_time_to_train_is_not_queued_for_ever(tmp_path: Path) -> None:
+    done = run_with_stand_ins(tmp_path, 1, 75, SIGNAL="1", SLURM_RESTART_COUNT="1")
+    assert done.returncode == 75
+    assert not (tmp_path / "requeued").exists()
+    assert "longer --time" in done.stderr
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_an_environment_that_is_not_active_is_reported_once(nodes: int, tmp_path: Path) -> None:
+    done = run_with_stand_ins(tmp_path, nodes, 0, PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("slurm.sbatch: ")
+    assert "activate" in sentence
+    assert not (tmp_path / "calls").exists()
 
 
 def test_a_job_array_is_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -161,7 +230,7 @@ def test_under_slurm(tmp_path: Path, finished: Finished) -> None:
         pytest.skip(why)
     with hosts(NODES, tmp_path) as made, slurm(made, tmp_path):
         head = made["node1"]
-        job = submit(head, "--cpus-per-task=1", "fig3", "--scale", "smoke", "--root", f"{SHARED}/runs")
+        job = submit(head, "fig3", "--scale", "smoke", "--root", f"{SHARED}/runs")
         wait_until(lambda: len(done_steps(tmp_path / "runs")) >= 5, lambda: log_of(tmp_path, job))
         on(head, "scancel", "--batch", "--signal=USR1", job)  # as Slurm does before the time limit
         wait_until(lambda: state(head, job)["Restarts"] == "1", lambda: str(state(head, job)))

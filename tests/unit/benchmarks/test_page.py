@@ -48,9 +48,10 @@ def tables(text: str) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def test_the_page_is_what_the_tables_say(figures: dict[str, page.Figure]) -> None:
-    made = page.text({"laptop": figures}, (DOCS / page.TEMPLATE).read_text())
-    assert made == TEXT, f"docs/results.md is not what {WRITE} writes"
+@pytest.mark.parametrize("name", page.PAGES)
+def test_the_pages_are_what_the_tables_say(name: str) -> None:
+    made = page.text(page.every(DOCS / "data"), (DOCS / f"{name}.jinja").read_text())
+    assert made == (DOCS / name).read_text(), f"docs/{name} is not what {WRITE} writes"
 
 
 @pytest.mark.slow
@@ -118,25 +119,25 @@ def test_the_overview_has_the_verdicts_below_it() -> None:
 
 def test_a_second_scale_stands_beside_the_first(figures: dict[str, page.Figure]) -> None:
     """Made-up values of Figure 5 on CIFAR-10, where S4L is best by far."""
-    sweep = load("fig5", "cifar10-small", 3)
+    sweep = load("fig5", page.CIFAR10, 3)
     rows = []
     for number, point in enumerate(sweep.points):
         row = dict.fromkeys(page.COLUMNS.names) | dict.fromkeys(page.VERSIONS, "1")
-        row |= {"figure": "fig5", "scale": "cifar10-small", "step": point.step.id, "metric": point.metric}
+        row |= {"figure": "fig5", "scale": page.CIFAR10, "step": point.step.id, "metric": point.metric}
         row |= {name: getattr(point, name) for name in ("panel", "task", "init", "level", "seed")}
         row |= {"density": 0.64**point.level, "value": 50.0 + 30 * (point.task == "s4l") + number % 3}
         row |= {"collapsed_layers": 0, "device": "cpu", "date": date(2026, 1, 1), "rewind": point.step.rewind}
         rows.append(
             {name: _filled(field, row[name]) for name, field in zip(page.COLUMNS.names, page.COLUMNS, strict=True)}
         )
-    small = page.Figure(sweep, "cifar10-small", pa.Table.from_pylist(rows, schema=page.COLUMNS), None)
-    text = page.text({"laptop": figures, "cifar10-small": {"fig5": small}}, (DOCS / page.TEMPLATE).read_text())
+    small = page.Figure(sweep, page.CIFAR10, pa.Table.from_pylist(rows, schema=page.COLUMNS), None)
+    text = page.text({"laptop": figures, page.CIFAR10: {"fig5": small}}, (DOCS / "results.md.jinja").read_text())
     rows_of = re.findall(r"^\| .*S4L's winning tickets are better than those found with no labels \| .*$", text, re.M)
     assert rows_of[0].split(" | ")[3:] == [figures["fig5"].words(rows_of[0].split(" | ")[1]), "holds |"]
     heading, command = "### CIFAR-10, 5,000 images, five convolutions", f"{small.command}\n"
     assert f"{heading}\n\n    {command}" in text
-    assert command == "python -m raysslprune.sweep fig5 --scale cifar10-small --seeds 3\n"
-    assert "images/fig5-cifar10-small.png" in text
+    assert command == "python -m raysslprune.sweep fig5 --scale benchmarks/cifar10-jpeg.toml --seeds 3\n"
+    assert "images/fig5-cifar10-jpeg.png" in text
     assert "The margin is 2 points on digits and 2 points on CIFAR-10." in text
     assert text.count("### digits") == len(figures) - 1  # without the rewind study
 

@@ -66,7 +66,8 @@ def test_the_best_on_held_out_images_is_printed_for_a_scale_file(
     """By a halving written out here: the means over one, two and four seeds decide."""
     assert tune.main(["labels", "--over", "lr=0.01..0.3", "batch=32,64", "--trials", "8"]) == 0
     told = capsys.readouterr()
-    every = {seed: {step.recipe: step for step in trained if step.seed == seed} for seed in range(4)}
+    every = [{step.recipe: step for step in trained if step.seed == seed} for seed in range(1000, 1004)]
+    assert {step.seed for step in trained} == {*range(1000, 1004)}, "none that a figure counts"
     left = list(every[0])
     assert len(left) == 8
     for seeds in (1, 2, 4):
