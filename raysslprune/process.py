@@ -86,16 +86,12 @@ def exit_code(code: int) -> int:
 
 
 def end(code: int) -> NoReturn:
-    """Exit. If a thread still waits for a dead Ray, skip all exit hooks, since Ray's would wait too.
-
-    The garbage collector does not look through all modules again, which would take up to half a second.
-    """
+    """Exit. If a thread still waits for a dead Ray, skip all exit hooks, since Ray's would wait too."""
     if any(thread.name == RAY_THREAD for thread in threading.enumerate()):
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-    gc.freeze()
     sys.exit(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 
 from raysslprune.process import collector_off
@@ -11,7 +12,8 @@ def import_all() -> None:
     """Import all that a training needs, in a process that does nothing else.
 
     torch imports its compiler when a process makes its first optimiser. The garbage collector would go through the
-    objects of all modules again and again, a fourth of the time; they are no garbage, so later it leaves them out too.
+    objects of all modules again and again, a fourth of the time. It leaves them out until the process ends, when
+    libraries of torch report what was not freed.
     """
     with collector_off():
         import torch
@@ -21,3 +23,4 @@ def import_all() -> None:
 
         torch.optim.SGD([torch.zeros(1, requires_grad=True)])
         gc.freeze()
+        atexit.register(gc.unfreeze)

@@ -33,6 +33,7 @@ def test_after_it_an_update_imports_nothing() -> None:
     run = subprocess.run([sys.executable, "-c", ONCE], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == ["0", "True"]
+    assert run.stderr == "", "at the end, libraries of torch report what was not freed"
 
 
 def test_a_worker_imports_all_before_its_first_job_and_reports_what_can_not_be_imported(
