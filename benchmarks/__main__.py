@@ -32,6 +32,7 @@ BENCHMARKS = {
     "masks": "pruning beside torch's own; masks through Ray and through files",
     "plan": "planning and tabling sweeps of up to 100,000 points",
     "sweep": "efficiency of the whole command",
+    "start": "seconds from the command to each stage of a sweep, from the imports to the exit",
     "dispatch": "what the driver of a sweep needs for each job, with trainings that do nothing",
     "cluster": "how well up to hundreds of GPUs would be used: a simulation",
     "tasks": "what each task learns on digits, over seeds",

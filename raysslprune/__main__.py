@@ -82,7 +82,8 @@ def tree() -> argparse.ArgumentParser:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="raysslprune",
-        description="Prune convolutional networks with and without labels, and draw the figures.",
+        description="Prune convolutional networks with and without labels, and draw the figures. A sweep trains what a "
+        "figure needs; its results go to a root, by default the folder runs. raysslprune COMMAND --help says more.",
         examples=[
             "raysslprune sweep fig3 --dry-run",
             "raysslprune sweep fig3",

@@ -6,8 +6,10 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -131,7 +133,7 @@ class Execution:
             given=options.address,
             note=shown.note,
         )
-        with connection as dashboard:
+        with ThreadPoolExecutor(1) as beside, connection as dashboard:
             if options.gpus_per_worker is None:
                 options = replace(options, gpus_per_worker=self._share_of_a_gpu(shown.note))
             if options.dashboard:
@@ -151,6 +153,7 @@ class Execution:
                     after_each=self.advance,
                     thread=thread,
                 )
+            beside.submit(import_module, "raysslprune.figures.curves")  # Matplotlib, while Ray's processes end
 
     def _share_of_a_gpu(self, note: Callable[[str], None]) -> float:
         """Return the GPUs of each worker: the scale's, divided if all networks are small.

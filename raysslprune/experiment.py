@@ -433,8 +433,8 @@ class Experiment:
             stored = {seed for seed, _, _ in rows}
             at = results.stored_looks(self.store, self.scale, sweep.name)
             if at and not sweep.looks:
-                in_shell = self.seeds_hint.startswith("--")
-                by = "--until-decided --max-seeds " if in_shell else "until_decided=True, max_seeds="
+                call, shell, _ = self.seeds_hint.rpartition("--seeds ")
+                by = f"{call}--until-decided --max-seeds " if shell else "until_decided=True, max_seeds="
                 note(
                     f"{sweep.name}: the results in {self.store.shown} have seeds that were added until claims were "
                     f"decided; this call has {len(seeds)} seeds; to use them all: {by}{at[-1]}"
@@ -462,7 +462,7 @@ class Experiment:
     def _in_words(self, seeds: AbstractSet[int]) -> str:
         """Seeds as a command or a notebook takes them."""
         words = seeds_in_words(seeds)
-        return words if words.isdecimal() or self.seeds_hint.startswith("--") else str(sorted(seeds))
+        return words if words.isdecimal() or self.seeds_hint.endswith("--seeds ") else str(sorted(seeds))
 
     def _missing_data(self, pending: Sequence[Job], fetch: bool) -> list[str]:
         """Return a sentence for each data set that these jobs need and that is incomplete. fetch: download them."""

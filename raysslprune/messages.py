@@ -89,16 +89,25 @@ def seeds_in_words(seeds: int | Iterable[int]) -> str:
 
 
 def sweep_command(
-    sweep: str, scale: str | Sequence[str] = SCALE, root: str = ROOT, seeds: int | Iterable[int] | None = None
+    sweep: str | Sequence[str],
+    scale: str | Sequence[str] = SCALE,
+    root: str = ROOT,
+    seeds: int | Iterable[int] | None = None,
+    more: Sequence[str] = (),
 ) -> str:
-    """Return the command that makes the results of a sweep.
+    """Return the command that makes the results of a sweep, or of several, quoted for a shell.
 
     scale: its name, or the words that give it after ``--scale``. seeds: their number, or the seeds; None for the
-    scale's own number.
+    scale's own number. more: further words, at the end.
     """
     given = [scale] if isinstance(scale, str) else [*scale]
-    words = ["python", "-m", "raysslprune.sweep", sweep]
+    words = ["python", "-m", "raysslprune.sweep", *([sweep] if isinstance(sweep, str) else sweep)]
     words += ["--scale", *given] if given != [SCALE] else []
     words += ["--seeds", seeds_in_words(seeds)] if seeds is not None else []
     words += ["--root", root] if root != ROOT else []
-    return shlex.join(words)
+    return " ".join(map(_quoted, [*words, *more]))
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for a shell: by double quotes if it has single ones, as ``--only "task == 'labels'"``."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)

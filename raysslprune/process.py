@@ -5,6 +5,7 @@ A command calls :func:`begin` before it imports anything slow, so this module im
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -65,6 +66,18 @@ def importing() -> Iterator[None]:
         yield
     finally:
         _State.unwinds = before
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Turn the garbage collector off, if it is on."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def exit_code(code: int) -> int:

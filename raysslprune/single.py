@@ -19,9 +19,9 @@ from typing import Any
 
 from raysslprune import catalogue, words
 from raysslprune.experiment import Experiment, Failed
-from raysslprune.messages import SCALE, USAGE, UserError, traceback_file
+from raysslprune.messages import SCALE, USAGE, UserError, note, traceback_file
 from raysslprune.paper.scalefile import in_samples
-from raysslprune.paper.scales import SETTINGS, images_of
+from raysslprune.paper.scales import SETTINGS, few_updates, images_of
 from raysslprune.paper.scaletext import LENGTHS
 from raysslprune.plan.graph import Job
 from raysslprune.results import steps, to_parquet
@@ -86,11 +86,12 @@ def train(
         catalogue.check("architecture", catalogue.ARCHITECTURES, arch)
         _check_data(data)
         found, told = (recipe, "as given") if recipe else default_recipe(task, data, folder)
+        changed = with_changes(found, task, changes, lambda: _size(data, folder)[0])
         step = Train(
             task=task,
             data=data,
             arch=arch,
-            recipe=with_changes(found, task, changes, lambda: _size(data, folder)[0]),
+            recipe=changed,
             seed=seed,
             start=_start(store, start, seed, arch),
             mask=_mask(store, mask, arch),
@@ -99,6 +100,8 @@ def train(
         point = Point(step=step, task=task, init="", level=0, seed=seed, metric=metric)
     sweep = Sweep(name="train", drawing=Figure(title="train"), claims=(), points=(point,))
     experiment = Experiment(sweeps=(checked(sweep, "train"),), scale=SCALE, store=store, data=folder)
+    if sentence := few_updates([(task, changed)], "samples or batch"):
+        note(sentence)
     ran: list[str] = []
 
     def run(job: Job) -> None:

@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -628,7 +629,7 @@ class External(Step):
         are, them = ("are", "them") if self.CONTENT.endswith("s") else ("is", "it")
         return (
             f"the imported {self.arch} {self.CONTENT} {self.digest[:8]} (step {self.id}) {are} missing in {root}; "
-            f"import {them}: raysslprune {self.COMMAND} FILE --arch {self.arch} --root {root}"
+            f"import {them}: raysslprune {self.COMMAND} FILE --arch {self.arch} --root {shlex.quote(root)}"
         )
 
 

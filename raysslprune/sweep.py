@@ -15,9 +15,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
+from raysslprune import catalogue
 from raysslprune.cluster.options import RunOptions
 from raysslprune.commands.common import Parser, count, reports_errors, wrong_calls
 from raysslprune.experiment import Experiment
+from raysslprune.messages import sweep_command
+from raysslprune.paper.scales import given
 from raysslprune.plan.looks import MAX_SEEDS, looks
 from raysslprune.plan.only import EXAMPLE
 from raysslprune.sweep_loader import SweepError, known
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root=options.root,
         data=options.data,
     )
-    experiment = replace(loaded, seeds_hint="--seeds ")
+    experiment = replace(loaded, seeds_hint=f"{_command(options, loaded.scale)} --seeds ")
     if options.draw and (options.dry_run or options.explain is not None):
         raise SweepError("--draw can't be combined with --dry-run or --explain")
     if options.explain is not None:
@@ -62,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _command(options: argparse.Namespace, scale: str) -> str:
+    """Return this command with the options that say which results it makes, for messages; without ``--seeds``."""
+    data = ["--data", options.data] if options.data != catalogue.data_root() else []
+    only = ["--only", options.only] if options.only is not None else []
+    return sweep_command(options.sweeps, given(scale), options.root, more=[*data, *only])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m raysslprune.sweep",
@@ -78,11 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sweeps", nargs="+", metavar="SWEEP", help=f"{', '.join(known())}, all, or a .py file of your own")
     parser.add_scale("the sweeps")
-    parser.add_seeds("depends on the scale")
+    parser.add_seeds("as many as the scale says; 1 for laptop")
     until = f"add seeds until all claims are decided, at {', '.join(map(str, looks()))} seeds, for undecided ones only"
     add("--until-decided", action="store_true", help=until)
     add("--max-seeds", type=count, metavar="N", help=f"end --until-decided at N seeds (default: {MAX_SEEDS})")
-    only = f"train and show a part of the points, in files of its own: {EXAMPLE}"
+    only = f"train and show a part of the points, in files of its own, such as: {EXAMPLE}"
     add("--only", metavar="EXPR", help=only)
     parser.add_root()
     parser.add_data("; digits come with the package")
@@ -105,11 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--dashboard", action="store_true", help="also start Ray's dashboard, on this machine only")
     add("--json-lines", action="store_true", help="print progress on stderr as JSON, one object per line")
     add("--curves", action="store_true", help="write learning curves for TensorBoard to folders in ROOT/curves")
-    points = "measure each training at N points from its start to its end, for the column curve of steps in SQL"
+    points = "measure each training at N points from start to end: in SQL the column curve of the table steps"
     add("--curve-points", type=count, default=0, metavar="N", help=f"{points} (default: none)")
     compiled = "compile networks by torch.compile, on GPUs each update as a CUDA graph; results differ by rounding"
     add("--compile", action="store_true", help=compiled)
-    tracked = "send each finished step as a run to mlflow:ADDRESS or wandb:PROJECT; what it lacks is caught up"
+    tracked = "send each finished step as a run to mlflow:ADDRESS or wandb:PROJECT; steps that it lacks are sent too"
     add("--track", type=_tracker, default="", metavar="TRACKER", help=tracked)
     add("--draw", action="store_true", help="train nothing: draw what is done to ROOT/drafts, even while a sweep runs")
     add("--dry-run", action="store_true", help="print what would run and what it would cost, and exit")

@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -47,8 +47,9 @@ class NotAtThisScale(SweepError):
 class Sweep:
     """A sweep file, loaded, with its points for all seeds, or the rows of its listing.
 
-    looks: if seeds are added until the claims are decided, the numbers of seeds at which the claims are judged. part: a
-    sentence on what was left out, if this is a part of another sweep (plan.only).
+    given: name or path by which it was loaded; empty if it has no file. looks: if seeds are added until the claims are
+    decided, the numbers of seeds at which the claims are judged. part: a sentence on what was left out, if this is a
+    part of another sweep (plan.only).
     """
 
     name: str
@@ -58,6 +59,7 @@ class Sweep:
     rows: tuple[tuple[Any, ...], ...] = ()
     looks: tuple[int, ...] = ()
     part: str = ""
+    given: str = field(default="", compare=False)
 
 
 @contextmanager
@@ -83,13 +85,15 @@ def load(name: str | os.PathLike[str], scale: str, seeds: int | Iterable[int], l
     if isinstance(drawing, Listing):
         rows = _called(path, module, "rows(scale)", "tuples", scale)
         _check_rows(path, drawing, rows)
-        return Sweep(name=path.stem, drawing=drawing, claims=(), points=(), rows=rows)
+        return Sweep(name=path.stem, drawing=drawing, claims=(), points=(), rows=rows, given=str(name))
     claims, points = _claims(path, module, scale), list[Any]()
     looks = looks if claims else ()
     chosen = looks[-1] if looks else seeds
     for seed in range(chosen) if isinstance(chosen, int) else chosen:
         points += _called(path, module, "points(scale, seed)", "raysslprune.Point values", scale, seed)
-    return checked(Sweep(name=path.stem, drawing=drawing, claims=claims, points=tuple(points), looks=looks), path)
+    whole = tuple(points)
+    made = Sweep(name=path.stem, drawing=drawing, claims=claims, points=whole, looks=looks, given=str(name))
+    return checked(made, path)
 
 
 def checked(sweep: Sweep, path: str | Path) -> Sweep:

@@ -296,11 +296,15 @@ def duration(seconds: float) -> str:
     return f"{whole / 86400:.1f} days"
 
 
-def left_in_words(seconds: float, guess: bool) -> str:
-    """The remaining time for people: ``3:07 min left``, or ``about 3:07 min left, a guess``."""
+def left_in_words(seconds: float, guess: bool, starting: bool = False) -> str:
+    """The remaining time for people: ``3:07 min left``, or ``about 3:07 min left, a guess``.
+
+    starting: no training runs yet, and the time is from then on: ``3:07 min once trainings begin``.
+    """
+    since = "once trainings begin" if starting else "left"
     if seconds < 1:
-        return "less than 1 s left"
-    return f"about {duration(seconds)} left, a guess" if guess else f"{duration(seconds)} left"
+        return f"less than 1 s {since}"
+    return f"about {duration(seconds)} {since}, a guess" if guess else f"{duration(seconds)} {since}"
 
 
 def size(count: float) -> str:

@@ -28,6 +28,7 @@ from raysslprune.cluster import patches
 from raysslprune.cluster.options import Capacity
 from raysslprune.cluster.ray_thread import ClusterError
 from raysslprune.environment import changed, defaults
+from raysslprune.process import collector_off
 from raysslprune.store.record import StoreError, versions
 from raysslprune.store.steps import MARKER, Store
 
@@ -110,9 +111,20 @@ def connected(
             stack.callback(shut_down, wait=address is None)
             with _deadline(abandon):
                 context = _joined(address, source) if address else _started(cpus, dashboard)
+            _State.own = address is None
             yield context.dashboard_url or ""
     finally:
+        _State.own = False
         patches.read_environment_again()
+
+
+class _State:
+    own = False  # whether `connected` has started the Ray that is connected
+
+
+def is_own() -> bool:
+    """Return whether :func:`connected` has started the connected Ray, so that its processes have all of SETTINGS."""
+    return _State.own
 
 
 def shut_down(wait: bool) -> None:
@@ -121,13 +133,8 @@ def shut_down(wait: bool) -> None:
     If the collector frees an object reference meanwhile, in any thread, Ray 2.60 ends the process.
     """
     gc.collect()  # the references that it would free later
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with collector_off():
         ray.shutdown(wait_for_processes=wait)
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def named_address(given: str | None = None) -> tuple[str | None, str]:
@@ -178,7 +185,7 @@ def _deadline(abandon: Callable[[ClusterError], None]) -> Iterator[None]:
 def _started(cpus: int | None, dashboard: bool) -> Any:
     """Start Ray on this machine. Raises ClusterError."""
     try:
-        with patches.on_localhost():
+        with patches.on_localhost(), patches.agent_on_any_port():
             return _init(address="local", num_cpus=cpus, include_dashboard=dashboard, dashboard_host="127.0.0.1")
     except Exception as error:
         why = " ".join(str(error).split())

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -65,6 +66,8 @@ _MODULE = "ray.tune.execution.tune_controller"
 _CONTROLLER = f"{_MODULE}:TuneController"
 _CACHE = "ray.tune.utils.object_cache:_ObjectCache"
 _ACTORS = "ray.air.execution._internal.actor_manager:RayActorManager"
+_PARAMETERS = "ray._private.parameter"
+_USAGE = "ray.air._internal.usage"
 _TRIAL = "ray.tune.experiment:Trial"
 
 NAMES = (
@@ -91,6 +94,11 @@ NAMES = (
         "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE",
         used_in="ray.tune.execution.class_cache:_ActorClassCache.get",
     ),
+    Private(
+        "ray.tune.execution.class_cache:DEFAULT_ENV_VARS",
+        used_in="ray.tune.execution.class_cache:_ActorClassCache.get",
+    ),
+    Private(f"{_USAGE}:tag_callbacks", ("callbacks",), "ray.tune.tune:run"),
     Private(f"{_CONTROLLER}.on_step_end", ("self",), f"{_CONTROLLER}.step"),
     Private("_trials", used_in=f"{_CONTROLLER}.add_trial"),
     Private("_live_trials", used_in=f"{_CONTROLLER}.add_trial"),
@@ -99,6 +107,8 @@ NAMES = (
     Private("_failed_trials", used_in=f"{_CONTROLLER}._set_trial_status"),
     Private("temporary_state", used_in=f"{_TRIAL}.set_ray_actor"),
     Private("ray_actor", used_in=f"{_TRIAL}.set_ray_actor"),
+    Private(f"{_PARAMETERS}:RayParams", used_in="ray._private.worker:init"),
+    Private("dashboard_agent_listen_port", used_in=f"{_PARAMETERS}:RayParams.__init__"),
     Private("ray._private.ray_constants:ENABLE_RAY_CLUSTER", used_in="ray._private.services:get_node_ip_address"),
     Private(
         "ray._private.ray_constants:RAY_ENABLE_UV_RUN_RUNTIME_ENV",
@@ -236,6 +246,34 @@ def workers_given(variables: Collection[str]) -> AbstractContextManager[object]:
 
 
 @contextmanager
+def workers_inherit() -> Iterator[None]:
+    """Make Tune start its workers without a runtime environment, in processes that Ray has started beforehand.
+
+    Ray: Tune gives its workers a runtime environment with at least PL_DISABLE_FORK, which is for Lightning. Such a
+    worker never gets one of the processes that Ray starts with the node, as many as it has cores.
+    Unsuitable: the processes of a Ray that this process has started have all its variables, and a new process is
+    slower.
+    Instead: Tune's two collections of variables are empty, and so is the environment.
+    When Ray changes: see where ``_ActorClassCache.get`` gets its variables.
+    """
+    module = "ray.tune.execution.class_cache"
+    with mock.patch(f"{module}.DEFAULT_ENV_VARS", {}), mock.patch(f"{module}.ENV_VARS_TO_PROPAGATE", set()):
+        yield
+
+
+def callbacks_not_counted() -> AbstractContextManager[object]:
+    """Let Tune start without counting its callbacks.
+
+    Ray: Tune counts those of a run by their kinds, for Ray's usage statistics, even if these are off. To tell the
+    kinds apart it imports Ray's callbacks for MLflow and others, and so MLflow itself if it is installed.
+    Unsuitable: that import takes a second, and a sweep sends no statistics.
+    Instead: nothing is counted.
+    When Ray changes: drop this if ``tag_callbacks`` imports nothing, or does so only if statistics are on.
+    """
+    return mock.patch(f"{_USAGE}.tag_callbacks", return_value=False)
+
+
+@contextmanager
 def ended_trials_forgotten() -> Iterator[None]:
     """Make Tune forget trials that have ended.
 
@@ -305,6 +343,19 @@ def on_localhost() -> AbstractContextManager[object]:
     ``services.get_node_ip_address`` reads.
     """
     return mock.patch("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+
+
+def agent_on_any_port() -> AbstractContextManager[object]:
+    """Let the dashboard's agent of a Ray that starts in this context listen on a port that is free.
+
+    Ray: the agent listens on port 52365, and ``ray.init`` has no argument for another. If it is taken, as by another
+    Ray on this machine, the agent tries again for 3 s, for which ``ray.init`` waits, and then serves nothing.
+    Unsuitable: several sweeps may run on one machine.
+    Instead: ``ray.init`` makes its parameters with port 0, for which the agent takes any.
+    When Ray changes: drop this if ``ray.init`` takes the port, or if its default is 0.
+    """
+    parameters: Any = pkgutil.resolve_name(f"{_PARAMETERS}:RayParams")
+    return mock.patch(f"{_PARAMETERS}.RayParams", partial(parameters, dashboard_agent_listen_port=0))
 
 
 def uv_environments(on: bool) -> AbstractContextManager[object]:

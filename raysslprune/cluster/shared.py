@@ -82,11 +82,17 @@ class Exchange:
         """Start the actor on this node, which the sweep needs anyway; if it dies, Ray restarts it.
 
         Ray does not keep to a soft affinity. Without retries, a call fails at once while the actor is gone, instead of
-        waiting for its restart. An actor that an earlier sweep of this program left is ended first.
+        waiting for its restart. Ray's head keeps no record of its calls, several for each job, so the dashboard lists
+        the jobs alone. An actor that an earlier sweep of this program left is ended first.
         """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(_Board).options(
-            name=_name(), num_cpus=0, max_restarts=-1, max_task_retries=0, scheduling_strategy=here
+            name=_name(),
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=0,
+            scheduling_strategy=here,
+            enable_task_events=False,
         )
         while True:
             with suppress(ValueError):

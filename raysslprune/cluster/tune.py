@@ -31,7 +31,8 @@ from ray.util import get_node_ip_address
 
 from raysslprune.catalogue import data_parts
 from raysslprune.cluster import patches
-from raysslprune.cluster.nodes import SETTINGS, Lifeline, check_nodes, complaint, no_compiler
+from raysslprune.cluster.imports import import_all
+from raysslprune.cluster.nodes import SETTINGS, Lifeline, check_nodes, complaint, is_own, no_compiler
 from raysslprune.cluster.options import NOT_STARTED, Capacity, RunOptions
 from raysslprune.cluster.ray_thread import ClusterError, RayThread
 from raysslprune.cluster.reuse import WorkerReuse
@@ -103,6 +104,7 @@ class JobTrial(tune.Trainable):
 
     def prepare(self, config: dict[str, Any]) -> str:
         """Prepare this process, once; return what is wrong with its node, '' if nothing is."""
+        import_all()
         import torch
 
         from raysslprune.cluster.train import threads
@@ -530,11 +532,12 @@ def run(
         try:
             with (
                 life.watched(),
+                patches.callbacks_not_counted(),
                 patches.trials_not_saved(),
                 patches.ended_trials_forgotten(),
                 patches.ended_steps_forgotten(),
                 patches.resources_freed(unless=lambda: life.dead) as placed,
-                patches.workers_given(SETTINGS),
+                patches.workers_inherit() if is_own() else patches.workers_given(SETTINGS),
                 reuse.patched(),
             ):
                 searcher.placed = placed

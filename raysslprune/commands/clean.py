@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sweeps = "sweeps, by name or .py file, or all: the steps that they need are kept, finished or not"
     add("sweeps", nargs="+", metavar="SWEEP", help=sweeps)
     parser.add_scale("the sweeps")
-    parser.add_seeds("depends on the scale")
+    parser.add_seeds("as many as the scale says; 1 for laptop")
     parser.add_root()
     add("--delete", action="store_true", help="delete these steps; tables, figures and what was imported are kept")
     return parser

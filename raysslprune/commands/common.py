@@ -176,7 +176,7 @@ class Parser(argparse.ArgumentParser):
         known = f"{', '.join(SETTINGS)}, or a .toml file"
         help = f"scale of {of}: {known} (default: {choice or default})"
         self.add_argument("--scale", type=scale, default=default, metavar="SCALE", help=help)
-        help = "a value of the scale to replace, with a key of its file: labels.lr=0.1; results get a name of their own"
+        help = "replace a value of the scale, by its key in a scale file: labels.lr=0.1; results get their own folder"
         self.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help)
 
     def add_seeds(self, default: str) -> None:

@@ -70,8 +70,8 @@ def _parser() -> Parser:
         examples=["raysslprune import-weights moco_v2_800ep_pretrain.pth.tar --arch resnet50 --root runs"],
         codes="0 the weights are stored; 1 the store failed; 2 a wrong call, or the file lacks weights of the network",
     )
-    file = "checkpoint of torchvision, MoCo, SimCLR, BYOL, SwAV, DINO, solo-learn or the like, of safetensors, "
-    file += "torch.save or numpy.savez; no code in it is run"
+    file = "checkpoint of torchvision, MoCo, SimCLR, BYOL, SwAV, DINO, solo-learn, lightly, VISSL or the like, of "
+    file += "safetensors, torch.save or numpy.savez; no code in it is run"
     parser.add_argument("file", type=path, metavar="FILE", help=file)
     parser.add_argument("--arch", required=True, metavar="NAME", help="the network, as in a sweep file: resnet50, ...")
     prefix = "prefix of the weights' names in the file, or its end, if it has several networks: module.encoder_k, ..."

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from textwrap import wrap
 
 from raysslprune.commands.common import Parser, path, reports_errors
-from raysslprune.messages import note
+from raysslprune.messages import ROOT, note
 from raysslprune.results import output, sql
 from raysslprune.table import lines
+
+FIGURES = """
+SELECT figure, scale, count(DISTINCT seed) AS seeds, count(*) AS rows FROM results GROUP BY ALL ORDER BY scale, figure
+"""
+"""What is there, for people."""
 
 
 @reports_errors()
@@ -25,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.format in output.BINARY and sys.stdout.isatty():
         parser.error(f"{options.format} is not for a terminal: name a file with --export")
     if not options.sql:
-        contents = sql.contents(options.root)  # raises an error before anything is printed
-        print(f"{described()}\n\nin {options.root}: {contents or 'single trainings only'}")
+        print(overview(options.root))
         return 0
     answer = sql.ask(options.sql[0], options.root)
     if options.export is not None:
@@ -43,6 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not rows:
         note(f"no rows; figures here: {sql.contents(options.root)}")
     return 0
+
+
+def overview(root: str) -> str:
+    """Describe what a root has: its figures with scale, seeds and rows, its other tables, and how to query them."""
+    figures = sql.query(FIGURES, root)
+    names = {*zip(figures["figure"].to_pylist(), figures["scale"].to_pylist(), strict=True)}
+    others = sql.contents(root, but=names)
+    parts = ["\n".join(lines(output.shown(figures.to_reader())[0]))] if names else []
+    parts += [f"other tables: {others}"] if others else []
+    parts = parts or ["single trainings only"]
+    first = figures["figure"][0].as_py() if names else ""
+    query = f"FROM means WHERE figure = '{first}'" if names else "FROM steps"
+    where = [] if root == ROOT else ["--root", root]
+    ask = f'raysslprune results "{query}"{"".join(f" {shlex.quote(word)}" for word in where)}'
+    return "\n\n".join(
+        [*parts, f"tables in SQL: {', '.join(sql.VIEWS)}; their columns: raysslprune results --help\nexample: {ask}"]
+    )
 
 
 def described() -> str:
@@ -64,7 +86,7 @@ def described() -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog="raysslprune results",
-        description="Query the results of all sweeps of a root in SQL. Without a query: show which tables there are.",
+        description="Query the results of all sweeps of a root in SQL. Without a query: show which figures there are.",
         examples=[
             'raysslprune results "SELECT task, density, mean FROM means ORDER BY ALL"',
             'raysslprune results "FROM everything" --export everything.csv',

@@ -71,12 +71,12 @@ def _parser() -> Parser:
     add("--task", required=True, metavar="NAME", help=f"{', '.join(catalogue.TASKS)}, or your own, as mine:SimCLR")
     add("--data", required=True, metavar="DATA", help="the data set, as in a sweep file: digits, folder/pets, ...")
     add("--arch", required=True, metavar="NAME", help="the network, as in a sweep file: conv4, resnet18, ...")
-    start = "id of the training, or imported weights, to start from the final weights of (default: drawn weights)"
+    start = "id of a training, or of imported weights, whose final weights it starts from (default: drawn weights)"
     add("--start", metavar="STEP", help=start)
     add("--mask", metavar="STEP", help="id of the mask to train under (default: none)")
-    add_set(parser, " (default: the recipe of the scale with this data set, or of a similar one, as is printed)")
-    add("--seed", type=whole(0, 2**31 - 1), default=0, metavar="N", help="(default: 0)")
-    add("--device", choices=["cpu", "cuda"], help="(default: cuda if there is a GPU)")
+    add_set(parser, "; the recipe itself is that of a scale with this data set, or a similar one, as the output says")
+    add("--seed", type=whole(0, 2**31 - 1), default=0, metavar="N", help="seed of weights and images (default: 0)")
+    add("--device", choices=["cpu", "cuda"], help="where to train (default: cuda if there is a GPU)")
     remake = "make steps again that other versions of your own source files made, and all that descends from them"
     add("--remake", action="store_true", help=remake)
     parser.add_root()

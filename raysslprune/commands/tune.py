@@ -210,7 +210,7 @@ def _parser() -> Parser:
     parser.add_argument("--over", required=True, nargs="+", metavar="FIELD=VALUES", help=over)
     trials = f"how many recipes to try with one seed (default: {TRIALS})"
     parser.add_argument("--trials", type=count, default=TRIALS, metavar="N", help=trials)
-    seeds = f"seeds of the last that are left, after halving at 1, 2, 4 ... seeds (default: {SEEDS})"
+    seeds = f"seeds that the last recipes have; the better half goes on after 1, 2, 4 ... seeds (default: {SEEDS})"
     parser.add_argument("--seeds", type=count, default=SEEDS, metavar="N", help=seeds)
     parser.add_root()
     parser.add_data("; digits come with the package")

@@ -110,6 +110,19 @@ def presence(labels: Tensor, classes: int) -> Tensor:
     return labels if labels.ndim == 2 else F.one_hot(labels, classes).to(torch.int8)
 
 
+def chance(labels: Tensor, classes: int) -> dict[str, float]:
+    """Return what guessing gives in percent, by metric: ``top1`` by the most frequent class, ``map`` by random scores.
+
+    The average precision of random scores is about the share of the class. Labels as in data.Split; with several for an
+    image there is no top1, and a class leaves out the samples that are ignored for it.
+    """
+    found = presence(labels, classes)
+    counted = (found != IGNORED).sum(0).clamp(min=1)
+    shares = 100 * (found == 1).sum(0).double() / counted
+    by_score = {"map": float(shares.mean())}
+    return by_score if labels.ndim == 2 else {"top1": float(shares.max()), **by_score}
+
+
 # ------------------------------------------------------------------------------------- nearest neighbours
 
 SIMILARITIES = 1 << 25

@@ -51,7 +51,7 @@ OTHER_DATA = ("#0072b2", "#e69f00", "#9467bd", "#66bdf0")
 LINES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
 HOLLOW = {"linestyle": "--", "markerfacecolor": "white"}
-HOLLOW_ERK = HOLLOW | {"linestyle": "-."}
+HOLLOW_ERK = HOLLOW | {"linestyle": "-.", "marker": "d"}
 CONTROL = {"linewidth": 0.8, "markersize": 2.8, "linestyle": ":", "markerfacecolor": "white"}
 RING: Look = {"color": "black", "marker": "o", "linestyle": "none", "markerfacecolor": "none", "markersize": 9}
 NAMES = PROPER_NAMES | {
@@ -106,7 +106,10 @@ def own_style() -> Iterator[None]:
 
 
 def curve_styles(tasks: Iterable[str]) -> dict[str, Look]:
-    """Looks by task. Shuffled masks and the variants of random masks look like the plain ones, but hollow."""
+    """Looks by task. Shuffled masks and the variants of random masks look like the plain ones, but hollow.
+
+    ERK's masks, which stand beside random ones in many figures, have a marker of their own too.
+    """
     tasks, looks, used = list(tasks), dict[str, Look](), set[str]()
     for task in dict.fromkeys(_own(task) for task in tasks):
         kind = _kind(task)

@@ -6,7 +6,7 @@ Appendix D; comments mark the values that the paper does not give and that are c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import wraps
@@ -243,13 +243,21 @@ def too_short(scale: str, used: Collection[Recipe | SVM]) -> str:
     """
     if not isinstance(scale, Scale):
         return ""
+    recipes = {pair for net in scale.setting.nets.values() for pair in net.recipes.items() if pair[1] in used}
+    return few_updates(recipes, "*.samples or *.batch")
+
+
+def few_updates(recipes: Iterable[tuple[str, Recipe]], keys: str) -> str:
+    """A sentence on recipes, by task, that have too few updates to learn anything; '' if there are none.
+
+    keys: what a user sets to have more.
+    """
     short = {
         f"{task}: {updates} update{'s' * (updates != 1)} ({recipe.samples:,} samples, batches of {recipe.batch})"
-        for net in scale.setting.nets.values()
-        for task, recipe in net.recipes.items()
-        if (updates := -(-recipe.samples // recipe.batch)) < FEW_UPDATES and recipe in used
+        for task, recipe in recipes
+        if (updates := -(-recipe.samples // recipe.batch)) < FEW_UPDATES
     }
-    return f"{'; '.join(sorted(short))}: too few to learn anything; set *.samples or *.batch" if short else ""
+    return f"{'; '.join(sorted(short))}: too few to learn anything; set {keys}" if short else ""
 
 
 class _Settings(dict[str, Setting]):

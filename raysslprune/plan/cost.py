@@ -31,7 +31,8 @@ class Cost:
 
 
 START = 20.0
-"""Seconds from the command to the first training: Ray's start, and torch's import in each worker."""
+"""Seconds from the command to the first training, for plans: Ray's start, and torch's import in each worker. A
+machine with more to do needs longer: on two busy cores 45 s and more than 200 s were seen."""
 
 SVMS = 10.0
 """Assumed seconds for the linear SVMs of one network."""

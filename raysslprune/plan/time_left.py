@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from raysslprune.plan.cost import OVERHEAD, START, Kind, kind_of
+from raysslprune.plan.cost import OVERHEAD, Kind, kind_of
 from raysslprune.plan.graph import Job
 from raysslprune.plan.schedule import Schedule
 
@@ -55,7 +55,12 @@ class _Running:
 
 
 class TimeLeft:
-    """Estimate of the remaining time that falls steadily: it counts samples and learns the speed of each kind."""
+    """Estimate of the remaining time that falls steadily: it counts samples and learns the speed of each kind.
+
+    is_starting: True until a training is seen to run. Until then the time is that of the trainings alone, and stands
+    still: how long Ray and the first imports of torch take depends on what else the machine does (45 s and more than
+    200 s were seen on two busy cores), so a constant that is counted down would run out too early.
+    """
 
     def __init__(
         self,
@@ -64,16 +69,16 @@ class TimeLeft:
         guessed: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the clock. expected: seconds of jobs on one worker, by id. guessed: ids of jobs of unmeasured speed."""
+        """expected: seconds of jobs on one worker, by id. guessed: ids of jobs of unmeasured speed."""
         self.schedule, self.expected, self.guessed, self.clock = schedule, expected, guessed, clock
         self.slots = 1
-        self._start = self._at = clock()
+        self._at = clock()
         self._look_at = -math.inf
         self._done: defaultdict[Kind, _Work] = defaultdict(_Work)
         self._running: dict[str, _Running] = {}
         self._workers: dict[str, int] = {}
         self._left: float | None = None
-        self.is_guess = False
+        self.is_guess, self.is_starting = False, True
 
     def started(self, job: Job, workers: int) -> None:
         self._workers[job.id] = workers
@@ -81,6 +86,7 @@ class TimeLeft:
     def done(self, job: Job, seconds: float) -> None:
         """Record a finished job. seconds: time of its training on one worker."""
         self.ended(job)
+        self._begin()
         if self.expected[job.id] > OVERHEAD:  # else only masks were made, for an older training
             self._done[kind_of(job)] += _Work(self.expected[job.id], seconds)
 
@@ -96,6 +102,8 @@ class TimeLeft:
             return
         self._see(training, now)
         estimate = self._estimate(now)
+        if self.is_starting:
+            self._left, self._at = estimate, now
         # it counts down only to the estimate, or a training that takes longer than expected would have 0 s left
         left = estimate if self._left is None else max(self._left - (now - self._at), min(self._left, estimate))
         self._left = left + (estimate - left) * -math.expm1(-(now - self._at) / SMOOTH)
@@ -108,7 +116,7 @@ class TimeLeft:
             return 0.0
         if self._left is None:
             self.look({})
-        return max(0.0, (self._left or 0.0) - (self.clock() - self._at))
+        return max(0.0, (self._left or 0.0) - (0.0 if self.is_starting else self.clock() - self._at))
 
     @property
     def images_per_second(self) -> float | None:
@@ -117,11 +125,17 @@ class TimeLeft:
         rates = [(one.seen - one.samples) / (now - one.since) for one in running if now > one.since]
         return sum(rates) / len(rates) if any(rates) else None
 
+    def _begin(self) -> None:
+        """Start the countdown, if it does not run."""
+        if self.is_starting:
+            self.is_starting, self._at = False, self.clock()
+
     def _see(self, training: Mapping[str, tuple[int, int]], now: float) -> None:
         for job_id, job in self.schedule.running.copy().items():
             seen, end = training.get(job_id, (0, 0))
             if not end:
                 continue
+            self._begin()
             begin = min(job.train.begins_at, seen)
             part = (seen - begin) / max(1, end - begin)
             at = self._running.get(job_id)
@@ -148,6 +162,5 @@ class TimeLeft:
             left += pace * self.expected[job_id] * (1 - part)
             unseen |= job_id in self.guessed and not seen[kind].expected
         self.is_guess = unseen
-        starting = 0.0 if every.expected else max(0.0, START - (now - self._start))
         path = self.schedule.path_left({job_id: at.now for job_id, at in running.items()})
-        return starting + max(left / max(1, self.slots), overall * path)
+        return max(left / max(1, self.slots), overall * path)

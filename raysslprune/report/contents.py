@@ -62,7 +62,7 @@ class Section:
     pictures: MIME type and bytes of the figure, wide and as wide as a phone; empty if it can't be drawn. points: number
     of points in the store. missing: number of points that are not there but should be. warning: a sentence on stored
     rows of an earlier design, which are left out, or ''. facts: when, where and with which versions it was trained, and
-    what it cost.
+    what it cost. explain: the command that explains a row or a step, without its last word.
     """
 
     anchor: str
@@ -80,6 +80,12 @@ class Section:
     warning: str = ""
     steps: tuple[Step, ...] = ()
     facts: Facts = ()
+    explain: str = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on verdicts whose dense network is near chance."""
+        return claims.warnings(self.verdicts)
 
     @property
     def no_picture(self) -> bool:
@@ -136,7 +142,7 @@ def find(names: Sequence[str], scale: str | None, store: Store, note: Note) -> l
     if own and not found:
         raise StoreError(
             f"{store.shown} has no results of the package's sweeps{at}; to report on your own sweeps: "
-            f"{_command(own, store)}"
+            f"{_command(own, scale, store)}"
         )
     if not found:
         makes = sweep_command("fig3", given(scale or SCALE), store.shown)
@@ -147,7 +153,7 @@ def find(names: Sequence[str], scale: str | None, store: Store, note: Note) -> l
     if own:
         every = [*dict.fromkeys(sweep.name for _, sweep in found), *own]
         them = "it" if len(own) == 1 else "them"
-        note(f"not included: {', '.join(own)}; to include {them}: {_command(every, store)}")
+        note(f"not included: {', '.join(own)}; to include {them}: {_command(every, scale, store)}")
     return sorted(found, key=lambda one: scales.index(one[0]))
 
 
@@ -158,10 +164,20 @@ def _aside(paths: Iterable[tuple[str, str]], scales: Sequence[str]) -> str:
     return ", ".join(f"{name} ({s})" for s, name in names)
 
 
-def _command(sweeps: Sequence[str], store: Store) -> str:
-    """Return the command that reports on these sweeps."""
-    root = ["--root", store.shown] if store.shown != ROOT else []
-    return shlex.join(["raysslprune", "report", *sweeps, *root])
+def _command(sweeps: Sequence[str], scale: str | None, store: Store) -> str:
+    """Return the command that reports on these sweeps. scale: as it was given, or None."""
+    words = ["--scale", *given(scale)] if scale else []
+    words += ["--root", store.shown] if store.shown != ROOT else []
+    return shlex.join(["raysslprune", "report", *sweeps, *words])
+
+
+def _explaining(sweep: Sweep, scale: str, store: Store) -> str:
+    """Return the command that explains a row of a sweep's table or a step behind it, without the row or step."""
+    seeds, more = sorted({point.seed for point in sweep.points}), list[str]()
+    if sweep.looks:
+        more = ["--until-decided", "--max-seeds", str(sweep.looks[-1])]
+    usual = sweep.looks or seeds == [*range(SETTINGS[scale].seeds)]
+    return sweep_command(sweep.given, given(scale), store.shown, None if usual else seeds, [*more, "--explain"])
 
 
 def _loaded(name: str, scale: str, store: Store, path: str) -> Sweep:
@@ -245,6 +261,7 @@ def _section(
         verdicts=tuple(claims.judge(sweep.claims, table)),
         seeds=len({row["seed"] for row in rows}),
         points=len(rows),
+        explain=_explaining(sweep, scale, store),
     )
     return section, [point.step for point in done[:ROWS]]
 

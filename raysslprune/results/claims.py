@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -9,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raysslprune.results.chance import Chance, is_near
 from raysslprune.results.inference import CONFIDENCE, LEVEL, POWER, Evidence, at_each, benjamini_hochberg, holm, weigh
 from raysslprune.results.tables import column, looks_of, pruned_percent
 from raysslprune.sweepfile import Claim, Curve, Dense
@@ -16,6 +18,10 @@ from raysslprune.sweepfile import Claim, Curve, Dense
 HOLDS, CONTRADICTED, UNDECIDED = "holds", "contradicted", "undecided"
 VERDICTS = (HOLDS, CONTRADICTED, UNDECIDED)
 MIN_SEEDS = 3
+
+TOO_FEW = f"too few seeds: a verdict needs {MIN_SEEDS}"
+APART = "the curves share no density with points for every seed"
+"""Reasons why a claim can't be told."""
 
 MAX_DENSITIES = 3
 """Maximum number of densities that are listed in words; of more, the first and the last are named."""
@@ -51,6 +57,7 @@ CLAIMS = pa.schema(
         column("detectable", pa.float64(), "points that the test finds with a power of 80%", nullable=True),
         column("verdict", pa.string(), "holds, contradicted or undecided"),
         column("labels", pa.string(), "samples with labels that the sides have seen, if these differ; else empty"),
+        column("warning", pa.string(), "that the dense network is near chance, so that this shows little; else empty"),
     ]
 )
 """Columns of :func:`table`."""
@@ -70,6 +77,7 @@ class Verdict:
     holm, benjamini_hochberg: p-values, adjusted: of the relation or, if it is the smaller, of its opposite.
     level: what ``holm`` must be below.
     labels: samples with labels that the sides have seen, in words, if these differ.
+    warning: in words, that the dense network is near chance (:func:`near_chance`); else empty.
     """
 
     claim: Claim
@@ -83,6 +91,7 @@ class Verdict:
     benjamini_hochberg: float = 1.0
     level: float = LEVEL
     labels: str = ""
+    warning: str = ""
 
     @property
     def numbers(self) -> str:
@@ -95,9 +104,14 @@ class Verdict:
         return tuple(filter(None, (self._measured, self._tested, self.labels)))
 
     @property
+    def untold(self) -> str:
+        """Why the claim can't be told, whatever the values are; empty if it was tested."""
+        return "" if self.evidence else APART if self.effect is None else TOO_FEW
+
+    @property
     def _measured(self) -> str:
         if self.effect is None:
-            return "the curves share no density with points for every seed"
+            return APART
         found = self.evidence
         interval = f" ({CONFIDENCE:.0%} interval {found.low:+.2f} to {found.high:+.2f})" if found else ""
         return f"{self._quantity} {self.effect:+.2f} points{interval} at {self._where} % pruned, n = {self.seeds}"
@@ -106,7 +120,7 @@ class Verdict:
     def _tested(self) -> str:
         found = self.evidence
         if found is None:
-            return "" if self.effect is None else f"too few seeds: a verdict needs {MIN_SEEDS}"
+            return "" if self.effect is None else TOO_FEW
         opposite = "of the opposite, " if found.p_false < found.p_true else ""
         return (
             f"{self._test}: {opposite}p = {min(found.p_true, found.p_false):.3g} "
@@ -148,7 +162,10 @@ def table(verdicts: Iterable[Verdict]) -> pa.Table:
 def _row(verdict: Verdict) -> dict[str, Any]:
     claim, evidence = verdict.claim, verdict.evidence
     row = {name: getattr(claim, name) for name in ("says", "source", "relation", "along")}
-    row |= {name: getattr(verdict, name) for name in ("panel", "densities", "effect", "level", "verdict", "labels")}
+    row |= {
+        name: getattr(verdict, name)
+        for name in ("panel", "densities", "effect", "level", "verdict", "labels", "warning")
+    }
     row |= {"higher": str(claim.higher), "lower": str(claim.lower), "tested_at": claim.at}
     row |= {"margin": claim.margin or None, "n": verdict.seeds}
     if evidence:
@@ -171,7 +188,13 @@ def judge(claims: Iterable[Claim], results: pa.Table) -> list[Verdict]:
     If seeds were added until claims were decided, the looks share the probability of an error. At each look, the claims
     whose curves have all of its seeds are judged; those decided earlier keep their verdicts.
     """
-    claims, rows, looks = tuple(claims), results.to_pylist(), looks_of(results)
+    verdicts, rows, guessing = _judged(tuple(claims), results), results.to_pylist(), Chance(results)
+    return [replace(one, warning=near_chance(one, rows, guessing)) for one in verdicts]
+
+
+def _judged(claims: Sequence[Claim], results: pa.Table) -> list[Verdict]:
+    """Return the verdicts without warnings."""
+    rows, looks = results.to_pylist(), looks_of(results)
     metrics: dict[str, str] = {}
     rows = [row for row in rows if metrics.setdefault(row["panel"], row["metric"]) == row["metric"]]
     if not looks:
@@ -184,6 +207,42 @@ def judge(claims: Iterable[Claim], results: pa.Table) -> list[Verdict]:
             if place not in found or found[place].verdict == UNDECIDED:
                 found[place] = verdict if verdict.seeds == seeds else replace(verdict, verdict=UNDECIDED)
     return [*found.values()]
+
+
+def near_chance(verdict: Verdict, rows: Rows, guessing: Chance) -> str:
+    """Say that the dense networks behind a verdict are near chance; empty if one is not, or if chance is not known.
+
+    They are those of the claim's curves in its panels, else all of these panels: tickets of any mask are compared with
+    the network that is trained on labels. The one with the highest mean over seeds counts.
+    """
+    named = {curve.panel for curve in verdict.claim.curves if curve.panel is not None} or {verdict.panel} - {""}
+    dense: dict[str, list[tuple[float, float | None]]] = {}
+    own: set[str] = set()
+    for row in rows:
+        if row["level"] == 0 and (not named or row["panel"] in named):
+            curve = Curve(task=row["task"], init=row["init"], panel=row["panel"])
+            name = str(replace(curve, panel=None))
+            dense.setdefault(name, []).append((row["value"], guessing.of(row)))
+            own |= {name} if any(one.covers(curve) for one in verdict.claim.curves) else set()
+    found = [
+        (mean(value for value, _ in values), max(chance for _, chance in values if chance is not None), name)
+        for name, values in dense.items()
+        if name in (own or dense) and all(chance is not None for _, chance in values)
+    ]
+    if not found or not all(is_near(value, chance) for value, chance, _ in found):
+        return ""
+    value, chance, name = max(found)
+    return f"the dense network ({name}) is near chance: {value:.1f}%, where guessing gives {chance:.1f}%"
+
+
+def warnings(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the warnings of all verdicts for people: a sentence for each, with the number of verdicts that have it."""
+    counts = Counter((verdict.panel, verdict.warning) for verdict in verdicts if verdict.warning)
+    return [
+        f"{panel}{': ' if panel else ''}{warning}; {count} verdict{'s' * (count > 1)} on what is pruned from it "
+        f"mean{'s' * (count == 1)} little"
+        for (panel, warning), count in counts.items()
+    ]
 
 
 def _judged_at_once(claims: Sequence[Claim], rows: Rows, level: float) -> list[Verdict]:

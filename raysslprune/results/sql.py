@@ -107,11 +107,13 @@ def query(sql: str, root: str | os.PathLike[str] = "runs") -> pa.Table:
     return ask(sql, root).read_all()
 
 
-def contents(root: str | os.PathLike[str]) -> str:
-    """Return the names of a root's tables, as text for people: ``fig3, fig5 (laptop)``. Raises StoreError."""
-    return _named(
-        [key for key in files(Store(root)) if not key[1].endswith(("-runs", "-steps", "-claims", "-magnitudes"))]
-    )
+def contents(root: str | os.PathLike[str], but: Container[tuple[str, str]] = ()) -> str:
+    """Return the names of a root's tables, as text for people: ``fig3, fig5 (laptop)``. Raises StoreError.
+
+    but: (figure, scale) of those to leave out.
+    """
+    beside = ("-runs", "-steps", "-claims", "-magnitudes")
+    return _named(key for key in files(Store(root)) if not key[1].endswith(beside) and (key[1], key[0]) not in but)
 
 
 def ask(sql: str, root: str | os.PathLike[str]) -> pa.RecordBatchReader:
@@ -201,6 +203,7 @@ def _tables(store: Store, with_steps: bool) -> dict[str, pa.Table]:
     paths = {(scale, name): path for (scale, name), path in files(store).items() if with_steps or not _of_steps(name)}
     with ThreadPoolExecutor(16) as pool:
         tables = dict(zip(paths, pool.map(lambda path: _read(store, path), paths.values()), strict=True))
+    tables = {key: _with_warning(table) for key, table in tables.items()}
     steps = [tables.pop(key) for key in [key for key in tables if is_steps(tables[key].schema)]]
     figures = [name for (_, name), table in tables.items() if table.schema.equals(SCHEMA)]
     found = {view: [_labelled(schema.empty_table(), "", "")] for view, schema in _SCHEMAS.items()}
@@ -222,6 +225,13 @@ def _tables(store: Store, with_steps: bool) -> dict[str, pa.Table]:
         )
     whole |= {"means": means(whole["results"]), "runs": _once(whole["runs"])}
     return whole | {"steps": joined([STEPS.empty_table(), *steps])}
+
+
+def _with_warning(table: pa.Table) -> pa.Table:
+    """Add the last column of CLAIMS to a table of claims that lacks it, as of development versions; keep others."""
+    if not table.schema.equals(pa.schema([*CLAIMS][:-1])):
+        return table
+    return table.append_column(CLAIMS.field("warning"), pa.repeat("", len(table)))
 
 
 def _of_steps(name: str) -> bool:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load as from_safetensors
 
 from raysslprune.catalogue import label_samples
+from raysslprune.results import chance
 from raysslprune.spec import Train, closure
 from raysslprune.store.record import WEIGHTS, Record
 from raysslprune.store.steps import Store, read_parquet
@@ -135,6 +136,7 @@ def table(
     has not been made again yet, because the mask's density is part of the row. looks: those of :class:`Sweep`.
     """
     rows: list[dict[str, Any]] = []
+    points = list(points)
     for point in points:
         step, mask, record = point.step, point.step.mask, records.get(point.step.id)
         if record is None or point.metric not in record.metrics or (mask is not None and mask.id not in records):
@@ -157,7 +159,8 @@ def table(
             }
         )
     found = pa.Table.from_pylist(rows, schema=SCHEMA)
-    return found.replace_schema_metadata({LOOKS: json.dumps([*looks]).encode()}) if looks else found
+    more = chance.measured(points, records) | ({LOOKS: json.dumps([*looks]).encode()} if looks else {})
+    return found.replace_schema_metadata(more) if more else found
 
 
 def looks_of(table: pa.Table) -> tuple[int, ...]:

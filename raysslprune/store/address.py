@@ -31,7 +31,10 @@ def has_secrets(root: str) -> bool:
 
 
 def from_uri(root: str) -> tuple[fs.FileSystem, str]:
-    """Open an address with pyarrow: return its file system and path. For S3, set TRIES, which an address can't."""
+    """Open an address with pyarrow: return its file system and path. For S3, set TRIES, which an address can't.
+
+    A small file is written to S3 by one request instead of three in a row; an error is raised when it is closed.
+    """
     files, base = fs.FileSystem.from_uri(root)  # refuses unknown options, and looks up the bucket's region
     options = dict(parse_qsl(urlsplit(root).query))
     if not isinstance(files, fs.S3FileSystem) or not options.keys() <= {"region", "scheme", "endpoint_override"}:
@@ -41,4 +44,4 @@ def from_uri(root: str) -> tuple[fs.FileSystem, str]:
         options.setdefault("endpoint_override", endpoint)
     options["region"] = files.region
     patience = fs.AwsStandardS3RetryStrategy(max_attempts=TRIES)
-    return fs.S3FileSystem(**options, retry_strategy=patience), base
+    return fs.S3FileSystem(**options, retry_strategy=patience, allow_delayed_open=True), base

@@ -35,6 +35,9 @@ Only trainings have the second. Steps of versions before 0.2 have neither.
 """
 
 
+CHANCE = "chance"
+"""Fact of a training: what guessing gives on its test images, in percent, by metric. Older trainings lack it."""
+
 CURVE = "curve"
 """Fact of a training, if asked for: pairs of samples seen and the task's metrics then, from the start to the end."""
 

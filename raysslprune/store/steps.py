@@ -323,13 +323,17 @@ class Store:
     def commit(
         self, step: Step, files: Mapping[str, bytes], metrics: Mapping[str, float], facts: Mapping[str, Any]
     ) -> Record:
-        """Write a finished step; SUCCESS last."""
+        """Write a finished step; SUCCESS last, when all other files are there.
+
+        To an object store, where each request waits, the other files are written at the same time.
+        """
         plain = to_plain(step)
         if unread := not_read(step):  # perhaps nothing trains them, so that they have no folder of their own
             plain[UNREAD] = {one.id: to_plain(one) for one in unread}
         everything = {"spec.json": json.dumps(plain, indent=1).encode(), **files}
-        for name, data in everything.items():
-            self.write(f"steps/{step.id}/{name}", data)
+        with ThreadPoolExecutor(len(everything)) as threads:
+            write = map if self.local else threads.map
+            list(write(lambda file: self.write(f"steps/{step.id}/{file[0]}", file[1]), everything.items()))
         record = Record(
             step=step.id,
             metrics=dict(metrics),

@@ -314,6 +314,7 @@ class Progress:
             "waiting": self.phase if self.waiting else "",
             "seconds_left": round(self.time_left.seconds),
             "guess": self.time_left.is_guess,
+            "starting": self.time_left.is_starting,
             "running": [{**self._of(job), "samples": self._seen.get(job.id)} for job in jobs],
         }
 
@@ -328,7 +329,8 @@ class Progress:
         self._report("progress", text, self.snapshot())
 
     def _left(self) -> str:
-        return left_in_words(self.time_left.seconds, self.time_left.is_guess)
+        left = self.time_left
+        return left_in_words(left.seconds, left.is_guess, left.is_starting)
 
     def _rate(self) -> Text:
         seen = self.time_left.images_per_second

@@ -172,7 +172,7 @@ def lines(store: Store, seen: Seen) -> Iterator[tuple[str, str]]:
     yield "sweep", f"{', '.join(known['sweeps'])} at scale {known['scale']}{seeds}"
     left, waiting = "", known.get("waiting") if live else ""
     if live and "seconds_left" in known and not waiting:
-        left = f", {left_in_words(known['seconds_left'], known.get('guess', False))}"
+        left = f", {left_in_words(known['seconds_left'], known.get('guess', False), known.get('starting', False))}"
     yield "trainings", f"{known['finished']:,} of {known['total']:,} done{left}"
     if waiting:
         yield "now", waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -349,21 +350,27 @@ def claims(
 ) -> None:
     """Print each claim with its verdict, the numbers with a 90% interval, and the test.
 
-    of_paper: the paper makes these claims. seeds_hint: what a user types before a number to get more seeds.
+    Claims that can't be told for the same reason share a line. of_paper: the paper makes these claims. seeds_hint: what
+    a user types before a number to get more seeds.
     """
     if verdicts:
         console.print(f"\n[bold]Claims{' of the paper' if of_paper else ''}[/bold]")
-    for verdict in verdicts:
+    untold = Counter(verdict.untold for verdict in verdicts if verdict.untold)
+    for verdict in (one for one in verdicts if untold[one.untold] < 2):
         where = f"{verdict.panel}: " if verdict.panel else ""
         said = escape(f"{where}{verdict.claim.says} ({verdict.claim.source})")
         console.print(f"[{_MARKS[verdict.verdict]}]{verdict.verdict}[/]: {said}", highlight=False)
         for line in ";\n".join(verdict.parts).splitlines():
             shown = textwrap.fill(line, console.width, initial_indent="    ", subsequent_indent="      ")
             console.print(shown, highlight=False, markup=False)
-    if any(verdict.evidence is None for verdict in verdicts):
-        console.print(
-            f"verdicts need {judged.MIN_SEEDS} seeds: run again with {seeds_hint}{judged.MIN_SEEDS}", highlight=False
-        )
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    for why, count in untold.items():
+        if count > 1:
+            say(f"[{_MARKS[judged.UNDECIDED]}]{judged.UNDECIDED}[/]: {_counted(count, 'claim')} ({escape(why)})")
+        if why == judged.TOO_FEW:
+            say(escape(f"to add seeds: {seeds_hint}{judged.MIN_SEEDS}"))
+    for warning in judged.warnings(verdicts):
+        say(f"[yellow]careful[/]: {escape(warning)}")
     console.print()
 
 

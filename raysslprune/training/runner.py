@@ -23,10 +23,11 @@ from raysslprune import data, masks, models, parallel, sources, tasks
 from raysslprune.catalogue import VALIDATION, shown_metrics
 from raysslprune.data import Dataset
 from raysslprune.evaluate import svm
-from raysslprune.evaluate.metrics import features
+from raysslprune.evaluate.metrics import chance, features
 from raysslprune.models.channels import outlined, zero_removed
 from raysslprune.spec import SVM, Init, Mask, Step, Train, load, reads_end
 from raysslprune.store.record import (
+    CHANCE,
     CURVE,
     LAYERS,
     MULTIPLY_ADDS,
@@ -54,9 +55,10 @@ CURVE_EVERY = 0.05
 class Trained:
     """A finished training. resumed_at: samples seen at the checkpoint that it resumed from; None without a checkpoint.
 
-    device: name of one worker's device. images: number of training images. rounding: features in use that may round
-    differently each time (Loop.rounding). left: facts on what the mask leaves of the network, as :func:`what_is_left`
-    returns them. resumed_sources: sources.SOURCES of the process that wrote the checkpoint.
+    device: name of one worker's device. images: number of training images. chance: CHANCE of store.record. rounding:
+    features in use that may round differently each time (Loop.rounding). left: facts on what the mask leaves of the
+    network, as :func:`what_is_left` returns them. resumed_sources: sources.SOURCES of the process that wrote the
+    checkpoint.
     """
 
     outcome: Outcome
@@ -64,6 +66,7 @@ class Trained:
     device: str
     workers: int
     images: int
+    chance: Mapping[str, float]
     rounding: tuple[str, ...] = ()
     left: Mapping[str, Any] = field(default_factory=dict)
     resumed_sources: Mapping[str, list[str]] = field(default_factory=dict)
@@ -180,6 +183,7 @@ class Runner:
             "device": done.device,
             "workers": done.workers,
             "images": done.images,
+            CHANCE: dict(done.chance),
             "versions": versions(),
             **done.left,
         }
@@ -229,6 +233,7 @@ class Runner:
             workers=parallel.ranks(),
             images=len(loop.data.train),
             rounding=loop.rounding,
+            chance=chance(loop.data.test.labels, loop.data.classes),
             left=what_is_left(step, loop.task, loop.data, loop.kept),
             resumed_sources=_from_tensor(checkpoint.tensors.get(sources.SOURCES)) if checkpoint else {},
         )
@@ -274,9 +279,15 @@ class Runner:
             seconds=time.perf_counter() - begun,
             images_per_second=(len(known) + len(asked)) / featured,
         )
-        left = what_is_left(step, task, dataset, kept)
-        where = name_of(self.device)
-        return Trained(outcome=outcome, resumed_at=None, device=where, workers=1, images=len(known), left=left)
+        return Trained(
+            outcome=outcome,
+            resumed_at=None,
+            device=name_of(self.device),
+            workers=1,
+            images=len(known),
+            chance=chance(dataset.test.labels, dataset.classes),
+            left=what_is_left(step, task, dataset, kept),
+        )
 
     def save(self, step: Train, checkpoint: Checkpoint) -> None:
         tensors = {**checkpoint.tensors, "seen": torch.tensor(checkpoint.seen)}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +12,11 @@ from raysslprune import results
 from raysslprune.plan.graph import make_plan
 from raysslprune.store.steps import Store
 from raysslprune.sweep_loader import load as load_file
-from tests.helpers import CHECKOUT
-
-NOTEBOOK = CHECKOUT / "docs" / "notebook.ipynb"
-
-
-def cells(kind: str = "code") -> list[dict[str, Any]]:
-    return [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == kind]
-
-
-def outputs_of(cell: dict[str, Any]) -> str:
-    """Its text, from prints and results."""
-    parts = (out.get("text") or out.get("data", {}).get("text/plain", "") for out in cell["outputs"])
-    return "".join("".join(part) for part in parts)
+from tests.helpers.notebooks import NOTEBOOK, check_recorded
 
 
 def test_the_notebook_shows_what_it_made() -> None:
-    """As it was run: from the first cell to the last, without an error, with figures, and nothing of the machine."""
-    code = cells()
-    assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)]
-    for cell in code:
-        ast.parse("".join(cell["source"]))
-        assert "error" not in {out["output_type"] for out in cell["outputs"]}
-        assert not re.search(r"/(tmp|home|root|work|usr)/|\x1b\[2K", outputs_of(cell))
-    drawn = [cell for cell in code if any("image/png" in out.get("data", {}) for out in cell["outputs"])]
-    assert [re.findall(r"\.(draw\w*)\(", "".join(cell["source"])) for cell in drawn] == [
-        ["draw"],
-        ["draw_layers"],
-        ["draw_overlaps"],
-        ["draw"],
-    ]
-    assert "trainings to run" in outputs_of(code[2])
-    (first,) = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
-    assert "".join(first["source"]) == 'SCALE, SEEDS, ROOT = "laptop", 3, "runs"'
+    check_recorded(NOTEBOOK)
 
 
 @pytest.mark.slow

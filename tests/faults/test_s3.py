@@ -97,6 +97,20 @@ def test_steps_come_back(store: Store) -> None:
         store.artefact(step.id, MASK)
 
 
+def test_a_step_is_written_by_one_request_for_each_file_and_success_last(store: Store, server: Server) -> None:
+    before = len(server.calls())
+    commit(store, train())
+    calls = [re.sub(r"\?.*", "", call).rpartition("/")[2] for call in server.calls()[before:]]
+    assert (sorted(calls[:-1]), calls[-1]) == (["spec.json", WEIGHTS], "SUCCESS")
+
+
+def test_a_large_file_is_written_in_parts_and_comes_back(store: Store, server: Server) -> None:
+    large, before = os.urandom(12 << 20), len(server.calls())
+    store.write("large", large)
+    assert [call.split()[0] for call in server.calls()[before:]] == ["POST", "PUT", "PUT", "POST"]
+    assert store.read("large") == large
+
+
 def test_a_survey_lists_once_and_reads_nothing_twice(store: Store, server: Server) -> None:
     steps = [train(seed) for seed in range(20)]
     with ThreadPoolExecutor(8) as pool:

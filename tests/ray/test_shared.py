@@ -42,6 +42,13 @@ def put_by_another(mask_id: str, size: int = 1_000_000) -> None:
     ray.kill(producer)
 
 
+def test_rays_head_keeps_no_record_of_its_calls(board: Exchange) -> None:
+    """There are several for each job, of 3 kB each; those that Ray keeps are for the dashboard."""
+    calls = [name for name in dir(board.actor) if not name.startswith("_")]
+    assert {"put", "get", "report", "forget", "training"} <= set(calls)
+    assert [name for name in calls if getattr(board.actor, name)._enable_task_events] == []
+
+
 def test_a_mask_outlives_the_process_that_put_it(board: Exchange) -> None:
     put_by_another("outlives")
     packed = board.get("outlives")

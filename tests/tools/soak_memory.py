@@ -58,8 +58,9 @@ ROLES = {
 }
 """To what a process's command line holds. The command itself is the driver, and the searcher is in it."""
 
-GROWTH = {"driver": 60.0, "worker": 15.0, "exchange": 15.0, "raylet": 15.0, "GCS": 30.0, "others": 30.0}
-"""MB for 1,000 trainings, at most, of the memory that is a role's own."""
+GROWTH = {"driver": 60.0, "worker": 15.0, "exchange": 15.0, "raylet": 15.0, "GCS": 15.0, "others": 30.0}
+"""MB for 1,000 trainings, at most, of the memory that is a role's own. The GCS keeps 3 kB of each call that the
+dashboard lists, of the last 10,000."""
 
 MORE = 8
 """File descriptors and threads, at most, that a role has more at the end than after the first tenth."""

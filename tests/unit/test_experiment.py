@@ -224,7 +224,7 @@ def test_fewer_seeds_than_there_are_results_of_are_told(
         said = capsys.readouterr()
         assert said.err == sentence
     assert "\nClaims\n" in said.out
-    assert "verdicts need 3 seeds: run again with seeds=3\n" in said.out
+    assert "\nto add seeds: seeds=3\n" in said.out
 
 
 def test_seeds_are_the_scales_by_default(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def test_views_are_made_again_from_the_store_alone(figure_3: Store, cli: Cli) ->
         assert {path.name for path in folder.iterdir()} == names
         assert all(str(folder / name) in called.out for name in names)
         assert "Claims of the paper" in called.out
-        assert "too few seeds" in called.out
+        more = "python -m raysslprune.sweep fig3 --scale smoke --seeds 3"
+        assert re.search(r"^undecided: \d+ claims \(too few seeds: a verdict needs 3\)$", called.out, re.MULTILINE)
+        assert called.out.count("too few seeds") == called.out.count(f"\nto add seeds: {more}\n") == 1
         seen.append({path.name: path.read_bytes() for path in folder.iterdir()})
         for path in folder.iterdir():
             path.unlink()
@@ -47,7 +49,8 @@ def test_results_of_more_seeds_are_not_replaced_without_a_word(cli: Cli) -> None
     assert cli("fig3", "--scale", "smoke", "--seeds", "3").err == ""
     sentence = "raysslprune: fig3: the results in runs have 3 seeds, this call has 1; to use all 3: "
     for more in (["--dry-run"], ["--explain", "0"], [], ["--seeds=2"]):
-        expected = "" if more == ["--seeds=2"] else f"{sentence}--seeds 3\n"
+        command = "python -m raysslprune.sweep fig3 --scale smoke --seeds 3"
+        expected = "" if more == ["--seeds=2"] else f"{sentence}{command}\n"
         assert cli("fig3", "--scale", "smoke", *more).err == expected, more
     assert pq.read_table(cli.folder / "runs/results/smoke/fig3.parquet")["seed"].unique().to_pylist() == [0, 1]
 

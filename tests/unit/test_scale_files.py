@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raysslprune import sweep
 from raysslprune.experiment import Experiment
 from raysslprune.messages import seeds_in_words, sweep_command
+from raysslprune.paper import scalefile
 from raysslprune.paper.scales import SETTINGS, given
 from raysslprune.results import sql
 from raysslprune.sweep_loader import NotAtThisScale, SweepError, known, load
@@ -223,6 +226,17 @@ def test_a_command_names_the_file_the_values_and_the_seeds(pets: Path) -> None:
     assert sweep_command("fig3", given(made.scale), "r", [1, 2]) == (
         "python -m raysslprune.sweep fig3 --scale pets.toml --set '*.samples=2 epochs' --seeds 1-2 --root r"
     )
+
+
+def test_a_sweep_suggests_its_own_call_with_more_seeds(pets: Path) -> None:
+    """With all that says which results it makes, quoted for a shell; and nothing of how it runs."""
+    call = "mine.py fig3 --scale pets.toml --set '*.samples=2 epochs' --root 'my runs' --data 'my sets'"
+    call += """ --only "task == 'labels' and level > 1\""""
+    options = sweep._parser().parse_args(shlex.split(f"{call} --seeds 2 --slots 3 --wait"))
+    scale = scalefile.scale(options.scale, options.set)
+    assert sweep._command(options, scale) == f"python -m raysslprune.sweep {call}"
+    bare = sweep._parser().parse_args(["fig3"])
+    assert sweep._command(bare, "laptop") == "python -m raysslprune.sweep fig3"
 
 
 def test_the_status_says_how_to_draw_a_scale_of_ones_own(pets: Path) -> None:

@@ -282,7 +282,9 @@ def test_the_command_prints_the_metrics(capsys: pytest.CaptureFixture[str]) -> N
     arguments = ["--task", "rotnet", "--data", "digits", "--arch", "conv4", "--set", "lr=0.1", "--set", "samples=640"]
     assert call(*arguments) == 0
     said = capsys.readouterr()
-    assert said.err == ""
+    few = "rotnet: 10 updates (640 samples, batches of 64)"
+    short = f"raysslprune: {few}: too few to learn anything; set samples or batch\n"
+    assert said.err == short
     expected = replace(SETTINGS["laptop"].recipes["rotnet"], lr=0.1, samples=640)
     step = Train(task="rotnet", data="digits", arch="conv4", recipe=expected, seed=0, start=Init(seed=0))
     record = Store("runs").record(step.id)
@@ -296,7 +298,7 @@ def test_the_command_prints_the_metrics(capsys: pytest.CaptureFixture[str]) -> N
     assert call(*arguments) == 0
     again = capsys.readouterr()
     assert again.out == said.out
-    assert again.err == "raysslprune: this training was finished before; nothing was trained\n"
+    assert again.err == f"{short}raysslprune: this training was finished before; nothing was trained\n"
     (row,) = sql.query("SELECT step, task, lr, rotation_top1 FROM steps", "runs").to_pylist()
     found = {"step": step.id, "task": "rotnet", "lr": 0.1, "rotation_top1": record.metrics["rotation_top1"]}
     assert row == found, "without any sweep"
@@ -373,6 +375,15 @@ def test_a_damaged_start_is_set_aside_and_said(capsys: pytest.CaptureFixture[str
     with pytest.raises(Failed, match=f"step {first.id}: {WEIGHTS} does not match its checksum; moved to .*damaged"):
         raysslprune.train(*LABELS, start=first, **QUICK, lr=0.01)
     assert raysslprune.train(*LABELS, start=first, **QUICK, lr=0.01).trained
+
+
+def test_a_training_of_few_updates_is_said_to_learn_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a sweep says it, with the names that this command takes; of 50 updates nothing is said."""
+    where = ("--task", "labels", "--data", "digits:10%-of-images", "--arch", "conv4", "--set", "batch=16")
+    for samples in (784, 785):
+        assert call(*where, "--set", f"samples={samples}") == 0
+        short = f"raysslprune: labels: 49 updates ({samples} samples, batches of 16): too few to learn anything"
+        assert capsys.readouterr().err == (f"{short}; set samples or batch\n" if samples == 784 else "")
 
 
 def test_a_recipe_of_ones_own() -> None:

@@ -78,6 +78,7 @@ def test_every_benchmark_is_listed_and_documented() -> None:
     found = {path.stem for path in folder.glob("*.py")} - {
         "__init__",
         "__main__",
+        "follow",
         "no_training",
         "page",
         "simulate",

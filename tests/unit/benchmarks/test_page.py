@@ -140,6 +140,10 @@ def test_a_second_scale_stands_beside_the_first(figures: dict[str, page.Figure])
     assert "images/fig5-cifar10-jpeg.png" in text
     assert "The margin is 2 points on digits and 2 points on CIFAR-10." in text
     assert text.count("### digits") == len(figures) - 1  # without the rewind study
+    science = page.text({"laptop": figures, page.CIFAR10: {"fig5": small}}, (DOCS / "science.md.jinja").read_text())
+    (said,) = re.findall(r"^- \*\*On both: holds\.\*\* (.*?)^(?=-)", science, re.M | re.S)
+    assert "S4L's winning tickets are better than those found with no labels (fig5)" in " ".join(said.split())
+    assert "(fig3)" not in science, "the other scale does not have it"
 
 
 def _filled(field: pa.Field, value: object) -> object:

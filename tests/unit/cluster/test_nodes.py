@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import re
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray._raylet import (  # pyright: ignore[reportMissingImports]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     get_authentication_mode,  # pyright: ignore[reportAttributeAccessIssue]
@@ -425,6 +426,33 @@ def test_what_the_user_set_stays(
     assert begun[0].environment["TUNE_GLOBAL_CHECKPOINT_S"] == "7"
     assert begun[0].environment["TUNE_DISABLE_SIGINT_HANDLER"] == "1"
     assert {name: os.environ.get(name) for name in given} == given
+
+
+@pytest.mark.usefixtures("head")
+@pytest.mark.parametrize(("address", "own"), [(None, True), ("local", True), ("auto", False)])
+def test_what_a_sweep_started_is_its_own_until_it_ends(
+    address: str | None, own: bool, begun: list[Begun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert not nodes_module.is_own()
+    with contextlib.suppress(KeyError), connected():
+        assert nodes_module.is_own() == own
+        raise KeyError
+    assert not nodes_module.is_own()
+
+
+def test_the_agent_of_an_own_ray_takes_a_port_that_is_free(begun: list[Begun], monkeypatch: pytest.MonkeyPatch) -> None:
+    init, ports = nodes_module.ray.init, list[int | None]()
+
+    def looked(**arguments: Any) -> Any:
+        ports.append(parameter.RayParams().dashboard_agent_listen_port)
+        return init(**arguments)
+
+    monkeypatch.setattr(nodes_module.ray, "init", looked)
+    with connected():
+        pass
+    assert ports == [0]
 
 
 def test_a_start_that_timed_out_may_be_tried_again(begun: list[Begun], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import tune
 from ray._common import utils
-from ray._private import ray_constants, services, worker
+from ray._private import parameter, ray_constants, services, worker
 from ray._private.runtime_env import uv_runtime_env_hook
 from ray._raylet import (  # pyright: ignore[reportMissingImports]
     AuthenticationTokenLoader,  # pyright: ignore[reportAttributeAccessIssue]
     get_authentication_mode,  # pyright: ignore[reportAttributeAccessIssue]
 )
+from ray.air._internal import usage
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
@@ -416,6 +418,28 @@ def test_tune_sets_variables_in_its_workers_and_none_of_awss_keys(monkeypatch: p
     assert given() == before
 
 
+def test_workers_that_inherit_get_no_runtime_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is the reason for the patch: Ray starts such a worker in a process of its own."""
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+
+    def environment() -> dict[str, Any]:
+        remote: Any = class_cache._ActorClassCache().get(type("Trainable", (), {}))
+        return dict(remote._default_options["runtime_env"])
+
+    assert environment()["env_vars"] == {"PL_DISABLE_FORK": "1", "RAY_TRAIN_V2_ENABLED": "1"}
+    with patches.workers_inherit():
+        assert environment() == {}
+
+
+def test_to_start_tune_imports_no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is the reason for the patch; drop the patch when it fails."""
+    monkeypatch.setitem(sys.modules, "ray.air.integrations.mlflow", None)  # an import of it raises
+    with patches.callbacks_not_counted():
+        assert usage.tag_callbacks([tune.Callback()]) is False
+    with pytest.raises(ImportError, match="mlflow"):
+        usage.tag_callbacks([tune.Callback()])
+
+
 PATCHES: dict[str, Callable[[], Any]] = {
     "trials_await_own_worker": lambda: patches.trials_await_own_worker(1),
     "free_workers_kept_in": lambda: patches.free_workers_kept_in(None),
@@ -424,7 +448,10 @@ PATCHES: dict[str, Callable[[], Any]] = {
     "ended_steps_forgotten": patches.ended_steps_forgotten,
     "resources_freed": patches.resources_freed,
     "workers_given": lambda: patches.workers_given(["A_SETTING"]),
+    "workers_inherit": patches.workers_inherit,
+    "callbacks_not_counted": patches.callbacks_not_counted,
     "on_localhost": patches.on_localhost,
+    "agent_on_any_port": patches.agent_on_any_port,
     "uv_environments": lambda: patches.uv_environments(False),
 }
 
@@ -476,6 +503,13 @@ def test_uv_environments(on: bool, was: bool, built: bool, monkeypatch: pytest.M
     with patches.uv_environments(on):
         assert bool(worker._maybe_modify_runtime_env({}, _skip_env_hook=True)) == built
     assert bool(worker._maybe_modify_runtime_env({}, _skip_env_hook=True)) == was
+
+
+def test_the_agent_of_a_dashboard_takes_any_port() -> None:
+    """The second is the reason for the patch; drop the patch when it fails."""
+    with patches.agent_on_any_port():
+        assert parameter.RayParams(num_cpus=1).dashboard_agent_listen_port == 0
+    assert parameter.RayParams(num_cpus=1).dashboard_agent_listen_port == 52365
 
 
 def test_rays_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from raysslprune.commands.results import main
@@ -69,6 +71,31 @@ def test_what_is_wrong_is_said_in_a_sentence(
     assert shown.out == "", "no schema where there is nothing to ask"
     assert sorted(os.listdir()) == ["folder.csv", "runs"]
     assert "secret" not in shown.err
+
+
+def test_without_a_query_it_shows_what_is_there(
+    small_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures first, other tables after them, and a query that works here."""
+    (root := tmp_path / "my runs").symlink_to(small_root, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--root", "my runs"]) == 0
+    figures, *others, words = capsys.readouterr().out.strip().split("\n\n")
+    head, *rows = (line.split() for line in figures.splitlines())
+    assert head == ["figure", "scale", "seeds", "rows"]
+    stored = {path: pq.read_table(path) for path in sorted(root.glob("results/*/*.parquet"))}
+    tables = {(path.stem, path.parent.name): table for path, table in stored.items() if "value" in table.column_names}
+    seeds = {key: len(set(table["seed"].to_pylist())) for key, table in tables.items()}
+    assert {(row[0], row[1]): (int(row[2]), int(row[3])) for row in rows} == {
+        key: (seeds[key], len(table)) for key, table in tables.items()
+    }
+    beside = ("-runs", "-steps", "-claims", "-magnitudes")
+    rest = {p.stem for p in stored if not p.stem.endswith(beside) and (p.stem, p.parent.name) not in tables}
+    assert set(re.findall(r"[\w-]+(?=,| \()", "".join(others).partition(": ")[2])) == rest
+    example = shlex.split(words.partition("example: ")[2])
+    assert example[:2] == ["raysslprune", "results"]
+    assert main(example[2:]) == 0
+    assert "rows" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", [[], ["--format", "csv"], ["--export", "a.csv"]], ids=str)

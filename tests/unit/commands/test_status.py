@@ -115,7 +115,7 @@ def test_a_sweep_that_runs_is_told_and_one_that_was_killed(tmp_path: Path, capsy
             told["state"][0],
         )
         assert told["sweep"] == ["fig3 at scale smoke, 1 seed"]
-        assert re.fullmatch(r"1 of 28 done, \d+ s left", told["trainings"][0])
+        assert re.fullmatch(r"1 of 28 done, \d+ s once trainings begin", told["trainings"][0])
         (now,) = told["now"]
         assert now.endswith(" (37%)")
         counts, failure = told["failed"]

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from raysslprune.data import IGNORED, Dataset, Resident
 from raysslprune.evaluate import metrics
-from raysslprune.evaluate.metrics import average_precision, knn_accuracy, mean_average_precision, natural_sparsity
+from raysslprune.evaluate.metrics import (
+    average_precision,
+    chance,
+    knn_accuracy,
+    mean_average_precision,
+    natural_sparsity,
+)
 from raysslprune.spec import NATURAL_SPARSITIES
 
 EPS = 2.0**-23
@@ -284,6 +290,21 @@ def test_ignored_samples_are_left_out_class_by_class() -> None:
     assert mean_average_precision(scores, labels) == pytest.approx(wanted, rel=1e-12)
     scores[labels == IGNORED] = math.nan  # not even looked at
     assert mean_average_precision(scores, labels) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_chance_is_what_guessing_gives() -> None:
+    """By the share of each class, and as the mean average precision of random scores of many samples."""
+    labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
+    assert chance(labels, 3) == {"top1": pytest.approx(90.0), "map": pytest.approx(100 / 3)}
+    several = made_labels(500, 3, seed=2)
+    shares = []
+    for column in several.T.tolist():
+        counted = [one for one in column if one != IGNORED]
+        shares.append(100 * counted.count(1) / len(counted))
+    assert chance(several, 3) == {"map": pytest.approx(sum(shares) / 3)}
+    for some, by_share in ((labels, 100 / 3), (several, sum(shares) / 3)):
+        random = torch.rand(len(some), 3, generator=torch.Generator().manual_seed(3))
+        assert mean_average_precision(random, some) == pytest.approx(by_share, abs=3)
 
 
 @pytest.mark.parametrize(

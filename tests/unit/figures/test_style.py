@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib import colors
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from raysslprune.figures.curves import draw
-from raysslprune.figures.style import INITS, SPARE, STYLE, curve_styles, inits_to_name, look_of
+from raysslprune.figures.style import INITS, SPARE, STYLE
 from raysslprune.sweep_loader import known, load
 from raysslprune.sweepfile import Curve, Figure
 from tests.helpers.tables import FIGURE, PLAIN, REINIT, TICKET, every, figure_3, line, means, names, plain, rows, table
@@ -181,10 +182,11 @@ def test_random_masks_of_non_zero_weights_are_dashed() -> None:
     assert (nonzero.get_linestyle(), line(ax, "Random").get_linestyle()) == ("--", "-")
 
 
-def test_erk_masks_look_like_random_ones_and_differ_from_the_other_random_ones_by_their_line() -> None:
+def test_erk_masks_have_the_colour_of_random_ones_and_a_line_and_a_marker_of_their_own() -> None:
     ax = plain("random", "random nonzero", "random erk")
     erk = line(ax, "Random, ERK")
-    assert looks(erk) == looks(line(ax, "Random"))
+    assert looks(erk)[0] == looks(line(ax, "Random"))[0]
+    assert looks(erk)[1] not in {style["marker"] for style in (*STYLE.values(), *SPARE)}
     lines = [line(ax, name).get_linestyle() for name in ("Random", "Random, non-zero weights", "Random, ERK")]
     assert lines == ["-", "--", "-."]
     assert colors.to_hex(str(erk.get_markerfacecolor())) == "#ffffff"
@@ -239,15 +241,28 @@ def test_inits_as_shades() -> None:
     assert len({looks(curve)[1] for curve in shown}) == len(inits)
 
 
-@pytest.mark.parametrize("name", [name for name in known() if isinstance(load(name, "laptop", 1).drawing, Figure)])
-def test_no_two_curves_of_the_papers_figures_look_alike(name: str) -> None:
+FIGURES = [name for name in known() if isinstance(load(name, "laptop", 1).drawing, Figure)]
+
+
+def drawn(name: str) -> list[Axes]:
+    """The axes of a sweep's figure, on made-up values."""
     sweep = load(name, "laptop", 1)
-    figure, curves = sweep.drawing, list(dict.fromkeys(replace(point.curve, panel=None) for point in sweep.points))
-    assert isinstance(figure, Figure)
-    named, styles = inits_to_name(figure, curves), curve_styles(dict.fromkeys(curve.task for curve in curves))
-    if figure.inits:  # a row of axes for each
-        curves = [curve for curve in curves if curve.init == figure.inits[0]]
-    looks = [look_of(figure, curve, figure.inits[0] if figure.inits else None, named, styles) for curve in curves]
-    seen = [(look["color"], look["marker"], look["linestyle"], look.get("markerfacecolor")) for _, look in looks]
-    assert len(set(seen)) == len(seen)
-    assert len({title for title, _ in looks}) == len(looks)
+    assert isinstance(sweep.drawing, Figure)
+    made = [
+        row
+        for p in sweep.points
+        for row in rows([(p.task, p.init)], levels=[p.level], seeds=[p.seed], panel=p.panel, metric=p.metric)
+    ]
+    return draw(sweep.drawing, table(made)).axes
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_two_curves_of_the_papers_figures_look_alike(name: str) -> None:
+    """Not even a single point of each, which shows no line; and in grey print not if both have the same marker."""
+    for ax in drawn(name):
+        curves = [one for one in ax.lines if str(one.get_marker()) not in ("", "None")]
+        points = [(*looks(one), colors.to_hex(str(one.get_markerfacecolor())) == "#ffffff") for one in curves]
+        assert points
+        for (colour, *mark), (other, *its) in itertools.combinations(points, 2):
+            assert mark != its or abs(lightness(colour) - lightness(other)) > 5, (ax.get_title(), mark)
+        assert len({one.get_label() for one in curves}) == len(curves)

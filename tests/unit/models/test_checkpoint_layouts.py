@@ -156,6 +156,46 @@ def solo_learn(own: State, other: State) -> tuple[Any, dict[str, int]]:
     return content, sizes | {f"{at}.momentum_projector": 2}
 
 
+def lightly_moco(own: State, other: State) -> tuple[Any, dict[str, int]]:
+    """lightly 1.6.0's example of MoCo, in a checkpoint of Lightning: layers by number, projectors of ``layers``."""
+    state = under("backbone.", numbered(body(own))) | mlp("projection_head.layers.", 512, 512, 128)
+    state |= under("backbone_momentum.", numbered(body(other)))
+    state |= mlp("projection_head_momentum.layers.", 512, 512, 128)
+    at = "state_dict"
+    sizes = {f"{at}.projection_head": 2, f"{at}.backbone_momentum": len(body(other))}
+    return lightning(state), sizes | {f"{at}.projection_head_momentum": 2}
+
+
+def lightly_simclr(own: State, other: State) -> tuple[Any, dict[str, int]]:
+    """lightly 1.6.0's benchmark of SimCLR: a network of torchvision without its last layer."""
+    state = under("backbone.", body(own)) | mlp("projection_head.layers.", 512, 512, 128)
+    return lightning(state), {"state_dict.projection_head": 2}
+
+
+def lightly_dino(own: State, other: State) -> tuple[Any, dict[str, int]]:
+    """lightly 1.6.0's example of DINO: the teacher is what counts."""
+    state = under("student_backbone.", numbered(body(other))) | mlp("student_head.layers.", 512, 512, 64)
+    state |= under("teacher_backbone.", numbered(body(own))) | mlp("teacher_head.layers.", 512, 512, 64)
+    state |= {"criterion.center.center": torch.ones(1, 1, 128)}
+    at = "state_dict"
+    sizes = {f"{at}.student_backbone": len(body(other)), f"{at}.student_head": 2, f"{at}.teacher_head": 2}
+    return lightning(state), sizes | {f"{at}.criterion": 1}
+
+
+def lightning(state: State) -> dict[str, Any]:
+    """A checkpoint of PyTorch Lightning 2.6.6, without hyper-parameters."""
+    content = {"epoch": 1, "global_step": 1, "pytorch-lightning_version": "2.6.6", "state_dict": state, "loops": {}}
+    return content | {"callbacks": {}, "optimizer_states": [{"state": {}}], "lr_schedulers": []}
+
+
+def vissl(own: State, other: State) -> tuple[Any, dict[str, int]]:
+    """facebookresearch/vissl: trunk and heads apart, the trunk's layers in a ModuleDict (models/trunks/resnext.py)."""
+    model = {"trunk": under("_feature_blocks.", body(own)), "heads": mlp("0.clf.", 512, 512, 128)}
+    state = {"base_model": {"model": model, "meters": {}}, "train": True, "optim": {}, "hooks": {}}
+    at = "classy_state_dict.base_model.model"
+    return {"phase_idx": 99, "iteration": 10, "classy_state_dict": state, "config": {}}, {f"{at}.heads": 2}
+
+
 def compiled(own: State, other: State) -> tuple[Any, dict[str, int]]:
     return {"model_state_dict": under("module._orig_mod.", own)}, {"model_state_dict.module.fc": 2}
 
@@ -163,7 +203,7 @@ def compiled(own: State, other: State) -> tuple[Any, dict[str, int]]:
 Layout = Callable[[State, State], tuple[Any, dict[str, int]]]
 LAYOUTS: tuple[Layout, ...] = (
     *(torchvision_, torchvision_training, imagenet_example, moco, simclr, simclr_encoder, byol, byol_learner, swav),
-    *(dino, dino_backbone, solo_learn, compiled),
+    *(dino, dino_backbone, solo_learn, lightly_moco, lightly_simclr, lightly_dino, vissl, compiled),
 )
 
 

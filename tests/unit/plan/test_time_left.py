@@ -10,7 +10,7 @@ import pytest
 
 from raysslprune.lottery import imp, random_reinit, winning_ticket
 from raysslprune.paper.scales import SETTINGS
-from raysslprune.plan.cost import kind_of
+from raysslprune.plan.cost import OVERHEAD, kind_of
 from raysslprune.plan.graph import Job, Plan, make_plan
 from raysslprune.plan.schedule import Schedule
 from raysslprune.plan.time_left import TimeLeft
@@ -219,3 +219,37 @@ def test_a_training_of_which_nothing_is_heard_never_has_nothing_left() -> None:
 def test_the_last_moments_are_not_called_nothing() -> None:
     assert left_in_words(0.4, guess=False) == left_in_words(0.0, guess=True) == "less than 1 s left"
     assert left_in_words(3.2, guess=False) == "3 s left"
+    assert left_in_words(3.2, guess=False, starting=True) == "3 s once trainings begin"
+    assert left_in_words(3.2, guess=True, starting=True) == "about 3 s once trainings begin, a guess"
+
+
+@pytest.mark.parametrize("start", [5.0, 45.0])
+def test_the_start_of_ray_is_not_taken_for_time_of_trainings(start: float) -> None:
+    """However long it takes: until a training runs, the time is that of the trainings; then it is what is left."""
+    sweep = Sweep(trained(4), expected=30.0, takes=lambda job: 30.0, slots=2, start=start)
+    starting: list[tuple[float, bool]] = []
+    look = sweep.left.look
+
+    def watched(training: Mapping[str, tuple[int, int]]) -> None:
+        look(training)
+        starting.append((sweep.time, sweep.left.is_starting))
+
+    sweep.left.look = watched  # pyright: ignore[reportAttributeAccessIssue]
+    shown = sweep.run()
+    end = shown[-1][0]
+    assert [time for time, before in starting if before] == [time for time, _ in starting if time <= start]
+    for time, left, _ in shown:
+        assert left == pytest.approx(60 if time <= start else end - time, abs=1.5), time
+
+
+def test_masks_alone_end_the_start_too() -> None:
+    """A job whose training is done already reports no samples."""
+    graph = trained(2)
+    sweep = Sweep(graph, expected=OVERHEAD, takes=lambda job: OVERHEAD)
+    job = sweep.schedule.next()
+    assert job
+    sweep.left.look({})
+    assert sweep.left.is_starting
+    sweep.schedule.done(job.id)
+    sweep.left.done(job, 0.0)
+    assert not sweep.left.is_starting

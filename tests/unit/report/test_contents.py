@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 import shutil
 import statistics
 from pathlib import Path
@@ -18,6 +19,7 @@ from raysslprune.figures import curves, ink
 from raysslprune.paper.scales import SETTINGS
 from raysslprune.plan.only import PART
 from raysslprune.report import contents
+from raysslprune.results import claims
 from raysslprune.spec import Prune
 from raysslprune.store.record import WEIGHTS, Damaged
 from raysslprune.store.steps import Store
@@ -100,12 +102,39 @@ def test_each_step_says_what_it_is_made_from(reported: Roots, report_page: Path)
     assert steps[f"steps/{ticket.mask.id}/"]["what it is"] == f"prune {ticket.mask.of.id[:8]}: 40% of all stay"
 
 
+def test_the_command_of_a_figure_explains_each_of_its_rows(
+    reported: Roots, report_page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the page's scale, seeds and root; without its seeds, it would not know a step of the last one."""
+    text = Document(report_page.read_text()).text
+    commands = [shlex.split(line) for line in re.findall(r"python -m raysslprune\.sweep .* --explain ROW", text)]
+    assert [words[3] for words in commands] == ["fig3", str(reported.odd)]
+    step = next(point.step for point in load("fig3", "smoke", 3).points if point.seed == 2 and point.level == 3)
+    capsys.readouterr()
+    assert sweep.main([*commands[0][3:-1], step.id]) == 0
+    assert f"step {step.id}" in capsys.readouterr().out
+    root = ["--root", str(reported.root)]
+    assert commands[0][3:] == ["fig3", "--scale", "smoke", "--seeds", "3", *root, "--explain", "ROW"]
+
+
+def test_verdicts_near_chance_are_warned_of(reported: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "is_near", lambda value, chance: False)
+    assert "near chance" not in Document(report(reported.root, tmp_path / "before.html", "fig3")).text
+    monkeypatch.setattr(claims, "is_near", lambda value, chance: True)
+    after = Document(report(reported.root, tmp_path / "after.html", "fig3")).text
+    said = (
+        r"the dense network \(labels winning ticket\) is near chance: [\d.]+%, where guessing gives 10.0%; 14 verdicts"
+    )
+    assert re.search(said, after)
+
+
 def test_claims_are_those_that_the_sweep_printed(reported: Roots, report_page: Path) -> None:
     text = " ".join(Document(report_page.read_text()).text.split())
     printed = re.split(r"^(?=holds: |contradicted: |undecided: )", reported.printed, flags=re.MULTILINE)[1:]
     assert len(printed) > 10
     for claim in printed:
-        verdict, _, says = " ".join(claim.partition("verdicts need")[0].partition("\n\n")[0].split()).partition(": ")
+        alone = re.split("to add seeds|careful|\n\n", claim)[0]
+        verdict, _, says = " ".join(alone.split()).partition(": ")
         assert f"{verdict} {says}" in text
 
 

@@ -16,6 +16,7 @@ from scipy import stats
 
 from raysslprune import results
 from raysslprune.results import claims
+from raysslprune.results.chance import KEY
 from raysslprune.results.claims import CONTRADICTED, HOLDS, UNDECIDED, Verdict, judge
 from raysslprune.results.tables import LOOKS
 from raysslprune.sweepfile import Claim, Curve, Dense
@@ -724,3 +725,69 @@ def test_looks_find_what_is_there() -> None:
     ends = [judge([claim("above")], sweep)[0] for sweep in sweeps]
     assert [one.verdict for one in ends] == [HOLDS] * 50
     assert {one.seeds for one in ends} > {6, 12}
+
+
+# ------------------------------------------------------------------ near chance
+
+
+def dense_at(value: float, of: Curve = UPPER, data: str = "digits", metric: str = "top1") -> pa.Table:
+    """Two curves over three seeds, and the dense network of one of them."""
+    pruned = {seed: dict.fromkeys(DENSITY, 50.0 + seed) for seed in range(3)}
+    made = table(
+        {UPPER: pruned, LOWER: pruned, of: {seed: {0: value} | pruned[seed] for seed in range(3)}}, DENSITY | {0: 1.0}
+    )
+    more = {"data": data, "metric": metric, "density_of_all": 1.0, "arch": "conv4", "design": results.DESIGN}
+    rows = [row | more for row in made.to_pylist()]
+    return pa.Table.from_pylist(rows, schema=results.SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("value", "data", "metric", "chance"),
+    [
+        (18.9, "digits", "top1", 10),  # a tenth of the way from 10 to 100 is 19
+        (19.1, "digits", "top1", None),
+        (54.9, "cifar10:20%-of-classes", "top1", 50),
+        (55.1, "cifar10:20%-of-classes:10%-of-images", "top1", None),
+        (10.8, "cifar100:10%-of-images", "map", 1),
+        (10.0, "imagenet:25%-held-out", "top1_validation", 0.1),
+        (10.2, "imagenet", "top1_validation", None),
+        (32.0, "folder/pets", "rotation_top1", 25),
+        (1.0, "folder/pets", "top1", None),  # not known
+        (1.0, "digits", "natural_sparsity", None),
+    ],
+)
+def test_a_dense_network_near_chance_is_warned_of(value: float, data: str, metric: str, chance: float | None) -> None:
+    (one,) = judge([claim("above")], dense_at(value, data=data, metric=metric))
+    near = f"near chance: {value:.1f}%, where guessing gives {chance or 0:.1f}%"
+    said = f"the dense network (labels winning ticket) is {near}"
+    assert one.warning == ("" if chance is None else said)
+    (row,) = claims.table([one]).to_pylist()
+    assert row["warning"] == one.warning
+    assert one.warning not in one.numbers or not one.warning
+    assert claims.warnings([one]) == (
+        [] if chance is None else [f"{said}; 1 verdict on what is pruned from it means little"]
+    )
+    if chance is not None:
+        assert claims.warnings([one, one])[0].endswith("; 2 verdicts on what is pruned from it mean little")
+
+
+def test_the_best_dense_network_counts_and_that_of_the_claims_own_curves_first() -> None:
+    other = Curve(task="exemplar", init=TICKET)
+    near, far = dense_at(12.0), dense_at(80.0, of=other)
+    (alone,) = judge([claim("above")], pa.concat_tables([near, far]))
+    assert "(labels winning ticket) is near chance: 12.0%" in alone.warning, "exemplar is in no claim"
+    (both,) = judge([claim("above")], pa.concat_tables([near, dense_at(80.0, of=LOWER)]))
+    assert both.warning == ""
+    (stranger,) = judge([claim("above")], dense_at(12.0, of=other))
+    assert "(exemplar winning ticket)" in stranger.warning, "of tickets of any mask, the network trained on labels"
+
+
+def test_chance_on_data_of_ones_own_is_that_of_its_trainings() -> None:
+    """Measured when they trained, and kept in the table: a folder with nine cats for each dog."""
+    made = dense_at(90.5, data="folder/pets")
+    known = made.replace_schema_metadata({KEY: json.dumps({"folder/pets": {"top1": 90.0, "map": 50.0}}).encode()})
+    for one in (known, results.from_parquet(results.to_parquet(known))):
+        (found,) = judge([claim("above")], one)
+        assert "is near chance: 90.5%, where guessing gives 90.0%" in found.warning
+    (unknown,) = judge([claim("above")], made)
+    assert unknown.warning == ""

@@ -75,6 +75,46 @@ def test_a_committed_step_comes_back(anywhere: Store) -> None:
     assert anywhere.record(other.id) is None
 
 
+def test_files_of_a_step_are_written_to_an_object_store_at_the_same_time_and_success_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each write waits for the two others; SUCCESS comes when all are there."""
+    store, step, together = object_store(), train(), threading.Barrier(3, timeout=60)
+    write, there = Store._write, list[list[str]]()
+
+    def meets(self: Store, path: str, data: bytes) -> None:
+        if path.endswith("SUCCESS"):
+            there.append(sorted(name for name in (*files_of(step), "spec.json") if self.has(f"steps/{step.id}/{name}")))
+        else:
+            together.wait()
+        write(self, path, data)
+
+    monkeypatch.setattr(Store, "_write", meets)
+    commit(store, step)
+    assert there == [[SNAPSHOT, "spec.json", WEIGHTS]]
+    assert store.artefact(step.id, WEIGHTS) == files_of(step)[WEIGHTS]
+
+
+def test_a_file_that_can_not_be_written_leaves_a_step_unfinished(
+    anywhere: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Store._write
+
+    def full(self: Store, path: str, data: bytes) -> None:
+        if SNAPSHOT in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            commit(anywhere, train())
+    assert anywhere.record(train().id) is None
+    assert anywhere.survey([train().id]) == ({}, [])
+    commit(anywhere, train())
+    assert set(anywhere.survey([train().id])[0]) == {train().id}
+
+
 def test_what_a_step_does_not_have_is_not_made_up(anywhere: Store) -> None:
     commit(anywhere, train())
     for step_id, name in ((train().id, MASK), (train().id, "snapshot-7.safetensors"), (train(1).id, WEIGHTS)):

@@ -292,6 +292,7 @@ def test_json_lines() -> None:
             "total": progress.total,
             "waiting": "",
             "guess": False,
+            "starting": False,
             "running": [{**names[0], "samples": [64, 640]}],
         },
         {"event": "lost", **names[0], "why": "the node\nwent", "seconds": 12.5},
@@ -392,7 +393,7 @@ def test_what_all_trainings_wait_for_is_shown_in_place_of_a_time_left() -> None:
         before, after = shown.rpartition(WAITING)[::2]
         assert " left" not in before
         assert "its worker is starting" not in before
-        assert " left" in after
+        assert " once trainings begin;" in after
     assert plain.getvalue().count(WAITING) == 2, "as an event, and in the line"
     events = lines_of(lines)
     assert [(event["event"], event.get("for")) for event in events if event["event"] == "waiting"] == [

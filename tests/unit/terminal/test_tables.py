@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import statistics
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -145,3 +146,30 @@ def test_seeds_with_an_empty_layer_are_counted() -> None:
     inits = [row | {"init": init} for init in ("one", "two") for row in some]
     assert tables.empty_layers(table(inits)) == tables.empty_layers(table(some)), "a seed counts once"
     assert tables.empty_layers(table(row for row in some if row["task"] == "labels")) == ""
+
+
+def test_claims_that_can_not_be_told_for_the_same_reason_share_a_line() -> None:
+    """A single one is told in full, as it is of most sweeps of one's own; and a warning is said once."""
+    one, other = (Curve(task=task, init="winning ticket") for task in ("labels", "rotnet"))
+    claims = [Claim(says=f"so {n}", source="there", higher=one, lower=other, relation="above") for n in range(4)]
+    few = [Verdict(claim=claim, densities=(0.5,), seeds=1, effect=1.0) for claim in claims]
+    near = "the dense network (labels winning ticket) is near chance: 12.0%, where guessing gives 10.0%"
+    tested = replace(few[3], evidence=weigh([0.5, 1.0, 1.5], "above"), seeds=3, warning=near)
+
+    def printed(*verdicts: Verdict) -> list[str]:
+        out = io.StringIO()
+        tables.claims(
+            Console(file=out, width=60), verdicts, seeds_hint="python -m raysslprune.sweep 'my file.py' --seeds "
+        )
+        return out.getvalue().strip().splitlines()[1:]
+
+    more = "to add seeds: python -m raysslprune.sweep 'my file.py' --seeds 3"
+    assert printed(*few[:3]) == ["undecided: 3 claims (too few seeds: a verdict needs 3)", more]
+    alone = printed(few[0])
+    assert (alone[0], alone[-1]) == ("undecided: so 0 (there)", more)
+    assert "    too few seeds: a verdict needs 3" in alone
+    apart = [replace(verdict, effect=None, warning=near) for verdict in few[:2]]
+    mixed = printed(tested, *apart)
+    assert mixed[0] == "undecided: so 3 (there)"
+    assert mixed[-2] == "undecided: 2 claims (the curves share no density with points for every seed)"
+    assert mixed[-1] == f"careful: {near}; 3 verdicts on what is pruned from it mean little"

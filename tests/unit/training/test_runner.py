@@ -125,6 +125,16 @@ def test_multiply_adds_and_densities_of_what_is_left(store: Store, name: str, ou
     assert record(store, STEPS[name].mask).facts["layers"] == densities  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize(("name", "classes"), [("fine-tuned", range(10)), ("SVMs", range(10))])
+def test_what_guessing_gives_is_a_fact_of_a_training(store: Store, name: str, classes: range) -> None:
+    labels = split("test")[1].tolist()
+    most = max(labels.count(one) for one in classes)
+    assert record(store, STEPS[name]).facts["chance"] == {
+        "top1": pytest.approx(100 * most / len(labels)),
+        "map": pytest.approx(100 / len(classes)),
+    }
+
+
 def test_a_dense_network_has_all_of_its_multiply_adds(store: Store) -> None:
     facts = record(store, ROTNET.dense).facts
     assert facts["multiply_adds"] == sum(PIXELS[layer] * math.prod(CONVOLUTIONS[layer]) for layer in PIXELS) + 64 * 4
