@@ -76,8 +76,15 @@ def write(docs: Path) -> dict[str, str]:
 
 
 def every(data: Path) -> dict[str, dict[str, Figure]]:
-    """Return the sweeps on the page by name, by scale. The errors are those of :func:`shown`."""
-    return {scale: figures for scale in SCALES if (figures := shown(data, scale))}
+    """Return the sweeps on the page by name, by scale. The errors are those of :func:`shown`.
+
+    At other scales than that which has all figures, a single seed is not shown: it decides nothing, and has no spread.
+    """
+    found = {
+        scale: {name: figure for name, figure in shown(data, scale).items() if scale == SCALE or figure.seeds > 1}
+        for scale in SCALES
+    }
+    return {scale: figures for scale, figures in found.items() if figures}
 
 
 def read(path: Path) -> pa.Table | None:

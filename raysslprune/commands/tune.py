@@ -165,11 +165,13 @@ def _chosen(experiment: Experiment, task: str) -> list[str]:
         f"chosen by {drawing.objective} on {points[0].step.data}: on training images that are held out, not on test "
         "images",
         f"the best of {len(tried)} trials by successive halving: {_halving(study)}",
-        f"of the best: the mean over {study.seeds} seeds, the sample standard deviation, and each seed",
+        "each with its one seed"
+        if study.seeds == 1
+        else f"of the best: the mean over {study.seeds} seeds, the sample standard deviation, and each seed",
     ]
     for candidate in ranked:
         values = [look(candidate, number) for number in range(study.seeds)]
-        how.append(f"    {fmean(values):.2f} {_spread(values)}  {', '.join(recipe(candidate))}")
+        how.append(f"    {fmean(values):.2f}{_spread(values)}  {', '.join(recipe(candidate))}")
     section = task if re.fullmatch(r"[\w-]+", task) else json.dumps(task)
     return [*(f"# {line}" for line in how), f"[recipes.{section}]", *recipe(ranked[0])]
 
@@ -186,7 +188,7 @@ def _halving(study: Study) -> str:
 
 def _spread(values: Sequence[float]) -> str:
     shown = " ".join(f"{value:.2f}" for value in values)
-    return f"± {stdev(values):.2f} ({shown})" if len(values) > 1 else ""
+    return f" ± {stdev(values):.2f} ({shown})" if len(values) > 1 else ""
 
 
 def _toml(value: Any) -> str:

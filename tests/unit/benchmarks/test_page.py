@@ -19,6 +19,7 @@ from benchmarks import page
 from benchmarks.results import DOCS
 from raysslprune import results
 from raysslprune.messages import UserError
+from raysslprune.paper.scales import SETTINGS
 from raysslprune.results import claims
 from raysslprune.sweep_loader import known, load
 
@@ -67,7 +68,8 @@ def test_the_pictures_are_drawn_from_the_same_tables(name: str, figures: dict[st
 def test_means_and_standard_errors_are_right(heading: str) -> None:
     """Every cell, worked out by a plain loop over the rows of the Parquet file."""
     name = {"3": "fig3", "8": "fig8"}[heading[7]]
-    rows = pq.read_table(DOCS / f"data/laptop/{name}.parquet").to_pylist()
+    scales = (scale for scale, found in page.every(DOCS / "data").items() if name in found)
+    rows = [row for scale in scales for row in pq.read_table(DOCS / f"data/{scale}/{name}.parquet").to_pylist()]
     panels = {row["panel"] for row in rows}
     shown = tables(section(heading))
     assert set(shown) == {f"{p}, {init}" for p in panels for init in ("random re-init", "winning ticket")}
@@ -97,23 +99,28 @@ def test_means_and_standard_errors_are_right(heading: str) -> None:
 
 
 def test_the_overview_has_the_verdicts_below_it() -> None:
-    row = r"^\| (?:\[.*?\]\(#(.*?)\))? \| (.*?) \| (?:.*?) \| (.*?) \|$"
-    overview = re.findall(row, TEXT.split("## ")[0], re.M)
+    """In each column, for a scale, what the tables of claims below the scale's heading say."""
+    lines = re.findall(r"^\|(.*)\|$", TEXT.split("## ")[0], re.M)
+    head, _, *rows = ([cell.strip() for cell in line.split("|")] for line in lines)
+    titles = {title: SETTINGS[scale].title for scale, title in page.SCALES.items()}
     headings = {page._anchor(heading): heading for heading in re.findall(r"^## (.*)$", TEXT, re.M)}
     anchor, checked = "", 0
-    for link, says, words in overview:
-        anchor = link or anchor
-        found = [
-            verdict
-            for said, verdict in re.findall(
-                r"^\| (.*?) \| [^|]* \| (holds|contradicted|undecided) \| ", section(headings[anchor]), re.M
-            )
-            if said.endswith(says) and said.removesuffix(says)[-2:] in ("", ": ")
-        ]
-        counts = {word: found.count(word) for word in claims.VERDICTS if word in found}
-        many = ", ".join(f"{word} in {count} of {len(found)}" for word, count in counts.items())
-        assert words == (found[0] if len(counts) == 1 else many), says
-        checked += len(found)
+    for link, says, _, *words in rows:
+        anchor = re.findall(r"\(#(.*?)\)", link)[0] if link else anchor
+        parts = dict(re.findall(r"^### (.*?)\n(.*?)(?=^### |\Z)", section(headings[anchor]), re.M | re.S))
+        for column, word in zip(head[3:], words, strict=True):
+            shown = parts.get(titles[column], "") if parts else section(headings[anchor])
+            found = [
+                verdict
+                for said, verdict in re.findall(
+                    r"^\| (.*?) \| [^|]* \| (holds|contradicted|undecided) \| ", shown, re.M
+                )
+                if said.endswith(says) and said.removesuffix(says)[-2:] in ("", ": ")
+            ]
+            counts = {word: found.count(word) for word in claims.VERDICTS if word in found}
+            many = ", ".join(f"{word} in {count} of {len(found)}" for word, count in counts.items())
+            assert word == (found[0] if len(counts) == 1 else many), (says, column)
+            checked += len(found)
     assert checked == len(re.findall(r" \| (?:holds|contradicted|undecided) \| .*(?:n = \d|no density)", TEXT))
 
 

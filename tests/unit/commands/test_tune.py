@@ -122,6 +122,7 @@ def test_recipes_that_fail_are_out(trained: list[Train], capsys: pytest.CaptureF
     assert tune.main(["labels", "--over", "lr=0.04,0.28,0.3", "--seeds", "1"]) == 0
     told = capsys.readouterr()
     assert tomllib.loads(told.out)["recipes"]["labels"] == {"lr": 0.04}
+    assert re.search(r"^# each with its one seed\n#     \d\d\.\d\d  lr = 0\.04$", told.out, re.M)
     assert "2 failed" in told.out
     assert "steps that failed or were skipped: 2" in told.err
     assert tune.main(["labels", "--over", "lr=0.28,0.3", "--seeds", "1"]) == 1
