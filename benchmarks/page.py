@@ -271,6 +271,8 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
     page = environment.from_string(template).render(
         figures=figures,
         natural=scales.get(CIFAR10, {}),
+        setting_of_natural=CIFAR10.setting,
+        images_of_natural=CIFAR10.setting.net.images_of(),
         setting=setting,
         images=images_of(setting.data),
         few=images_of(f"{setting.data}:{FEW}"),
