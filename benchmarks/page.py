@@ -267,19 +267,18 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     figures, setting = scales[SCALE], SETTINGS[SCALE]
-    every = [figure for found in scales.values() for figure in found.values()]
+    on_page = [figure for found in scales.values() for figure in found.values()]
     page = environment.from_string(template).render(
         figures=figures,
         natural=scales.get(CIFAR10, {}),
-        setting_of_natural=CIFAR10.setting,
-        images_of_natural=CIFAR10.setting.net.images_of(),
+        natural_setting=CIFAR10.setting,
         setting=setting,
         images=images_of(setting.data),
         few=images_of(f"{setting.data}:{FEW}"),
         rewinds=rewinds_with_few_labels(setting.net),
         margins=" and ".join(f"{SETTINGS[scale].margin:g} points on {SCALES[scale]}" for scale in scales),
-        trainings=_trainings(every),
-        least=min(figure.seeds for figure in every),
+        trainings=_trainings(on_page),
+        least=min(figure.seeds for figure in on_page),
         origins="\n\n".join(_origins(scale, found.values()) for scale, found in scales.items()),
         overview=partial(_overview, scales),
         evidence=partial(_evidence, scales),

@@ -476,7 +476,7 @@ def _small_net(title: str, arch: str) -> Net:
     """The laptop's recipes on a tenth of CIFAR-10's images, with as many epochs, and rates chosen on held-out images.
 
     Of eight pairs of rate and weight decay this one was the best for labels, and no worse than the best for RotNet and
-    Exemplar; of six rates NPID's was the best (docs/learning.md).
+    Exemplar. NPID's rate was the best of six (docs/learning.md).
     """
     labels = replace(_LAPTOP, samples=12 * _TENTH_IMAGES, lr=0.14, weight_decay=0.0014, pad=2, flip=True)
     recipes = _small(labels, _COLOUR)
@@ -568,7 +568,7 @@ SETTINGS: dict[str, Setting] = {
     "laptop": _digits_setting(
         epochs=12, schedule="cosine", costs=(0.1, 1.0, 10.0), keep=0.8, levels=(3, 7, 10, 14, 18, 21, 24)
     ),
-    # Each round is two of the paper's. Weights left: 41.0, 16.8, 4.4, 1.8 %. A training takes one core five seconds.
+    # Each round is two of the paper's. Weights left: 41.0, 16.8, 4.4, 1.8 %. A training takes one core 15 s.
     "cifar10-small": Setting(
         net=_small_net("CIFAR-10, 5,000 images, five convolutions", "conv5"),
         others={
