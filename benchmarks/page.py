@@ -180,6 +180,19 @@ class Figure:
             return found[0] if found else ""
         return ", ".join(f"{word} in {found.count(word)} of {len(found)}" for word in claims.VERDICTS if word in found)
 
+    def effect(self, says: str) -> str:
+        """Return the measured difference of a claim that is made once, with its interval, as text."""
+        (verdict,) = (verdict for verdict in self.verdicts if verdict.claim.says == says)
+        return verdict.parts[0].partition(" at ")[0].partition(" difference ")[2]
+
+    @property
+    def undecided(self) -> str:
+        """How many verdicts are undecided, the number of seeds, and the effects that the tests would find."""
+        found = [verdict for verdict in self.verdicts if verdict.verdict == claims.UNDECIDED]
+        effects = sorted({f"{one.evidence.detectable:.1f}" for one in found if one.evidence}, key=float)
+        would = f": {' to '.join(dict.fromkeys((effects[0], effects[-1])))}" if effects else ""
+        return f"{len(found)} of {len(self.verdicts)} with {self.seeds} seeds{would}"
+
     @property
     def found(self) -> str:
         """What is decided, in a sentence."""
@@ -234,14 +247,19 @@ class Figure:
     @property
     def search(self) -> str:
         """What each study chose, in Markdown."""
-        tried = {(PROPER_NAMES.get(task, task), n, rewind): value for (task, n, rewind), value in self.tried.items()}
+        tried = {(_proper(task), n, rewind): value for (task, n, rewind), value in self.tried.items()}
         shown = kind_of(self.sweep).shown(_with_proper_names(self.table))
         return markdown(tables.search_table(shown, tried))
 
 
 def _with_proper_names(table: pa.Table) -> pa.Table:
-    names = [PROPER_NAMES.get(task, task) for task in table["task"].to_pylist()]
+    names = [_proper(task) for task in table["task"].to_pylist()]
     return table.set_column(table.schema.get_field_index("task"), table.schema.field("task"), pa.array(names))
+
+
+def _proper(task: str) -> str:
+    """Return the name of a task or a control as on the page: ``shuffled RotNet``, ``random ERK``."""
+    return " ".join((PROPER_NAMES | {"erk": "ERK"}).get(word, word) for word in task.split())
 
 
 def picture(figure: Figure) -> bytes:
@@ -324,7 +342,7 @@ def _overview(scales: Mapping[str, Mapping[str, Figure]], sections: Mapping[str,
 
 
 def agreement(scales: Mapping[str, Mapping[str, Figure]]) -> dict[tuple[str, ...], list[str]]:
-    """List the claims of the figures that all scales have by their verdicts, one for each scale."""
+    """List the claims of the figures that all scales have by their verdicts, one for each scale: decided ones first."""
     found: dict[tuple[str, ...], list[str]] = {}
     for name in known():
         if all(name in figures for figures in scales.values()):
@@ -333,7 +351,7 @@ def agreement(scales: Mapping[str, Mapping[str, Figure]]) -> dict[tuple[str, ...
                 words = tuple(figure.words(says) for figure in at)
                 if all(words):
                     found.setdefault(words, []).append(f"{says} ({name})")
-    return found
+    return dict(sorted(found.items(), key=lambda item: (item[0].count(claims.UNDECIDED), len(set(item[0])))))
 
 
 def _anchor(heading: str) -> str:

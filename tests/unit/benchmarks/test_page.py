@@ -26,6 +26,7 @@ from raysslprune.sweep_loader import known, load
 TEXT = (DOCS / "results.md").read_text()
 WRITE = "python -m benchmarks results"
 LABELS = {"RotNet": "rotnet", "Exemplar": "exemplar", "NPID": "npid", "S4L": "s4l"}
+LABELS |= {"shuffled RotNet": "shuffled rotnet", "random ERK": "random erk"}
 
 
 @pytest.fixture(scope="module")
