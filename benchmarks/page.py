@@ -293,6 +293,7 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
         setting=setting,
         images=images_of(setting.data),
         few=images_of(f"{setting.data}:{FEW}"),
+        finetuned=images_of(CIFAR10.setting.finetune.data, CIFAR10.setting.net.images),
         rewinds=rewinds_with_few_labels(setting.net),
         margins=" and ".join(f"{SETTINGS[scale].margin:g} points on {SCALES[scale]}" for scale in scales),
         trainings=_trainings(on_page),
