@@ -490,7 +490,7 @@ def _small_net(title: str, arch: str) -> Net:
 
 def _on_one_percent(lr: float, pad: int) -> Target:
     recipe = replace(_LAPTOP, samples=60 * 500, batch=32, lr=lr, pad=pad, flip=True)
-    return Target(title="fine-tuned on 1% of CIFAR-10", data="cifar10:1%-of-images", recipe=recipe, metric="top1")
+    return Target(title="fine-tuned on 1% of the images", data="cifar10:1%-of-images", recipe=recipe, metric="top1")
 
 
 # ------------------------------------------------------------------------------------- CIFAR-10 in hours
