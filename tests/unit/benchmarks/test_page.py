@@ -154,6 +154,24 @@ def test_a_second_scale_stands_beside_the_first(figures: dict[str, page.Figure])
     assert "(fig3)" not in science, "the other scale does not have it"
 
 
+def test_the_caption_in_the_readme_is_what_the_verdicts_say() -> None:
+    caption = " ".join((DOCS.parent / "README.md").read_text().split("![")[1].split("Why another")[0].split())
+    fig3 = page.shown(DOCS / "data", page.CIFAR10)["fig3"]
+    assert fig3.file in caption
+    assert ("six seeds" in caption, fig3.seeds) == (True, 6)
+    assert f"within {SETTINGS[page.CIFAR10].margin:g} points" in caption
+    verdicts = {one.claim.says: one for one in fig3.verdicts}
+    for task in ("RotNet", "Exemplar"):
+        match = verdicts[f"Randomly re-initialised, masks pruned on {task} match those pruned with labels"]
+        assert match.verdict == claims.HOLDS
+        assert f"down to {100 * min(match.densities):.0f}% of the weights" in caption
+        below = verdicts[f"Winning tickets found on {task} are significantly below those found with labels"]
+        assert below.verdict == claims.HOLDS
+    for task in ("labels", "RotNet"):
+        same = verdicts[f"Masks pruned on {task} are better than the same masks shuffled within each layer"]
+        assert same.verdict == claims.UNDECIDED
+
+
 def _filled(field: pa.Field, value: object) -> object:
     """A value that the column takes: 0 or empty where null is not allowed."""
     if value is not None or field.nullable:
