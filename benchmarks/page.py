@@ -56,6 +56,11 @@ _JPEG = "benchmarks/cifar10-jpeg.toml"
 CIFAR10 = Scale("cifar10-jpeg", SETTINGS[scalefile.scale(Path(__file__).parent.parent / _JPEG)], (_JPEG,))
 """The scale of natural images on the page."""
 
+NOT_TESTED = "not tested"
+"""What stands for a verdict where the seeds are too few for a test."""
+
+WORDS = (*claims.VERDICTS, NOT_TESTED)
+
 SCALES = {SCALE: "digits", CIFAR10: "CIFAR-10"}
 """Scales on the page, and what their columns are called. The first has all figures."""
 
@@ -175,10 +180,10 @@ class Figure:
 
     def words(self, says: str) -> str:
         """Return the verdict of a claim; of a claim in several panels, how many have which."""
-        found = [verdict.verdict for verdict in self.verdicts if verdict.claim.says == says]
+        found = [_word(verdict) for verdict in self.verdicts if verdict.claim.says == says]
         if len(set(found)) < 2:
             return found[0] if found else ""
-        return ", ".join(f"{word} in {found.count(word)} of {len(found)}" for word in claims.VERDICTS if word in found)
+        return ", ".join(f"{word} in {found.count(word)} of {len(found)}" for word in WORDS if word in found)
 
     def effect(self, says: str) -> str:
         """Return the measured difference of a claim that is made once, with its interval, as text."""
@@ -188,7 +193,10 @@ class Figure:
     @property
     def undecided(self) -> str:
         """How many verdicts are undecided, the number of seeds, and the effects that the tests would find."""
-        found = [verdict for verdict in self.verdicts if verdict.verdict == claims.UNDECIDED]
+        words = [_word(verdict) for verdict in self.verdicts]
+        if set(words) == {NOT_TESTED}:
+            return f"{NOT_TESTED}: {self.seeds} seeds"
+        found = [verdict for verdict, word in zip(self.verdicts, words, strict=True) if word == claims.UNDECIDED]
         effects = sorted({f"{one.evidence.detectable:.1f}" for one in found if one.evidence}, key=float)
         would = f": {' to '.join(dict.fromkeys((effects[0], effects[-1])))}" if effects else ""
         return f"{len(found)} of {len(self.verdicts)} with {self.seeds} seeds{would}"
@@ -214,7 +222,7 @@ class Figure:
         rows = []
         for verdict in self.verdicts:
             where = f"{verdict.panel}: " if verdict.panel else ""
-            rows.append((f"{where}{verdict.claim.says}", verdict.claim.source, verdict.verdict, verdict.numbers))
+            rows.append((f"{where}{verdict.claim.says}", verdict.claim.source, _word(verdict), verdict.numbers))
         return markdown(Table.of(("claim", "in the paper", "verdict", "numbers"), rows))
 
     def at(self, task: str, init: str, pruned: str = "dense", panel: str | None = None) -> str:
@@ -250,6 +258,10 @@ class Figure:
         tried = {(_proper(task), n, rewind): value for (task, n, rewind), value in self.tried.items()}
         shown = kind_of(self.sweep).shown(_with_proper_names(self.table))
         return markdown(tables.search_table(shown, tried))
+
+
+def _word(verdict: claims.Verdict) -> str:
+    return NOT_TESTED if verdict.untold else verdict.verdict
 
 
 def _with_proper_names(table: pa.Table) -> pa.Table:
@@ -297,7 +309,6 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
         rewinds=rewinds_with_few_labels(setting.net),
         margins=" and ".join(f"{SETTINGS[scale].margin:g} points on {SCALES[scale]}" for scale in scales),
         trainings=_trainings(on_page),
-        least=min(figure.seeds for figure in on_page),
         origins="\n\n".join(_origins(scale, found.values()) for scale, found in scales.items()),
         overview=partial(_overview, scales),
         evidence=partial(_evidence, scales),
@@ -350,7 +361,7 @@ def agreement(scales: Mapping[str, Mapping[str, Figure]]) -> dict[tuple[str, ...
             at = [figures[name] for figures in scales.values()]
             for says in dict.fromkeys(claim.says for figure in at for claim in figure.sweep.claims):
                 words = tuple(figure.words(says) for figure in at)
-                if all(words):
+                if all(words) and NOT_TESTED not in words:
                     found.setdefault(words, []).append(f"{says} ({name})")
     return dict(sorted(found.items(), key=lambda item: (item[0].count(claims.UNDECIDED), len(set(item[0])))))
 

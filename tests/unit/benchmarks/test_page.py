@@ -114,15 +114,17 @@ def test_the_overview_has_the_verdicts_below_it() -> None:
             found = [
                 verdict
                 for said, verdict in re.findall(
-                    r"^\| (.*?) \| [^|]* \| (holds|contradicted|undecided) \| ", shown, re.M
+                    r"^\| (.*?) \| [^|]* \| (holds|contradicted|undecided|not tested) \| ", shown, re.M
                 )
                 if said.endswith(says) and said.removesuffix(says)[-2:] in ("", ": ")
             ]
-            counts = {word: found.count(word) for word in claims.VERDICTS if word in found}
+            counts = {word: found.count(word) for word in page.WORDS if word in found}
             many = ", ".join(f"{word} in {count} of {len(found)}" for word, count in counts.items())
             assert word == (found[0] if len(counts) == 1 else many), (says, column)
             checked += len(found)
-    assert checked == len(re.findall(r" \| (?:holds|contradicted|undecided) \| .*(?:n = \d|no density)", TEXT))
+    assert checked == len(
+        re.findall(r" \| (?:holds|contradicted|undecided|not tested) \| .*(?:n = \d|no density)", TEXT)
+    )
 
 
 def test_a_second_scale_stands_beside_the_first(figures: dict[str, page.Figure]) -> None:
