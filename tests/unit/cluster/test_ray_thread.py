@@ -87,7 +87,9 @@ def test_a_dead_ray_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process.RAY_THREAD in names(), "a program ends without its exit hooks then"
     with pytest.raises(KeyboardInterrupt):
         thread.check()
+    (left,) = (one for one in threading.enumerate() if one.name == process.RAY_THREAD)
     free.set()
+    left.join(20)  # the next test wants none
 
 
 def test_it_works_off_the_main_thread_and_touches_no_handler() -> None:
