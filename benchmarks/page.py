@@ -11,7 +11,7 @@ import io
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
@@ -189,6 +189,17 @@ class Figure:
         """Return the measured difference of a claim that is made once, with its interval, as text."""
         (verdict,) = (verdict for verdict in self.verdicts if verdict.claim.says == says)
         return verdict.parts[0].partition(" at ")[0].partition(" difference ")[2]
+
+    def changed_by(self, margin: float) -> list[str]:
+        """List the claims that another margin would give another verdict, with both verdicts."""
+        other = claims.judge(
+            [replace(one, margin=margin) if one.margin else one for one in self.sweep.claims], self.table
+        )
+        return [
+            f"{was.claim.says} ({was.verdict}; then {now.verdict})"
+            for was, now in zip(self.verdicts, other, strict=True)
+            if was.verdict != now.verdict
+        ]
 
     @property
     def undecided(self) -> str:

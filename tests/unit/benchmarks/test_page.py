@@ -156,6 +156,15 @@ def test_a_second_scale_stands_beside_the_first(figures: dict[str, page.Figure])
     assert "(fig3)" not in science, "the other scale does not have it"
 
 
+def test_a_narrower_margin_changes_the_verdicts_that_have_one(figures: dict[str, page.Figure]) -> None:
+    fig3, own = figures["fig3"], SETTINGS["laptop"].margin
+    assert fig3.changed_by(own) == []
+    says = "Randomly re-initialised, masks pruned on RotNet match those pruned with labels"
+    assert f"{says} (holds; then undecided)" in fig3.changed_by(0.1)
+    margins = {one.claim.says for one in fig3.verdicts if one.claim.margin}
+    assert {one.partition(" (")[0] for one in fig3.changed_by(0.1)} <= margins
+
+
 def test_the_caption_in_the_readme_is_what_the_verdicts_say() -> None:
     caption = " ".join((DOCS.parent / "README.md").read_text().split("![")[1].split("Why another")[0].split())
     fig3 = page.shown(DOCS / "data", page.CIFAR10)["fig3"]
