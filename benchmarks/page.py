@@ -56,13 +56,14 @@ _JPEG = "benchmarks/cifar10-jpeg.toml"
 CIFAR10 = Scale("cifar10-jpeg", SETTINGS[scalefile.scale(Path(__file__).parent.parent / _JPEG)], (_JPEG,))
 """The scale of natural images on the page."""
 
-NOT_TESTED = "not tested"
-"""What stands for a verdict where the seeds are too few for a test."""
-
-WORDS = (*claims.VERDICTS, NOT_TESTED)
-
 SCALES = {SCALE: "digits", CIFAR10: "CIFAR-10"}
 """Scales on the page, and what their columns are called. The first has all figures."""
+
+NOT_TESTED = "not tested"
+"""What stands for a verdict where there is nothing to test: too few seeds, or no density in common."""
+
+WORDS = (*claims.VERDICTS, NOT_TESTED)
+"""What a claim can have on the page in the place of a verdict, in the order of counts."""
 
 
 def write(docs: Path) -> dict[str, str]:
