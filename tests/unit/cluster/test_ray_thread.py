@@ -26,6 +26,22 @@ def test_work_is_done_in_a_thread_of_its_own() -> None:
     assert process.RAY_THREAD not in names()
 
 
+class Lingering(threading.Thread):
+    """A thread that is still there for a moment after its work has ended."""
+
+    def run(self) -> None:
+        super().run()
+        time.sleep(1)
+
+
+def test_one_run_may_follow_another_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "Thread", Lingering)
+    done: list[int] = []
+    for number in range(2):
+        RayThread().run(lambda number=number: done.append(number))
+    assert done == [0, 1]
+
+
 @pytest.mark.parametrize("error", [ClusterError("no"), ValueError("no"), KeyboardInterrupt(), SystemExit(3)])
 def test_what_the_work_raises_is_raised(error: BaseException) -> None:
     def work() -> None:
