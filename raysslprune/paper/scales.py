@@ -471,17 +471,27 @@ def _cifar_net(title: str, arch: str) -> Net:
 _TENTH = f"cifar10:{FEW}"
 _TENTH_IMAGES = CIFAR // 10
 
+_TENTH_SIAMESE: dict[str, dict[str, Any]] = {
+    "simclr": {"lr": 0.03},
+    "moco": {"lr": 0.02},
+    "byol": {"lr": 0.06, "options": {**_SMALL_SIAMESE["byol"]["options"], "ema": 0.97}},
+    "vicreg": {"lr": 0.02},
+}
+
 
 def _small_net(title: str, arch: str) -> Net:
     """The laptop's recipes on a tenth of CIFAR-10's images, with as many epochs, and rates chosen on held-out images.
 
     Of eight pairs of rate and weight decay this one was the best for labels, and no worse than the best for RotNet and
-    Exemplar. NPID's rate was the best of six. With few labels, labels and S4L have the best of eight pairs each.
-    docs/learning.md has the trials, and how the rate of fine-tuning was chosen.
+    Exemplar. NPID's rate was the best of six, those of newer tasks, with their crops, of six to ten trials. With few
+    labels, labels and S4L have the best of eight pairs each. docs/learning.md has the trials, and how the rate of
+    fine-tuning was chosen.
     """
     labels = replace(_LAPTOP, samples=12 * _TENTH_IMAGES, lr=0.14, weight_decay=0.0014, pad=2, flip=True)
     recipes = _small(labels, _COLOUR)
     recipes["npid"] = replace(recipes["npid"], lr=0.013)
+    for task, chosen in _TENTH_SIAMESE.items():
+        recipes[task] = replace(recipes[task], crop=0.5, pad=0, **chosen)
     for part in LABELLED["digits"]:
         recipes[f"labels:{part}"] = replace(recipes[f"labels:{part}"], lr=0.1, weight_decay=5e-4)
         recipes[f"s4l:{part}"] = replace(recipes[f"s4l:{part}"], lr=0.2, weight_decay=0.0025)
