@@ -34,7 +34,7 @@ SPARE = [
     {"color": "#6b4a10", "marker": "P", "linestyle": "-"},
     {"color": "#45b36b", "marker": "*", "linestyle": "-"},
     {"color": "#1f5fe0", "marker": "h", "linestyle": "-"},
-    {"color": "#b79bff", "marker": "p", "linestyle": "-"},
+    {"color": "#9080fc", "marker": "p", "linestyle": "-"},
 ]
 """Looks of tasks newer than the paper, and of a user's own tasks, in the order in which they first appear."""
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from raysslprune.figures.curves import draw
-from raysslprune.figures.style import INITS, SPARE, STYLE
+from raysslprune.figures.style import INITS, SPARE, STYLE, curve_styles
 from raysslprune.sweep_loader import known, load
 from raysslprune.sweepfile import Curve, Figure
 from tests.helpers.tables import FIGURE, PLAIN, REINIT, TICKET, every, figure_3, line, means, names, plain, rows, table
@@ -76,13 +76,15 @@ TOGETHER = {
     "fig1": ("rotnet", "exemplar", "npid"),
     "fig3": ("labels", "rotnet", "exemplar", "random"),
     "fig5": ("labels", "s4l", "few labels", "rotnet", "random"),
+    "fig3-today": ("labels", "rotnet", "simclr", "moco", "byol", "vicreg", "random"),
 }
 
 
 @pytest.mark.parametrize("eyes", SEEN)
 @pytest.mark.parametrize("figure", TOGETHER)
 def test_colours_of_a_figure_are_apart_for_all_eyes_and_in_grey(figure: str, eyes: str) -> None:
-    for one, other in itertools.combinations([STYLE[task]["color"] for task in TOGETHER[figure]], 2):
+    styles = curve_styles(TOGETHER[figure]).values()
+    for one, other in itertools.combinations([style["color"] for style in styles], 2):
         assert distance(one, other, eyes) > 15, (one, other)
         assert abs(lightness(one) - lightness(other)) > 5
 
