@@ -24,7 +24,7 @@ from raysslprune.kinds import kind_of
 from raysslprune.messages import SCALE, UserError, sweep_command
 from raysslprune.paper import scalefile
 from raysslprune.paper.experiments import PROPER_NAMES, rewinds_with_few_labels
-from raysslprune.paper.scales import FEW, SETTINGS, Scale, given, images_of
+from raysslprune.paper.scales import FEW, SETTINGS, SIAMESE, Scale, given, images_of
 from raysslprune.results import claims
 from raysslprune.spec import Train, closure, read_by
 from raysslprune.sweep_loader import Sweep, known, load
@@ -177,7 +177,7 @@ class Figure:
     @property
     def command(self) -> str:
         """What makes the figure with these seeds."""
-        return sweep_command(self.sweep.name, given(self.scale), seeds=self.seeds)
+        return sweep_command(self.sweep.name, given(self.scale), seeds=self.table["seed"].to_pylist())
 
     def words(self, says: str) -> str:
         """Return the verdict of a claim; of a claim in several panels, how many have which."""
@@ -319,6 +319,7 @@ def text(scales: Mapping[str, Mapping[str, Figure]], template: str) -> str:
         few=images_of(f"{setting.data}:{FEW}"),
         finetuned=images_of(CIFAR10.setting.finetune.data, CIFAR10.setting.net.images),
         rewinds=rewinds_with_few_labels(setting.net),
+        newer=[(PROPER_NAMES[task], task) for task in SIAMESE],
         margins=" and ".join(f"{SETTINGS[scale].margin:g} points on {SCALES[scale]}" for scale in scales),
         trainings=_trainings(on_page),
         origins="\n\n".join(_origins(scale, found.values()) for scale, found in scales.items()),

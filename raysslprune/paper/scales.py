@@ -483,8 +483,8 @@ def _small_net(title: str, arch: str) -> Net:
     """The laptop's recipes on a tenth of CIFAR-10's images, with as many epochs, and rates chosen on held-out images.
 
     Of eight pairs of rate and weight decay this one was the best for labels, and no worse than the best for RotNet and
-    Exemplar. NPID's rate was the best of six, those of newer tasks, with their crops, of six to ten trials. With few
-    labels, labels and S4L have the best of eight pairs each. docs/learning.md has the trials, and how the rate of
+    Exemplar. NPID's rate was the best of six; rates and crops of the newer tasks were chosen from 6 to 14 trials. With
+    few labels, labels and S4L have the best of eight pairs each. docs/learning.md has the trials, and how the rate of
     fine-tuning was chosen.
     """
     labels = replace(_LAPTOP, samples=12 * _TENTH_IMAGES, lr=0.14, weight_decay=0.0014, pad=2, flip=True)

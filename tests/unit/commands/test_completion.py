@@ -41,7 +41,7 @@ WORDS = [
     ("raysslprune scale la", {"laptop"}),
     ("raysslprune sweep --keep n", {"needed"}),
     ("raysslprune sweep fig3 --root ", {"runs"}),
-    ("raysslprune analysis --scale laptop fig1", {"fig1", "fig10"}),
+    ("raysslprune analysis --scale laptop fig1", {"fig1", "fig1-today", "fig10"}),
     ("raysslprune im", {"import-mask", "import-weights"}),
     ("raysslprune tr", {"train", "try"}),
     ("raysslprune train --task r", {"rotnet"}),

@@ -29,7 +29,6 @@ from raysslprune.results.claims import CONTRADICTED, HOLDS, UNDECIDED, judge
 from raysslprune.spec import SVM, Final, Init, Mask, Prune, RandomPrune, Recipe, Rewind, Shuffle, Train, closure
 from raysslprune.sweep_loader import Sweep, known, load
 from raysslprune.sweepfile import Curve, Figure, Point
-from tests.helpers import CHECKOUT
 from tests.helpers.tables import LEVELS, line, means, names, points, rows, table
 
 PAPER_LEVELS = [1, 2, 3, 4, 6, 8, 10, 12, 15, 18, 21, 24, 27, 30]
@@ -373,7 +372,7 @@ TODAY = ("rotnet", "simclr", "moco", "byol", "vicreg")
 def test_figures_1_and_3_with_the_tasks_of_today(scale: str) -> None:
     """The same levels, controls and, task by task, the same claims as in the paper's figures."""
     for number in (1, 3):
-        new, papers = figure(str(CHECKOUT / f"sweeps/today/fig{number}-today.py"), scale), figure(f"fig{number}", scale)
+        new, papers = figure(f"fig{number}-today", scale), figure(f"fig{number}", scale)
         first = {point.panel for point in papers.points if point.panel in {p.panel for p in new.points}}
         one, other = ([p for p in sweep.points if p.panel in first] for sweep in (new, papers))
         for task in TODAY:

@@ -3,8 +3,6 @@
 The paper's design and claims, asked again: prune iteratively on labels and on each task, train every subnetwork on
 labels, as a winning ticket and from new random weights, and compare with random masks. Beyond the paper, drawn thin:
 masks shuffled within each layer, and random masks that keep more of small layers (ERK).
-
-Not a sweep of the package yet: it moves to sweeps/ when its tables are in docs/data.
 """
 
 from collections.abc import Iterator

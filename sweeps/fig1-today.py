@@ -2,8 +2,6 @@
 
 The paper's design and claims, asked again: prune iteratively on each task, freeze the features of each round, train
 linear classifiers on them. Beyond the paper, drawn thin, are untrained weights under the same masks.
-
-Not a sweep of the package yet: it moves to sweeps/ when its tables are in docs/data.
 """
 
 from collections.abc import Iterator
