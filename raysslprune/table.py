@@ -76,6 +76,21 @@ class Table:
         """Return the names of the columns, then the text of each row."""
         return [list(self.columns), *([cell.text for cell in row.cells] for row in self.rows)]
 
+    @property
+    def width(self) -> int:
+        """Characters of the longest cell of each column, in sum, with two between columns."""
+        longest = [max(map(len, column)) for column in zip(*self.texts(), strict=True)]
+        return sum(longest) + 2 * (len(longest) - 1)
+
+    @property
+    def turned(self) -> Table:
+        """The table with its rows as columns, without anchors."""
+        head, *columns = zip(*(row.cells for row in self.rows), strict=True)
+        rows = [(name, *cells) for name, cells in zip(self.columns[1:], columns, strict=True)]
+        right = (False, *self.right[1:2] * len(head))
+        names = (self.columns[0], *(cell.text for cell in head))
+        return Table.of(names, rows, right=right, caption=self.caption, note=self.note)
+
 
 def number(text: str, value: float | None) -> Cell:
     """Make a cell of a number: its text, and the value to sort by."""

@@ -224,11 +224,14 @@ BY_REWIND = Layout("rewound to", _rewind, lambda row, _: _study(row))
 
 
 def table(console: Console, title: str, values: pa.Table, layout: Layout, inits: Sequence[str] = ()) -> None:
-    """Print mean ± standard error over seeds: a table for each panel and, if there are ``inits``, for each of these."""
+    """Print mean ± standard error over seeds: a table for each panel and, if there are ``inits``, for each of these.
+
+    Many curves that are too wide for the console become rows.
+    """
     console.print(f"\n[bold]{escape(title)}[/bold]: mean ± standard error over n seeds, in %")
     for caption, n, grid in mean_tables(values, layout, inits):
         console.print(f"\n[bold]{escape(caption)}[/bold], {n}" if caption else f"\n{n}", highlight=False)
-        show(console, grid)
+        show(console, grid if grid.width <= console.width else min(grid, grid.turned, key=lambda each: each.width))
     if empty := empty_layers(values):
         console.print(f"\nlayers with no weight left in at least one seed: {escape(empty)}", highlight=False)
 

@@ -60,6 +60,13 @@ def test_in_a_terminal() -> None:
         assert ("first second" in out.getvalue()) == keep
 
 
+def test_rows_as_columns() -> None:
+    table = Table.of(("% pruned", "labels", "random"), [("10", "9", "8"), ("50", "7", "")], right=(True, True, True))
+    assert lines(table.turned) == ["% pruned  10  50", "labels     9   7", "random     8"]
+    assert (table.width, table.turned.width) == (8 + 2 + 6 + 2 + 6, 8 + 2 + 2 + 2 + 2)
+    assert table.turned.turned.texts() == table.texts()
+
+
 def test_as_markdown() -> None:
     table = Table.of(("task", "n"), [("a|b", whole(1234)), (Cell(("c",), strong=True), "")])
     assert markdown(table) == "| task | n |\n| --- | --- |\n| a\\|b | 1,234 |\n| **c** |  |"

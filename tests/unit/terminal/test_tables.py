@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import statistics
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ from tests.helpers.points import (
     made_up,
     points,
 )
-from tests.helpers.tables import LEVELS, bimodal, density, table
+from tests.helpers.tables import LEVELS, TICKET, bimodal, density, rows, table
 
 
 @pytest.fixture(params=SWEEPS)
@@ -134,6 +135,18 @@ def test_where_only_some_seeds_have_an_empty_layer_the_median_stands_beside_the_
     (_, n, grid), *_ = tables.mean_tables(table(fewer), tables.BY_PRUNING)
     assert n == "n in brackets"
     assert any(row.cells[2].text.endswith(" (3, median 88.4)") for row in grid.rows)
+
+
+@pytest.mark.parametrize(("curves", "width", "turned"), [(2, 70, False), (9, 70, True), (9, 200, False)])
+def test_curves_that_are_too_many_for_the_width_are_rows(curves: int, width: int, turned: bool) -> None:
+    tasks = [f"task {number}" for number in range(curves)]
+    out = io.StringIO()
+    made = table(rows([(task, TICKET) for task in tasks]))
+    tables.table(Console(file=out, width=width), "Title", made, tables.BY_PRUNING)
+    cells = [re.split(r"  +", line.strip()) for line in out.getvalue().split("n = 3\n")[1].splitlines()]
+    pruned = [results.pruned_percent(density(level)) for level in LEVELS]
+    assert cells[0] == ["% pruned", *(pruned if turned else tasks)]
+    assert [row[0] for row in cells[1:]] == (tasks if turned else pruned)
 
 
 def test_seeds_with_an_empty_layer_are_counted() -> None:
