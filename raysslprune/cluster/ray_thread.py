@@ -71,7 +71,7 @@ class RayThread:
         except BaseException as error:
             self._error = self._error or error
         finally:
-            threading.current_thread().name = f"{process.RAY_THREAD}, ended"  # it is free for the next run() at once
+            threading.current_thread().name = f"{process.RAY_THREAD}, ended"  # the next run() may use the name at once
             self._ended.set()
             self._over.set()
 

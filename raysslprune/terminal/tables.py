@@ -226,7 +226,7 @@ BY_REWIND = Layout("rewound to", _rewind, lambda row, _: _study(row))
 def table(console: Console, title: str, values: pa.Table, layout: Layout, inits: Sequence[str] = ()) -> None:
     """Print mean ± standard error over seeds: a table for each panel and, if there are ``inits``, for each of these.
 
-    Many curves that are too wide for the console become rows.
+    Curves are rows where they do not fit the console as columns, and are narrower as rows.
     """
     console.print(f"\n[bold]{escape(title)}[/bold]: mean ± standard error over n seeds, in %")
     for caption, n, grid in mean_tables(values, layout, inits):
